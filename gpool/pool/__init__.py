@@ -1,0 +1,1 @@
+"""The supervised pool: PoolSup, PoolMan, WorkerSup and what a client holds."""
