@@ -1,3 +1,124 @@
-"""Supervised pools for gevent: OTP's processes, supervisors and a pool that cannot lose a slot."""
+"""Supervised pools for gevent: OTP's processes, supervisors and a pool that cannot lose a slot.
+
+A map, from the bottom up::
+
+    errors, clock, waiter, telemetry   exceptions; time; the one switch point; events
+    otp/                               processes, links, monitors, servers, supervisors
+    pool/                              who holds what, who waits; pools and their tree
+    testing                            settle and a virtual clock, for your tests too
+
+Everything public can be imported from here; ``gpool.sys`` looks into servers.
+"""
+
+from gpool.errors import (
+    BadName,
+    CallbackFailed,
+    CallingSelf,
+    CallTimeout,
+    ChildError,
+    GPoolError,
+    NameTaken,
+    NoProcess,
+    ReceiveTimeout,
+    ServerExited,
+    SpecError,
+    StartError,
+    Timeout,
+    WrongHub,
+)
+from gpool.otp import sys
+from gpool.otp.gen_server import (
+    Continue,
+    From,
+    GenServer,
+    IdleTimeout,
+    Ignore,
+    NoReply,
+    Reply,
+    Stop,
+    call,
+    cast,
+    reply,
+    stop,
+)
+from gpool.otp.pid import Down, Error, Exit, ExitSignal, Pid, Ref
+from gpool.otp.process import (
+    ProcessInfo,
+    demonitor,
+    exit,
+    is_alive,
+    link,
+    monitor,
+    process_info,
+    processes,
+    receive,
+    recently_ended,
+    self,
+    send,
+    spawn,
+    spawn_link,
+    spawn_monitor,
+    trap_exit,
+    unlink,
+    zombies,
+)
+from gpool.otp.registry import register, unregister, whereis
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BadName",
+    "CallTimeout",
+    "CallbackFailed",
+    "CallingSelf",
+    "ChildError",
+    "Continue",
+    "Down",
+    "Error",
+    "Exit",
+    "ExitSignal",
+    "From",
+    "GPoolError",
+    "GenServer",
+    "IdleTimeout",
+    "Ignore",
+    "NameTaken",
+    "NoProcess",
+    "NoReply",
+    "Pid",
+    "ProcessInfo",
+    "ReceiveTimeout",
+    "Ref",
+    "Reply",
+    "ServerExited",
+    "SpecError",
+    "StartError",
+    "Stop",
+    "Timeout",
+    "WrongHub",
+    "call",
+    "cast",
+    "demonitor",
+    "exit",
+    "is_alive",
+    "link",
+    "monitor",
+    "process_info",
+    "processes",
+    "receive",
+    "recently_ended",
+    "register",
+    "reply",
+    "self",
+    "send",
+    "spawn",
+    "spawn_link",
+    "spawn_monitor",
+    "stop",
+    "sys",
+    "trap_exit",
+    "unlink",
+    "unregister",
+    "whereis",
+    "zombies",
+]

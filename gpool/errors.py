@@ -1,0 +1,185 @@
+"""Every exception that gpool raises, in one tree under :class:`GPoolError`.
+
+Facts go to the constructor and to attributes; ``str`` words them: which thing,
+what happened, the numbers, what to try.
+
+The exit signal of a process is not here: it is no error but a way to die, see
+:class:`gpool.otp.pid.ExitSignal`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "BadName",
+    "CallTimeout",
+    "CallbackFailed",
+    "CallingSelf",
+    "CheckoutTimeout",
+    "ChildError",
+    "GPoolError",
+    "LeaseLost",
+    "NameTaken",
+    "NoProcess",
+    "PoolClosed",
+    "PoolError",
+    "PoolFailed",
+    "PoolFull",
+    "ReceiveTimeout",
+    "ServerExited",
+    "SpecError",
+    "StartError",
+    "Timeout",
+    "WrongHub",
+]
+
+
+class GPoolError(Exception):
+    """Base of all errors that gpool raises."""
+
+
+class Timeout(GPoolError):
+    """Base of every gpool time-out; on purpose not the builtin, an ``OSError``."""
+
+
+class ReceiveTimeout(Timeout):
+    """No matching message came in time."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(timeout)
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"no matching message within {self.timeout:g} s"
+
+
+class NoProcess(GPoolError, LookupError):
+    """The process is dead, or nobody is registered under the name."""
+
+    def __init__(self, process: Any) -> None:
+        super().__init__(process)
+        self.process = process
+
+    def __str__(self) -> str:
+        if isinstance(self.process, str):
+            return f"no process is registered as {self.process!r}"
+        return f"{self.process!r} is not alive"
+
+
+class NameTaken(GPoolError, ValueError):
+    """The name belongs to another process, or the process has a name already."""
+
+    def __init__(self, name: Any, owner: Any) -> None:
+        super().__init__(name, owner)
+        self.name, self.owner = name, owner
+
+    def __str__(self) -> str:
+        return f"the name {self.name!r} is taken by {self.owner!r}"
+
+
+class BadName(GPoolError, ValueError):
+    """A process cannot be registered so: it is dead, or the name is no name."""
+
+    def __init__(self, name: Any, why: str) -> None:
+        super().__init__(name, why)
+        self.name, self.why = name, why
+
+    def __str__(self) -> str:
+        return f"cannot register {self.name!r}: {self.why}"
+
+
+class WrongHub(GPoolError):
+    """A process of another thread was used for more than send, cast or exit."""
+
+    def __init__(self, process: Any) -> None:
+        super().__init__(process)
+        self.process = process
+
+    def __str__(self) -> str:
+        return (
+            f"{self.process!r} belongs to another thread's hub; across threads only send, cast "
+            "and exit work: do the rest from a greenlet of the thread that started it"
+        )
+
+
+class CallTimeout(Timeout):
+    """The server did not answer in time; it still runs the request."""
+
+    def __init__(self, server: Any, timeout: float | None) -> None:
+        super().__init__(server, timeout)
+        self.server, self.timeout = server, timeout
+
+    def __str__(self) -> str:
+        return f"{self.server!r} did not answer within {self.timeout:g} s"
+
+
+class CallingSelf(GPoolError):
+    """A process called itself, or one that waits for it: it would wait for ever."""
+
+    def __init__(self, server: Any, waits_for: Any = None) -> None:
+        super().__init__(server, waits_for)
+        self.server, self.waits_for = server, waits_for
+
+    def __str__(self) -> str:
+        if self.waits_for is None:
+            return f"{self.server!r} called itself and would wait for ever"
+        return (
+            f"{self.waits_for!r} called {self.server!r}, which waits for it to start or stop: "
+            "both would wait for ever; cast instead, or call from handle_continue"
+        )
+
+
+class ServerExited(GPoolError):
+    """The server died before it answered; the cause is its exception, if it had one."""
+
+    def __init__(self, server: Any, reason: Any) -> None:
+        super().__init__(server, reason)
+        self.server, self.reason = server, reason
+
+    def __str__(self) -> str:
+        return f"{self.server!r} died before it answered: {self.reason!r}"
+
+
+class CallbackFailed(GPoolError):
+    """A function handed to ``sys.replace_state`` raised; the state is unchanged."""
+
+    def __init__(self, server: Any, exception: BaseException) -> None:
+        super().__init__(server, exception)
+        self.server, self.exception = server, exception
+
+    def __str__(self) -> str:
+        return f"the function sent to {self.server!r} raised {self.exception!r}"
+
+
+class StartError(GPoolError):
+    """A process did not start; nothing of it is left behind."""
+
+    def __init__(self, what: Any, reason: Any) -> None:
+        super().__init__(what, reason)
+        self.what, self.reason = what, reason
+
+    def __str__(self) -> str:
+        return f"{self.what} did not start: {self.reason!r}"
+
+
+class SpecError(GPoolError, ValueError):
+    """A child specification or a supervisor's option is wrong; nothing was started."""
+
+    def __init__(self, fault: str, expected: str, got: Any) -> None:
+        super().__init__(fault, expected, got)
+        self.fault, self.expected, self.got = fault, expected, got
+
+    def __str__(self) -> str:
+        return f"{self.fault}: expected {self.expected}, got {self.got!r}"
+
+
+class ChildError(GPoolError):
+    """A supervisor refused a request about one child; `reason` is OTP's word."""
+
+    def __init__(self, supervisor: Any, child: Any, reason: Any) -> None:
+        super().__init__(supervisor, child, reason)
+        self.supervisor, self.child, self.reason = supervisor, child, reason
+
+    def __str__(self) -> str:
+        return f"child {self.child!r} of {self.supervisor!r}: {self.reason!r}"

@@ -1,0 +1,737 @@
+"""Servers: processes that answer calls, one message at a time.
+
+    >>> class Counter(GenServer):
+    ...     count = 0
+    ...
+    ...     @call
+    ...     def add(self, n: int) -> int:
+    ...         self.count += n
+    ...         return self.count
+    >>> counter = Counter.start()
+    >>> counter.add(2), counter.add(3)
+    (2, 5)
+    >>> stop(counter)
+
+The instance is the handle and holds the state.  ``__init__`` only stores what it
+is given, in the starter; :meth:`GenServer.init` runs in the process.  Methods
+marked :func:`call` and :func:`cast` travel through the mailbox when another
+process calls them, and run directly in their own.
+
+Beneath stand OTP's callbacks, and what they may answer:
+
+    ============================  ====================================================
+    ``init``                      None, Continue, IdleTimeout, Ignore, Stop
+    ``handle_call``               Reply, NoReply, Stop
+    ``handle_cast``,              None, Continue, IdleTimeout, Stop
+    ``handle_info``,
+    ``handle_continue``
+    ``terminate``                 anything; it is dropped
+    ============================  ====================================================
+
+Anything else ends the server with ``("bad_return_value", answer)``.
+
+Differences to OTP: state is the instance's attributes, so what a callback has
+assigned before it raises stays assigned; a second reply is dropped; a signalled
+server that does not trap exits still runs ``terminate``, within its
+``unwind_limit`` (never for a kill); calls raise errors, not exit signals.
+
+Not here: looking into a server (``sys.py``).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar, overload
+
+from gpool import telemetry
+from gpool.errors import (
+    CallbackFailed,
+    CallingSelf,
+    CallTimeout,
+    NoProcess,
+    ServerExited,
+    StartError,
+)
+from gpool.otp import proc_lib, process, registry
+from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Exit, ExitSignal, Pid, Ref
+from gpool.waiter import Expired, Waiter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+TIMEOUT: Final = "timeout"  # what handle_info gets when nothing came for an IdleTimeout
+_MISSING: Final = object()
+
+
+# --- What callbacks may answer ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Run ``handle_continue(argument)`` next, before any message."""
+
+    argument: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTimeout:
+    """Run ``handle_info(TIMEOUT)`` if no message comes for `seconds`; 0: if none is there."""
+
+    seconds: float
+
+
+Then = Continue | IdleTimeout | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the caller with `value`."""
+
+    value: Any
+    then: Then = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """Leave the caller waiting: somebody will call :func:`reply` with its `from_`."""
+
+    then: Then = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Run ``terminate(reason)``, answer the caller if there is a `reply`, and die so."""
+
+    reason: Any = "normal"
+    reply: Any = _MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Do not start after all; ``start_link`` returns None."""
+
+
+# --- Requests -----------------------------------------------------------------------
+
+
+class From(Waiter):
+    """One caller's wait for one reply; it stands among the server's monitors meanwhile."""
+
+    __slots__ = ("error", "server")
+
+    def __init__(self, server: Pid) -> None:
+        super().__init__()
+        self.server = server
+        self.error: BaseException | None = None  # to be raised in the caller
+        server.monitored_by[self] = None
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """The server is dead: tell the caller."""
+        self.fail(ServerExited(pid, reason))
+
+    def answer(self, value: Any) -> bool:
+        """Answer with a value; False if there is nobody to take it any more."""
+        self.server.monitored_by.pop(self, None)
+        return self.wake(value)
+
+    def fail(self, error: BaseException) -> bool:
+        """Answer with an error that is raised in the caller."""
+        answered = self.answer(None)
+        if answered:
+            self.error = error
+        return answered
+
+    def result(self, timeout: float | None) -> Any:
+        """Block until there is an answer; leave nothing behind, whatever happens."""
+        try:
+            value = self.wait(timeout)
+        except Expired:
+            raise CallTimeout(self.server, timeout) from None
+        finally:
+            self.woken = True
+            self.server.monitored_by.pop(self, None)
+        if self.error is None:
+            return value
+        if isinstance(self.error, ServerExited):
+            raise self.error from getattr(self.error.reason, "exception", None)
+        raise self.error
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that wants an answer."""
+
+    from_: From
+    request: Any
+
+
+@dataclass(slots=True)
+class Cast:
+    """A request that wants none."""
+
+    request: Any
+
+
+@dataclass(slots=True)
+class System:
+    """A request of ``sys.py``; served also while the server is suspended."""
+
+    from_: From | None
+    verb: str
+    argument: Any = None
+
+
+@dataclass(slots=True)
+class MethodCall:
+    """A marked method on its way to the server's process."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    raises: tuple[type[BaseException], ...]
+    context: contextvars.Context | None
+
+    def run(self, server: GenServer) -> Any:
+        if self.context is None:
+            return self.fn(server, *self.args, **self.kwargs)
+        return self.context.run(self.fn, server, *self.args, **self.kwargs)
+
+
+# --- The client's side --------------------------------------------------------------
+
+
+def send_call(server: Any, request: Any, timeout: float | None = 5.0) -> Any:
+    """Send `request` to a server's ``handle_call``; blocks until it answers.
+
+    Args:
+        server: A handle, a pid or a registered name.
+        request: Anything; it is not copied.
+        timeout: Seconds; None waits for ever, 0 does not wait.  The server runs
+            the request all the same, and its late reply is dropped.
+
+    Raises:
+        NoProcess: It is dead or nobody has the name.
+        CallTimeout: No answer in time.
+        CallingSelf: The caller is the server, or the server waits for the caller.
+        ServerExited: It died before it answered.
+        WrongHub: It lives in another thread.
+
+    Source:
+        OTP ``gen_server:call/3``, which exits instead of raising.
+    """
+    from_ = From(partner(server))
+    from_.server.mailbox.append(Call(from_, request))
+    return from_.result(timeout)
+
+
+def partner(server: Any) -> Pid:
+    """Return the pid of a server that the caller may wait for.
+
+    Raises:
+        NoProcess: It is dead or nobody has the name.
+        CallingSelf: The caller is the server, or the server waits for the caller.
+        WrongHub: It lives in another thread.
+    """
+    me = process.current()
+    pid = process.resolve(server)
+    if pid is me:
+        raise CallingSelf(pid)
+    if pid.state is DEAD or pid.state is FORKED:
+        raise NoProcess(pid)
+    process.same_hub(pid)
+    waits_for = pid.awaiting
+    while waits_for is not None:
+        if waits_for is me:
+            raise CallingSelf(pid, me)
+        waits_for = waits_for.awaiting
+    return pid
+
+
+def send_cast(server: Any, request: Any) -> None:
+    """Send `request` to a server's ``handle_cast``; never blocks, works from any thread.
+
+    Casts to the dead and to unknown names vanish.
+
+    Source:
+        OTP ``gen_server:cast/2``.
+    """
+    process.current()
+    try:
+        process.send(server, Cast(request))
+    except NoProcess:
+        pass
+
+
+def reply(from_: From, value: Any) -> bool:
+    """Answer the caller that ``handle_call`` left waiting; any process of its thread may.
+
+    Returns:
+        False if it has its answer already, or waits no more: nothing is sent.
+
+    Source:
+        OTP ``gen_server:reply/2``, where a second reply leaves a stray message.
+    """
+    process.same_hub(from_.server)
+    return from_.answer(value)
+
+
+def stop(server: Any, reason: Any = "normal", timeout: float | None = None) -> None:
+    """Have a server run ``terminate(reason)`` and die so; blocks until it is dead.
+
+    It first handles the messages that are there already.
+
+    Args:
+        server: A handle, a pid or a registered name.
+        reason: What it dies of.
+        timeout: Seconds; None waits for ever.  It stops all the same.
+
+    Raises:
+        NoProcess: It was dead, or nobody has the name.
+        ServerExited: It died of another reason.
+        CallTimeout: It is not dead yet.
+
+    Source:
+        OTP ``gen_server:stop/3``.
+    """
+    pid = partner(server)
+    pid.mailbox.append(System(None, "terminate", reason))
+    try:
+        died_of = process.await_death(pid, timeout)
+    except Expired:
+        raise CallTimeout(pid, timeout) from None
+    if died_of != reason:
+        raise ServerExited(pid, died_of) from getattr(died_of, "exception", None)
+
+
+@overload
+def call(fn: F, /) -> F: ...
+@overload
+def call(
+    *,
+    timeout: float | None = 5.0,
+    raises: type[BaseException] | tuple[type[BaseException], ...] = (),
+    context: bool = True,
+) -> Callable[[F], F]: ...
+def call(
+    fn: Callable[..., Any] | None = None,
+    *,
+    timeout: float | None = 5.0,
+    raises: type[BaseException] | tuple[type[BaseException], ...] = (),
+    context: bool = True,
+) -> Any:
+    """Mark a method as a call: it runs in the server's process and answers the caller.
+
+    Called by the server itself it runs directly.
+
+    Args:
+        fn: The method, when used without arguments.
+        timeout: Seconds that a caller waits; None waits for ever.
+        raises: Exceptions that are an answer: raised in the caller, while the
+            server lives.  Any other one ends the server.
+        context: Whether it runs in a copy of its caller's context variables.
+
+    Raises:
+        As :func:`send_call`, in the caller.
+    """
+    raises = raises if isinstance(raises, tuple) else (raises,)
+    for kind in raises:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"raises: expected exception classes, got {kind!r}")
+    _check_timeout(timeout)
+
+    def mark(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def remote(self: GenServer, *args: Any, **kwargs: Any) -> Any:
+            if self.pid is process.current():
+                return method(self, *args, **kwargs)
+            copied = contextvars.copy_context() if context else None
+            return send_call(self, MethodCall(method, args, kwargs, raises, copied), timeout)
+
+        return remote
+
+    return mark if fn is None else mark(fn)
+
+
+@overload
+def cast(fn: F, /) -> F: ...
+@overload
+def cast(*, context: bool = True) -> Callable[[F], F]: ...
+def cast(fn: Callable[..., Any] | None = None, *, context: bool = True) -> Any:
+    """Mark a method as a cast: it runs in the server's process, and nobody waits for it.
+
+    Called by the server itself it runs directly.
+
+    Args:
+        fn: The method, when used without arguments.
+        context: Whether it runs in a copy of its caller's context variables.
+    """
+
+    def mark(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def remote(self: GenServer, *args: Any, **kwargs: Any) -> None:
+            if self.pid is process.current():
+                method(self, *args, **kwargs)
+                return
+            copied = contextvars.copy_context() if context else None
+            send_cast(self, MethodCall(method, args, kwargs, (), copied))
+
+        return remote
+
+    return mark if fn is None else mark(fn)
+
+
+def _check_timeout(timeout: Any) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout: expected seconds >= 0 or None, got {timeout!r}")
+
+
+# --- The server's side --------------------------------------------------------------
+
+
+class GenServer:
+    """A process that answers calls; subclass it.
+
+    Every incarnation is a new instance, and the handle of a dead one raises
+    :class:`~gpool.errors.NoProcess`.
+    """
+
+    pid: Pid | None = None  # None until started, and after an ``Ignore``
+
+    @classmethod
+    def start(
+        cls, *args: Any, server_name: str | None = None, start_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Self:  # fmt: skip
+        """Start a server linked to nobody; blocks until ``init`` has finished.
+
+        Args:
+            args: For ``__init__``, which runs here, before anything starts.
+            server_name: A local name to register it under, before ``init``.
+            start_timeout: Seconds that ``init`` may take; None for ever.
+            kwargs: For ``__init__``.
+
+        Returns:
+            The handle; its `pid` is None if ``init`` answered :class:`Ignore`.
+
+        Raises:
+            StartError: ``init`` failed (its `reason` says how), was too slow
+                ("timeout"), or the name is taken ("already_started", pid).
+                Nothing is left behind.
+
+        Source:
+            OTP ``gen_server:start/4``.
+        """
+        return _start(cls(*args, **kwargs), server_name, start_timeout, link=False)
+
+    @classmethod
+    def start_link(
+        cls, *args: Any, server_name: str | None = None, start_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Self:  # fmt: skip
+        """Start a server linked to the caller, its parent; otherwise as :meth:`start`.
+
+        Source:
+            OTP 26 ``gen_server:start_link/4``.
+        """
+        return _start(cls(*args, **kwargs), server_name, start_timeout, link=True)
+
+    @classmethod
+    def start_monitor(
+        cls, *args: Any, server_name: str | None = None, start_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> tuple[Self, Ref]:  # fmt: skip
+        """Start a server that the caller monitors; otherwise as :meth:`start`.
+
+        Returns:
+            The handle and the monitor's reference.
+
+        Source:
+            OTP ``gen_server:start_monitor/4``.
+        """
+        refs: list[Ref] = []
+        server = cls(*args, **kwargs)
+        try:
+            _start(server, server_name, start_timeout, link=False, monitored=refs)
+        except BaseException:
+            _forget(refs)
+            raise
+        if server.pid is None:
+            _forget(refs)
+        return server, refs[0]
+
+    def call(self, request: Any, timeout: float | None = 5.0) -> Any:
+        """Send `request` to ``handle_call``; see :func:`send_call`."""
+        return send_call(self, request, timeout)
+
+    def cast(self, request: Any) -> None:
+        """Send `request` to ``handle_cast``; see :func:`send_cast`."""
+        send_cast(self, request)
+
+    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+        """Prepare; runs in the server's process, while the starter waits.  Optional.
+
+        Returns:
+            None, :class:`Continue`, :class:`IdleTimeout`; :class:`Ignore` or
+            :class:`Stop` not to start.  What it raises fails the start.
+        """
+        return None
+
+    def handle_call(self, request: Any, from_: From) -> Reply | NoReply | Stop:
+        """Answer a call that is no marked method; runs in the server's process.
+
+        Args:
+            request: What :func:`send_call` sent.
+            from_: The caller, for a later :func:`reply`.
+        """
+        raise TypeError(f"{self!r} handles no call {request!r}")
+
+    def handle_cast(self, request: Any) -> Continue | IdleTimeout | Stop | None:
+        """Take a cast that is no marked method; runs in the server's process."""
+        raise TypeError(f"{self!r} handles no cast {request!r}")
+
+    def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
+        """Take any other message: Exit, Down, TIMEOUT, or what somebody sent.  Optional."""
+        telemetry.emit(telemetry.UnexpectedMessage(self.pid, message))
+        return None
+
+    def handle_continue(self, argument: Any) -> Continue | IdleTimeout | Stop | None:
+        """Go on after a callback that answered :class:`Continue`, before any message."""
+        raise TypeError(f"{self!r} handles no continuation {argument!r}")
+
+    def terminate(self, reason: Any) -> object:
+        """Clean up; the last thing to run in the server's process.  Optional.
+
+        It runs on every stop, on a crash, when the parent dies, and on an exit
+        signal (within ``unwind_limit`` if the server does not trap exits); not
+        on a kill and not after a failed ``init``.
+
+        Args:
+            reason: What the server dies of.
+        """
+        return None
+
+    def format_status(self) -> Any:
+        """Return what ``sys.get_status`` shows as state; leave out what is secret.  Optional."""
+        return state_of(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.pid!r}>"
+
+
+def state_of(server: GenServer) -> dict[str, Any]:
+    """Return a shallow copy of a server's state: its instance's attributes."""
+    return {name: value for name, value in vars(server).items() if name != "pid"}
+
+
+def _start(
+    server: Any,
+    name: str | None,
+    timeout: float | None,
+    *,
+    link: bool,
+    monitored: list[Ref] | None = None,
+) -> Any:
+    _check_timeout(timeout)
+    what = type(server).__qualname__.replace("<locals>.", "")
+    loop = _Loop(server, process.current() if link else None)
+    if name is not None and (owner := registry.whereis(name)) is not None:
+        raise StartError(what, ("already_started", owner))
+
+    def prepare(pid: Pid) -> None:
+        server.pid, pid.server = pid, server
+        if name is not None:
+            registry.register(name, pid)
+        if monitored is not None:
+            monitored.append(process.monitor(pid))
+
+    if not proc_lib.start(loop.run, what=what, link=link, prepare=prepare, timeout=timeout):
+        server.pid = None
+    return server
+
+
+def _forget(refs: list[Ref]) -> None:
+    for ref in refs:
+        process.demonitor(ref, flush=True)
+
+
+class _Loop:
+    """The engine of one server: takes messages and runs callbacks, in its process."""
+
+    __slots__ = ("parent", "pid", "server", "suspended")
+
+    pid: Pid
+
+    def __init__(self, server: GenServer, parent: Pid | None) -> None:
+        self.server = server
+        self.parent = parent  # whose EXIT ends the server; None for a start without link
+        self.suspended = False
+
+    def run(self) -> None:
+        """Be the body of the server's process."""
+        self.pid = process.current()
+        then = self._init()
+        proc_lib.init_ack()
+        from_: From | None = None
+        try:
+            stop, from_ = self._serve(then)
+        except BaseException as error:
+            stop = Stop(process.reason_of(error))
+        self._terminate(stop, from_)
+
+    def _init(self) -> Then:
+        match self.server.init():
+            case None | Continue() | IdleTimeout() as then:
+                return then
+            case Ignore():
+                proc_lib.init_ignore()
+            case Stop(reason):
+                raise ExitSignal(reason)
+            case answer:
+                raise ExitSignal(("bad_return_value", answer))
+
+    def _terminate(self, stop: Stop, from_: From | None) -> None:
+        reason = stop.reason
+        # A kill must not be answered with cleanup of unknown length.
+        if not (self.pid.state is UNWINDING and self.pid.reason == "killed"):
+            try:
+                self.server.terminate(reason)
+            except BaseException as error:
+                reason = process.reason_of(error)
+        if from_ is not None and stop.reply is not _MISSING:
+            from_.answer(stop.reply)
+        raise ExitSignal(reason)
+
+    def _serve(self, then: Then) -> tuple[Stop, From | None]:
+        """Handle messages until one of them stops the server."""
+        message: Any = None
+        if type(then) is Continue:
+            self._yield_to_starter()
+        try:
+            while True:
+                from_ = None
+                if type(then) is Continue:
+                    message = then
+                    answer: Any = self.server.handle_continue(then.argument)
+                else:
+                    message = self._next_message(then)
+                    if type(message) is Call:
+                        from_ = message.from_
+                        answer = self._call(message)
+                    elif type(message) is Cast:
+                        answer = self._cast(message)
+                    elif type(message) is System:
+                        if message.verb == "terminate":
+                            return Stop(message.argument), None
+                        self._system(message)
+                        continue
+                    elif type(message) is Exit and message.pid is self.parent:
+                        return Stop(message.reason), None
+                    else:
+                        answer = self.server.handle_info(message)
+                if answer is None and from_ is None:
+                    then = None
+                elif type(answer) is Stop:
+                    return answer, from_
+                else:
+                    then = self._then(answer, from_)
+        except BaseException:
+            self.pid.last_message = message
+            raise
+
+    def _yield_to_starter(self) -> None:
+        # Queued behind the starter's wake-up: it returns before the continuation runs.
+        turn = Waiter()
+        self.pid.hub.loop.run_callback(turn.wake)
+        turn.wait()
+
+    def _next_message(self, then: Then) -> Any:
+        if self.pid.state is not RUNNING:
+            process.current()
+        mailbox = self.pid.mailbox
+        if self.suspended:
+            return mailbox.take(self._is_urgent)
+        if not mailbox.messages:
+            try:
+                mailbox.wait(then.seconds if type(then) is IdleTimeout else None)
+            except Expired:
+                if not mailbox.messages:
+                    return TIMEOUT
+        return mailbox.messages.popleft()
+
+    def _is_urgent(self, message: Any) -> bool:
+        return type(message) is System or (type(message) is Exit and message.pid is self.parent)
+
+    def _call(self, message: Call) -> Any:
+        request = message.request
+        if type(request) is not MethodCall:
+            return self.server.handle_call(request, message.from_)
+        try:
+            value = request.run(self.server)
+        except request.raises as error:
+            message.from_.fail(error)
+        else:
+            message.from_.answer(value)
+        return _ANSWERED
+
+    def _cast(self, message: Cast) -> Any:
+        request = message.request
+        if type(request) is not MethodCall:
+            return self.server.handle_cast(request)
+        request.run(self.server)
+        return None
+
+    def _then(self, answer: Any, from_: From | None) -> Then:
+        """Take an answer apart that goes on; anything unexpected ends the server."""
+        match answer:
+            case Reply(value, None | Continue() | IdleTimeout() as then) if from_ is not None:
+                from_.answer(value)
+                return then
+            case NoReply(None | Continue() | IdleTimeout() as then) if from_ is not None:
+                return then
+            case Continue() | IdleTimeout() if from_ is None:
+                return answer
+        raise ExitSignal(("bad_return_value", answer))
+
+    def _system(self, message: System) -> None:
+        assert message.from_ is not None
+        try:
+            value = self._system_answer(message.verb, message.argument)
+        except CallbackFailed as error:
+            message.from_.fail(error)
+        else:
+            message.from_.answer(value)
+
+    def _system_answer(self, verb: str, argument: Any) -> Any:
+        match verb:
+            case "get_state":
+                return state_of(self.server)
+            case "replace_state":
+                return self._replace_state(argument)
+            case "suspend":
+                self.suspended = True
+            case "resume":
+                self.suspended = False
+            case "get_status":
+                status = "suspended" if self.suspended else "running"
+                return status, self.parent, self.server.format_status()
+            case _:
+                raise CallbackFailed(self.pid, ValueError(f"unknown system request {verb!r}"))
+        return None
+
+    def _replace_state(self, fn: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            state = dict(fn(state_of(self.server)))
+        except Exception as error:
+            raise CallbackFailed(self.pid, error) from error
+        vars(self.server).clear()
+        vars(self.server).update(state, pid=self.pid)
+        return state
+
+
+_ANSWERED: Final = NoReply()

@@ -1,0 +1,265 @@
+"""What a process is, without how it runs: its pid, its state, its reasons to die.
+
+A :class:`Pid` is never used again.  Links, monitors, names, the mailbox and the
+exit reason live in it; the greenlet that runs the process is optional, so a
+passive thing (a shell) can be linked, monitored and killed as well.
+
+    running --signal accepted--> pending --thrown--> unwinding --> dead
+       |                                                             ^
+       +----------------- returns, raises, exits --------------------+
+
+Rules:
+
+* The reason is fixed when a signal is accepted, in the sender, not when the
+  exception reaches the greenlet; whatever happens later, others see that one.
+* `pending` and `unwinding` processes are not alive to anybody else, but still
+  hold their links, names and monitors: these go at `dead`, all at once.
+* `forked` is what a process of the parent is in a forked child: never run,
+  never finalised, never told.
+
+Not here: what sends signals and throws them (``process.py``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import traceback
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+import gevent
+
+from gpool.otp.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from greenlet import greenlet
+
+State = Literal["running", "pending", "unwinding", "dead", "forked"]
+RUNNING: Final = "running"
+PENDING: Final = "pending"
+UNWINDING: Final = "unwinding"
+DEAD: Final = "dead"
+FORKED: Final = "forked"
+
+UNWIND_LIMIT: Final = 5.0  # s that a process's cleanup may take, unless its supervisor says
+ENDED_KEPT: Final = 256  # processes remembered after their death
+
+
+class Error:
+    """Exit reason of a process that died of an exception.
+
+    The exception keeps no frames alive: its traceback, and those of its causes,
+    are dropped once their text is safe.
+
+    Args:
+        exception: What escaped from the process.
+    """
+
+    __slots__ = ("_traceback", "exception")
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception = exception
+        self._traceback = traceback.TracebackException.from_exception(exception, lookup_lines=False)
+        _drop_frames(exception)
+
+    def format(self) -> str:
+        """Return the traceback as text, as Python prints it."""
+        return "".join(self._traceback.format())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Error) and other.exception is self.exception
+
+    def __hash__(self) -> int:
+        return hash((Error, id(self.exception)))
+
+    def __repr__(self) -> str:
+        return f"Error({self.exception!r})"
+
+
+def _drop_frames(exception: BaseException | None) -> None:
+    seen: set[int] = set()
+    todo = [exception]
+    while todo:
+        error = todo.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        error.__traceback__ = None
+        todo += [error.__cause__, error.__context__]
+        if isinstance(error, BaseExceptionGroup):
+            todo += error.exceptions
+
+
+class ExitSignal(gevent.GreenletExit):
+    """Ends the process that it is raised in, with `reason`.
+
+    A ``BaseException``: ``except Exception`` lets it pass, and to gevent a
+    greenlet that ends with it has ended cleanly.
+    """
+
+    def __init__(self, reason: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The message that a trapping process gets in place of an exit signal."""
+
+    pid: Pid  # the process that died or sent the signal
+    reason: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The message that a monitor sends, once, when its process dies."""
+
+    ref: Ref
+    process: Pid | str  # the name, if the monitor was set on a name
+    reason: Any
+
+
+class Monitor(Protocol):
+    """Whatever wants to be told, in the dying frame, that a process is dead."""
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """Take note; must neither switch nor raise."""
+
+
+class Starter(Protocol):
+    """Whoever waits for a process to be initialised; see ``proc_lib.py``."""
+
+    owner: Pid | None  # its link reports no EXIT until the start is acknowledged
+
+    def wake(self, outcome: Any) -> object:
+        """Take the outcome; must neither switch nor raise."""
+
+
+_pid_numbers = itertools.count(1)
+_ref_numbers = itertools.count(1)
+
+
+class Pid:
+    """One process, for ever: equal only to itself."""
+
+    __slots__ = (
+        "__weakref__",
+        "ancestors",
+        "awaiting",
+        "ended_at",
+        "greenlet",
+        "hub",
+        "id",
+        "initial_call",
+        "killed",
+        "last_message",
+        "links",
+        "mailbox",
+        "monitored_by",
+        "monitors",
+        "names",
+        "parent",
+        "raised",
+        "reason",
+        "server",
+        "started_at",
+        "starter",
+        "state",
+        "thrown",
+        "trapping",
+        "unwind_limit",
+        "unwind_timer",
+        "weak_greenlet",
+    )
+
+    def __init__(self, hub: Any, initial_call: str, parent: Pid | None, now: float) -> None:
+        self.id = next(_pid_numbers)
+        self.hub = hub  # the gevent hub of its thread
+        self.greenlet: greenlet | None = None  # None: a shell, or a raw greenlet
+        self.weak_greenlet: weakref.ref[greenlet] | None = None  # a raw greenlet we only met
+        self.state: State = RUNNING
+        self.reason: Any = None  # fixed once it is accepted
+        self.trapping = False
+        self.mailbox = Mailbox()
+        self.links: dict[Pid, None] = {}  # oldest first
+        self.monitors: dict[Ref, None] = {}  # those that it has set
+        self.monitored_by: dict[Monitor, None] = {}  # those set on it, oldest first
+        self.names: list[tuple[dict[Any, Pid], Any]] = []  # (table, key), to be cleared
+        self.initial_call = initial_call
+        self.parent = parent  # who spawned it
+        self.ancestors: tuple[Pid, ...] = () if parent is None else (parent, *parent.ancestors)[:9]
+        self.started_at = now
+        self.ended_at: float | None = None
+        self.starter: Starter | None = None  # while its init runs
+        self.awaiting: Pid | None = None  # the process whose start or stop it waits for
+        self.server: Any = None  # the GenServer that runs in it
+        self.last_message: Any = None  # the one that a server crashed on
+        self.killed = False  # an untrappable kill was accepted
+        self.thrown = 0  # times that an exit was thrown into its greenlet
+        self.raised = 0  # times that a primitive refused to work for it
+        self.unwind_limit: float | None = UNWIND_LIMIT  # s for its cleanup; None: no limit
+        self.unwind_timer: Any = None  # runs while it unwinds
+
+    @property
+    def name(self) -> Any:
+        """The first name that the process is registered under, or None."""
+        return self.names[0][1] if self.names else None
+
+    def __repr__(self) -> str:
+        return f"#PID<{self.id}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"{self!r} cannot leave its operating system process")
+
+
+class Ref:
+    """A monitor that one process has set on another; never used again."""
+
+    __slots__ = ("id", "process", "target", "watcher")
+
+    def __init__(self, watcher: Pid, target: Pid | None, process: Pid | str) -> None:
+        self.id = next(_ref_numbers)
+        self.watcher = watcher
+        self.target = target  # None: nobody was there
+        self.process = process  # what the monitor was set on, as Down reports it
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """Put the DOWN message into the watcher's mailbox."""
+        self.watcher.monitors.pop(self, None)
+        self.watcher.mailbox.append(Down(self, self.process, reason))
+
+    def __repr__(self) -> str:
+        return f"#Ref<{self.id}>"
+
+
+class Table:
+    """All processes of this operating system process."""
+
+    def __init__(self) -> None:
+        self.processes: dict[int, Pid] = {}  # id -> those not dead
+        self.names: dict[Any, Pid] = {}  # registered name -> process
+        self.zombies: dict[Pid, Any] = {}  # declared dead -> the greenlet that would not go
+        self.ended: deque[Pid] = deque()  # the latest dead ones, oldest first
+        self.parents: list[Any] = []  # what the parents of a fork owned: kept, never touched
+
+    def remember(self, pid: Pid) -> None:
+        """Keep a dead process for a while; what falls out lets go of its ancestors."""
+        self.ended.append(pid)
+        if len(self.ended) > ENDED_KEPT:
+            forgotten = self.ended.popleft()
+            forgotten.parent, forgotten.ancestors = None, ()
+
+    def set_aside(self) -> None:
+        """In a forked child: keep what the parent owned, unused, and start afresh."""
+        self.parents.append((self.processes, self.names, self.zombies, self.ended))
+        for pid in self.processes.values():
+            pid.state = FORKED
+        self.processes, self.names, self.zombies = {}, {}, {}
+        self.ended = deque()
+
+
+table: Final = Table()
+os.register_at_fork(after_in_child=table.set_aside)

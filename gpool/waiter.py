@@ -1,0 +1,91 @@
+"""One wait of one greenlet: the only place where gpool switches to the hub.
+
+A waiter is woken once, by whoever calls :meth:`Waiter.wake` first: the thing
+that was waited for, or the deadline.  A greenlet that is thrown out of its wait
+(an exit signal, a kill, a ``gevent.Timeout``) takes its waiter with it: a wake-up
+that was already queued is stopped, so it can never land in a later wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from greenlet import getcurrent
+
+from gpool import clock
+
+
+class Expired(Exception):
+    """The deadline of a wait has passed; callers turn it into an error of theirs."""
+
+
+class Waiter:
+    """A place where one greenlet waits for one value."""
+
+    __slots__ = ("_callback", "_expired", "_greenlet", "_hub", "value", "woken")
+
+    def __init__(self) -> None:
+        self.woken = False  # set once, by wake() or the deadline
+        self.value: Any = None  # what wake() brought
+        self._greenlet: Any = None  # the one that waits, while it does
+        self._hub: Any = None
+        self._callback: Any = None  # the queued wake-up, to be stopped if we leave early
+        self._expired = False
+
+    def wake(self, value: Any = None) -> bool:
+        """Hand `value` to the greenlet that waits, or will; the first call wins.
+
+        Never switches.  Call it in the thread of the waiting greenlet.
+
+        Returns:
+            False when the wait is over already: woken, expired or left.
+        """
+        if self.woken:
+            return False
+        self.woken = True
+        self.value = value
+        if self._greenlet is not None:
+            self._callback = self._hub.loop.run_callback(self._greenlet.switch, self)
+        return True
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Block until woken and return the value.
+
+        Args:
+            timeout: Seconds; None waits for ever, 0 polls.
+
+        Raises:
+            Expired: Nobody called :meth:`wake` in time.
+        """
+        if self.woken:
+            return self.value
+        if timeout is not None and timeout <= 0:
+            self.woken = True
+            raise Expired
+        self._hub = hub = gevent.get_hub()
+        self._greenlet = getcurrent()
+        timer = None
+        try:
+            if timeout is not None:
+                timer = clock.call_later(timeout, self._expire)
+            # Anything else that comes back is a stray wake-up of an earlier wait.
+            while hub.switch() is not self:
+                pass
+        finally:
+            self._leave()
+            if timer is not None:
+                timer.cancel()
+        if self._expired:
+            raise Expired
+        return self.value
+
+    def _leave(self) -> None:
+        self.woken = True
+        self._greenlet = None
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback.stop()
+
+    def _expire(self) -> None:
+        self._expired = self.wake()
