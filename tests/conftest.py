@@ -1,0 +1,101 @@
+"""What every test gets: a clean table of processes, and no greenlet that dies unnoticed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import greenlet
+import pytest
+
+# Last, not first: under tox the tests import the installed wheel, not the checkout.
+sys.path.append(str(Path(__file__).parents[1]))
+
+import gpool
+from gpool.otp import process
+from gpool.testing import VirtualClock, settle, virtual_clock
+from tests import postgresql
+
+
+def pytest_report_header() -> str:
+    """Say which gpool is under test, and on what."""
+    loop = type(gevent.get_hub().loop).__module__
+    return (
+        f"gpool {gpool.__version__} from {Path(gpool.__file__).parent}, "
+        f"gevent {gevent.__version__} ({loop}), greenlet {greenlet.__version__}"
+    )
+
+
+@pytest.fixture(autouse=True)
+def unnoticed_deaths() -> Iterator[list[BaseException]]:
+    """Fail a test whose greenlets died of an error that nobody saw.
+
+    gpool's processes never get that far.  A test that means it clears the list.
+    """
+    hub = gevent.get_hub()
+    report = hub.handle_error
+    deaths: list[BaseException] = []
+
+    def handle_error(context: object, kind: type, value: BaseException, trace: object) -> None:
+        if context is None or issubclass(kind, hub.SYSTEM_ERROR):
+            report(context, kind, value, trace)
+        elif issubclass(kind, Exception | gevent.Timeout):
+            report(context, kind, value, trace)
+            deaths.append(value)
+        elif not issubclass(kind, hub.NOT_ERROR):
+            hub.handle_system_error(kind, value)  # pytest's own: a time-out struck in a greenlet
+
+    hub.handle_error = handle_error
+    yield deaths
+    del hub.handle_error
+    assert not deaths, f"greenlets died unnoticed: {deaths}"
+
+
+@pytest.fixture(autouse=True)
+def no_process_survives(unnoticed_deaths: list[BaseException]) -> Iterator[None]:
+    """End every process that the test has left, and give the next test a new main process."""
+    before = set(gpool.processes())
+    yield
+    _end_main()
+    for _ in range(5):  # a supervisor may start another child while we kill
+        left = [pid for pid in gpool.processes() if pid not in before and not _is_ours(pid)]
+        for pid in left:
+            gpool.exit(pid, "kill")
+        settle()
+        if not left:
+            break
+    _end_main()
+
+
+def _end_main() -> None:
+    pid = vars(greenlet.getcurrent()).pop("gpool_pid", None)
+    if pid is not None and pid.state != "dead":
+        process.die(pid, "normal")
+
+
+def _is_ours(pid: gpool.Pid) -> bool:
+    return pid.greenlet in (greenlet.getcurrent(), gevent.get_hub())
+
+
+@pytest.fixture
+def clock() -> Iterator[VirtualClock]:
+    """Give the test the clock: time passes only by ``clock.advance(seconds)``."""
+    with virtual_clock() as virtual:
+        yield virtual
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Give the connection string of an empty PostgreSQL server that only the tests use.
+
+    Skips, and says so, where PostgreSQL is not installed; in CI that is a failure.
+    """
+    programs = postgresql.programs()
+    if programs is None:
+        missing = "PostgreSQL is not installed: neither on PATH nor in /usr/lib/postgresql"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    with postgresql.server(programs) as dsn:
+        yield dsn

@@ -1,0 +1,145 @@
+"""The map of the package, enforced: imports point down, third parties stay outside the core."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gpool
+
+ROOT = Path(gpool.__file__).parent
+
+# Lowest first.  Modules on one line may not import one another.
+LAYERS = (
+    ("errors", "clock", "telemetry"),
+    ("waiter",),
+    ("otp.child_spec",),
+    ("otp.mailbox",),
+    ("otp.pid",),
+    ("otp.process",),
+    ("otp.proc_lib",),
+    ("otp.registry",),
+    ("otp.gen_server",),
+    ("otp.sys",),
+    ("otp.supervisor",),
+    ("otp.dynamic_supervisor",),
+    ("pool.pool_state",),
+    ("pool.lease",),
+    ("pool.resource",),
+    ("pool.ledger",),
+    ("pool.worker_sup",),
+    ("pool.pool_man",),
+    ("pool.pool_sup",),
+    ("pool.pool",),
+    ("pool.pools_sup",),
+    ("pool.application",),
+    ("metrics", "testing"),
+    ("",),  # gpool/__init__.py: what it re-exports is public
+    ("observer", "integrations", "cli"),  # public names only
+)
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+OUTSIDE = ("observer", "integrations", "cli")
+CORE_MAY_IMPORT = {"gpool", "gevent", "greenlet"} | sys.stdlib_module_names
+
+
+def module_of(path: Path, root: Path = ROOT) -> str:
+    """Return the name that LAYERS has for a file; ``otp`` for ``otp/__init__.py``."""
+    parts = path.relative_to(root).with_suffix("").parts
+    if parts[0] in OUTSIDE:
+        return parts[0]
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(tree: ast.AST, root: Path = ROOT) -> Iterator[str]:
+    """Yield the full name of every module that is imported anywhere, functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            for alias in node.names:
+                name = f"{module}.{alias.name}"
+                path = root.parent / name.replace(".", "/")
+                inner = path.with_suffix(".py").exists() or path.is_dir()
+                yield name if inner else module
+
+
+def target_of(name: str) -> str:
+    """Return the name that LAYERS has for an imported module of gpool."""
+    inner = name.removeprefix("gpool").removeprefix(".")
+    first = inner.partition(".")[0]
+    return first if first in OUTSIDE else inner
+
+
+def faults(path: Path, root: Path = ROOT) -> list[str]:
+    """Return what is wrong with the imports of one file, in words."""
+    module = module_of(path, root)
+    where = module or "gpool"
+    found = []
+    for name in imports(ast.parse(path.read_text()), root):
+        top = name.partition(".")[0]
+        target = target_of(name)
+        if top != "gpool":
+            if module not in OUTSIDE and top not in CORE_MAY_IMPORT:
+                found.append(f"{where} may not import {name}: the core needs gevent only")
+        elif module in ("otp", "pool"):
+            found.append(f"{module}/__init__.py may not import {name}: it holds a docstring only")
+        elif target not in RANK:
+            found.append(f"{where} imports {name}, which has no rank in LAYERS")
+        elif RANK[target] >= RANK[module] and module not in OUTSIDE:
+            found.append(f"{where} may not import {name}")
+    return found
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+class TestEveryFile:
+    def test_has_a_rank(self, path):
+        """A new module gets its place in LAYERS before it gets any code."""
+        assert module_of(path) in RANK | {"otp": None, "pool": None}
+
+    def test_imports_point_down(self, path):
+        """A module imports only what stands above it in LAYERS, and of third parties gevent."""
+        assert faults(path) == []
+
+
+class TestTheCheck:
+    @pytest.fixture
+    def root(self, tmp_path):
+        """Give a package of two files that are in LAYERS."""
+        root = tmp_path / "gpool"
+        (root / "otp").mkdir(parents=True)
+        (root / "errors.py").touch()
+        (root / "otp" / "pid.py").touch()
+        return root
+
+    @pytest.mark.parametrize(
+        ("file", "line", "fault"),
+        [
+            ("errors.py", "from gpool.otp.pid import Pid", "errors may not import gpool.otp.pid"),
+            ("errors.py", "from gpool.otp import pid", "errors may not import gpool.otp.pid"),
+            ("errors.py", "import gpool.otp.pid", "errors may not import gpool.otp.pid"),
+            ("errors.py", "def f():\n    import gpool", "errors may not import gpool"),
+            ("errors.py", "import gpool.errors", "errors may not import gpool.errors"),
+            ("errors.py", "import gpool.utils", "gpool.utils, which has no rank"),
+            ("errors.py", "from . import clock", "may not import"),
+            ("errors.py", "import redis", "the core needs gevent only"),
+            ("otp/__init__.py", "from gpool import errors", "it holds a docstring only"),
+        ],
+    )
+    def test_finds(self, root, file, line, fault):
+        """Each way to import what one may not is found."""
+        (root / file).write_text(line)
+        assert [found for found in faults(root / file, root) if fault in found]
+
+    def test_lets_the_right_ones_pass(self, root):
+        """Imports downwards, of the standard library and of gevent are no faults."""
+        file = root / "otp" / "pid.py"
+        file.write_text("import os, gevent.event\nfrom gpool.errors import NoProcess")
+        assert faults(file, root) == []
