@@ -43,16 +43,12 @@ from gpool.otp.gen_server import (
 )
 from gpool.otp.pid import Down, Error, Exit, ExitSignal, Pid, Ref
 from gpool.otp.process import (
-    ProcessInfo,
     demonitor,
     exit,
     is_alive,
     link,
     monitor,
-    process_info,
-    processes,
     receive,
-    recently_ended,
     self,
     send,
     spawn,
@@ -60,6 +56,12 @@ from gpool.otp.process import (
     spawn_monitor,
     trap_exit,
     unlink,
+)
+from gpool.otp.process_info import (
+    ProcessInfo,
+    process_info,
+    processes,
+    recently_ended,
     zombies,
 )
 from gpool.otp.registry import register, unregister, whereis

@@ -47,7 +47,7 @@ class HubTimer:
     def __init__(
         self, seconds: float, fn: Callable[..., object], args: tuple[Any, ...], ref: bool
     ) -> None:
-        self._timer = gevent.get_hub().loop.timer(max(seconds, 0.0), ref=ref)
+        self._timer: Any = gevent.get_hub().loop.timer(max(seconds, 0.0), ref=ref)
         self._timer.start(self._fire, fn, args)
 
     def _fire(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:

@@ -11,29 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = [
-    "BadName",
-    "CallTimeout",
-    "CallbackFailed",
-    "CallingSelf",
-    "CheckoutTimeout",
-    "ChildError",
-    "GPoolError",
-    "LeaseLost",
-    "NameTaken",
-    "NoProcess",
-    "PoolClosed",
-    "PoolError",
-    "PoolFailed",
-    "PoolFull",
-    "ReceiveTimeout",
-    "ServerExited",
-    "SpecError",
-    "StartError",
-    "Timeout",
-    "WrongHub",
-]
-
 
 class GPoolError(Exception):
     """Base of all errors that gpool raises."""

@@ -111,6 +111,6 @@ def emit(event: Event) -> None:
     for listener in _listeners:
         try:
             listener(event)
-        except Exception as exception:
+        except Exception as exception:  # noqa: BLE001  # the emitter is not to be harmed
             if not isinstance(event, ListenerFailed):
                 emit(ListenerFailed(listener, event, exception))

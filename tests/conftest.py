@@ -15,7 +15,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 
 import gpool
-from gpool.otp import process
+from gpool.otp import signal
 from gpool.testing import VirtualClock, settle, virtual_clock
 from tests import postgresql
 
@@ -73,7 +73,7 @@ def no_process_survives(unnoticed_deaths: list[BaseException]) -> Iterator[None]
 def _end_main() -> None:
     pid = vars(greenlet.getcurrent()).pop("gpool_pid", None)
     if pid is not None and pid.state != "dead":
-        process.die(pid, "normal")
+        signal.die(pid, "normal")
 
 
 def _is_ours(pid: gpool.Pid) -> bool:

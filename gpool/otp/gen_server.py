@@ -40,6 +40,7 @@ Not here: looking into a server (``sys.py``).
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 from collections.abc import Callable
@@ -57,9 +58,11 @@ from gpool.errors import (
 )
 from gpool.otp import proc_lib, process, registry
 from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Exit, ExitSignal, Pid, Ref
+from gpool.otp.signal import reason_of
 from gpool.waiter import Expired, Waiter
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound="GenServer")
 
 TIMEOUT: Final = "timeout"  # what handle_info gets when nothing came for an IdleTimeout
 _MISSING: Final = object()
@@ -194,6 +197,7 @@ class MethodCall:
     context: contextvars.Context | None
 
     def run(self, server: GenServer) -> Any:
+        """Run the method, in its caller's context if it wants that."""
         if self.context is None:
             return self.fn(server, *self.args, **self.kwargs)
         return self.context.run(self.fn, server, *self.args, **self.kwargs)
@@ -258,10 +262,8 @@ def send_cast(server: Any, request: Any) -> None:
         OTP ``gen_server:cast/2``.
     """
     process.current()
-    try:
+    with contextlib.suppress(NoProcess):
         process.send(server, Cast(request))
-    except NoProcess:
-        pass
 
 
 def reply(from_: From, value: Any) -> bool:
@@ -530,13 +532,13 @@ def state_of(server: GenServer) -> dict[str, Any]:
 
 
 def _start(
-    server: Any,
+    server: S,
     name: str | None,
     timeout: float | None,
     *,
     link: bool,
     monitored: list[Ref] | None = None,
-) -> Any:
+) -> S:
     _check_timeout(timeout)
     what = type(server).__qualname__.replace("<locals>.", "")
     loop = _Loop(server, process.current() if link else None)
@@ -580,8 +582,8 @@ class _Loop:
         from_: From | None = None
         try:
             stop, from_ = self._serve(then)
-        except BaseException as error:
-            stop = Stop(process.reason_of(error))
+        except BaseException as error:  # noqa: BLE001  # terminate sees whatever it is
+            stop = Stop(reason_of(error))
         self._terminate(stop, from_)
 
     def _init(self) -> Then:
@@ -601,8 +603,8 @@ class _Loop:
         if not (self.pid.state is UNWINDING and self.pid.reason == "killed"):
             try:
                 self.server.terminate(reason)
-            except BaseException as error:
-                reason = process.reason_of(error)
+            except BaseException as error:  # noqa: BLE001  # the death goes on
+                reason = reason_of(error)
         if from_ is not None and stop.reply is not _MISSING:
             from_.answer(stop.reply)
         raise ExitSignal(reason)

@@ -19,6 +19,7 @@ from typing import NoReturn
 from gpool.errors import StartError
 from gpool.otp import process
 from gpool.otp.pid import ExitSignal, Pid
+from gpool.otp.signal import signal
 from gpool.waiter import Expired, Waiter
 
 
@@ -64,17 +65,17 @@ def start(
     try:
         outcome, reason = attempt.wait(timeout)
     except Expired:
-        process.signal(pid, me, "kill", direct=True)
+        signal(pid, me, "kill", direct=True)
         process.await_death(pid)
         raise StartError(what, "timeout") from None
     except BaseException:
-        process.signal(pid, me, "kill", direct=True)
+        signal(pid, me, "kill", direct=True)
         raise
     finally:
         me.awaiting = None
     if outcome == "died" and not attempt.ignored:
         raise StartError(what, reason) from getattr(reason, "exception", None)
-    return outcome == "ok"
+    return bool(outcome == "ok")
 
 
 def init_ack() -> None:

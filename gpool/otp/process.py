@@ -10,37 +10,30 @@ Rules:
 
 * Every greenlet is a process: one of ours from its birth, any other (main, raw,
   foreign) from its first use of gpool.
-* An exit signal is accepted in the sender: from then on the process is not
-  alive, its reason is fixed, and the first primitive that it calls raises.
-  Otherwise the hub throws into it, once.  ``finally`` blocks run, within
-  ``unwind_limit``; only ``exit(pid, "kill")`` cuts them short.
-* Everything that a death entails (names, EXIT to links, DOWN to monitors, in
-  that order) happens in one function, once, in the last frame of the dying
-  greenlet, without a switch.
-* A greenlet that swallows its exit is thrown at again, at most ten times, then
-  declared dead: its process is a zombie, and every primitive in it raises.
+* A process whose exit was accepted runs no further than to its next primitive:
+  that raises.  While it unwinds all of them work but :func:`receive`; once it
+  was declared dead none does.
 * ``Greenlet.kill``, ``gevent.killall`` and the like count as ``killed``.
 
 Differences to Erlang: ``finally`` runs at a signal (Python unwinds); EXIT is
 promised to come before DOWN.
 
-Not here: waiting for a start (``proc_lib.py``), names (``registry.py``).
+Not here: how a signal is accepted and what a death entails (``signal.py``),
+waiting for a start (``proc_lib.py``), names (``registry.py``).
 """
 
 from __future__ import annotations
 
 import contextvars
-import traceback
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn, overload
 
 import gevent
 from gevent._hub_local import get_hub_if_exists  # never creates a hub, as get_hub() would
 from greenlet import getcurrent
 
-from gpool import clock, telemetry
+from gpool import clock
 from gpool.errors import NoProcess, ReceiveTimeout, WrongHub
 from gpool.otp.pid import (
     DEAD,
@@ -57,15 +50,15 @@ from gpool.otp.pid import (
     Ref,
     table,
 )
+from gpool.otp.signal import THROWS, declare_dead, finish, limit_unwinding
+from gpool.otp.signal import reason_of as reason_of
+from gpool.otp.signal import signal as signal
 from gpool.waiter import Expired, Waiter
-
-THROWS = 10  # times an exit is thrown into a greenlet that swallows it
-
 
 # --- The greenlet of a process ------------------------------------------------------
 
 
-class Process(gevent.Greenlet):
+class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run time
     """The greenlet that runs one process of ours."""
 
     def __init__(
@@ -84,10 +77,10 @@ class Process(gevent.Greenlet):
             if pid.state is not RUNNING:
                 raise ExitSignal(pid.reason)
             fn(*args, **kwargs)
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001  # whatever it is, it ends here
             error, reason = raised, reason_of(raised)
         del fn, args, kwargs
-        _finish(pid, reason)
+        finish(pid, reason)
         if isinstance(error, KeyboardInterrupt):
             pid.hub.handle_system_error(type(error), error)
 
@@ -104,21 +97,16 @@ class Process(gevent.Greenlet):
         super().throw(*args)
         self._after_throw(args)
 
-    def deliver(self, signal: ExitSignal) -> None:
-        """Throw an exit signal that was accepted; in the hub."""
-        super().throw(signal)
-        self._after_throw((signal,))
-
     def _after_throw(self, args: tuple[Any, ...]) -> None:
         pid = self.gpool_pid
         if self.dead and pid.state is not DEAD:
             self._died_unborn(args[0] if args else gevent.GreenletExit())
         elif pid.state is UNWINDING:
-            _limit_unwinding(pid)
+            limit_unwinding(pid)
 
     def _maybe_kill_before_start(self, exception: Any) -> bool:
         # gevent's name: Greenlet.kill, killall and Group.kill all pass through here.
-        dead: bool = super()._maybe_kill_before_start(exception)
+        dead: bool = super()._maybe_kill_before_start(exception)  # type: ignore[misc]
         if dead and self.gpool_pid.state is not DEAD:
             self._died_unborn(exception)
         return dead
@@ -128,7 +116,7 @@ class Process(gevent.Greenlet):
             exception = exception[1] or exception[0]
         if isinstance(exception, type):
             exception = exception()
-        _finish(self.gpool_pid, reason_of(exception))
+        finish(self.gpool_pid, reason_of(exception))
 
 
 def _nothing() -> None:
@@ -140,15 +128,6 @@ def _is_exit(args: tuple[Any, ...]) -> bool:
     if not isinstance(kind, type):
         kind = type(kind)
     return issubclass(kind, gevent.GreenletExit)
-
-
-def reason_of(error: BaseException) -> Any:
-    """Return the reason of a process that `error` ended."""
-    if isinstance(error, ExitSignal):
-        return error.reason
-    if isinstance(error, gevent.GreenletExit):
-        return "killed"
-    return Error(error)
 
 
 def _initial_call(fn: Callable[..., object]) -> str:
@@ -200,7 +179,7 @@ def new_process(
 
 def current() -> Pid:
     """Return the running process, if it may go on; raise its exit if it may not."""
-    greenlet = getcurrent()
+    greenlet: Any = getcurrent()
     try:
         pid: Pid = greenlet.gpool_pid
     except AttributeError:
@@ -229,7 +208,7 @@ def _note_refusal(pid: Pid) -> None:
     pid.raised += 1
     if pid.raised > THROWS:
         if pid.state is not DEAD:
-            _declare_dead(pid)
+            declare_dead(pid)
         park()
 
 
@@ -267,7 +246,7 @@ def _foreign_ended(greenlet: Any) -> None:
     exception = greenlet.exception
     if exception is None and isinstance(greenlet.value, gevent.GreenletExit):
         exception = greenlet.value
-    _finish(greenlet.gpool_pid, "normal" if exception is None else _foreign_reason(exception))
+    finish(greenlet.gpool_pid, "normal" if exception is None else _foreign_reason(exception))
 
 
 def _foreign_reason(exception: BaseException) -> Any:
@@ -281,7 +260,7 @@ def _foreign_reason(exception: BaseException) -> Any:
 
 def _raw_ended(pid: Pid) -> None:
     if pid.state is not FORKED:
-        _finish(pid, "normal")
+        finish(pid, "normal")
 
 
 def reap_raw() -> None:
@@ -297,192 +276,6 @@ def reap_raw() -> None:
 def _is_over(pid: Pid) -> bool:
     greenlet = pid.weak_greenlet() if pid.weak_greenlet is not None else pid.greenlet
     return greenlet is None or bool(greenlet.dead)
-
-
-# --- Death --------------------------------------------------------------------------
-
-
-def _finish(pid: Pid, reason: Any) -> None:
-    """Do all that the end of a greenlet entails; the last thing that happens in it."""
-    if pid.state is DEAD:
-        table.zombies.pop(pid, None)
-        return
-    failed = None
-    if pid.state is not RUNNING:  # the reason was fixed when the signal was accepted
-        if isinstance(reason, Error):
-            failed = reason.exception
-        reason = pid.reason
-    _end(pid, reason)
-    if failed is not None:
-        telemetry.emit(telemetry.CleanupFailed(pid, failed))
-
-
-def _end(pid: Pid, reason: Any) -> None:
-    # Of a process that is being started, its starter hears.
-    silent = pid.starter is not None or is_orderly(reason)
-    report = None if silent else _crash_report(pid, reason)
-    for error in die(pid, reason):
-        telemetry.emit(telemetry.CleanupFailed(pid, error))
-    if report is not None:
-        telemetry.emit(report)
-
-
-def is_orderly(reason: Any) -> bool:
-    """Tell whether a process that dies so is not worth a report."""
-    return reason in ("normal", "shutdown") or (
-        isinstance(reason, tuple) and reason[:1] == ("shutdown",)
-    )
-
-
-def _crash_report(pid: Pid, reason: Any) -> telemetry.ProcessCrashed:
-    return telemetry.ProcessCrashed(
-        pid, pid.name, reason, pid.initial_call, pid.ancestors, tuple(pid.links),
-        len(pid.mailbox), pid.last_message,
-    )  # fmt: skip
-
-
-def die(pid: Pid, reason: Any) -> list[Exception]:
-    """Make `pid` dead: names, links, monitors, in this order; never switches.
-
-    Returns:
-        What monitor functions raised, for a report once it is safe to switch.
-    """
-    pid.state, pid.reason, pid.ended_at = DEAD, reason, clock.now()
-    table.processes.pop(pid.id, None)
-    table.remember(pid)
-    if pid.unwind_timer is not None:
-        pid.unwind_timer.cancel()
-        pid.unwind_timer = None
-    for names, key in pid.names:
-        if names.get(key) is pid:
-            del names[key]
-    starter, pid.starter = pid.starter, None
-    if starter is not None:
-        if starter.owner is not None and pid.links.pop(starter.owner, True) is None:
-            starter.owner.links.pop(pid, None)
-        starter.wake(("died", reason))
-    _tell_links(pid, reason)
-    errors = _tell_monitors(pid, reason)
-    pid.greenlet = pid.server = pid.last_message = pid.awaiting = None
-    pid.mailbox.messages.clear()
-    return errors
-
-
-def _tell_links(pid: Pid, reason: Any) -> None:
-    links, pid.links = pid.links, {}
-    for linked in links:
-        linked.links.pop(pid, None)
-        signal(linked, pid, reason)
-
-
-def _tell_monitors(pid: Pid, reason: Any) -> list[Exception]:
-    errors = []
-    watchers, pid.monitored_by = pid.monitored_by, {}
-    for watcher in watchers:
-        try:
-            watcher.down(pid, reason)
-        except Exception as error:
-            errors.append(error)
-    refs, pid.monitors = pid.monitors, {}
-    for ref in refs:
-        if ref.target is not None:
-            ref.target.monitored_by.pop(ref, None)
-    return errors
-
-
-# --- Exit signals -------------------------------------------------------------------
-
-
-def signal(target: Pid, sender: Pid, reason: Any, *, direct: bool = False) -> None:
-    """Deliver an exit signal; accepted at once, thrown later, never a switch.
-
-    Args:
-        target: Who gets it.
-        sender: Who is named in the EXIT message.
-        reason: Why.
-        direct: Sent by ``exit(pid, reason)``, not by a link: only then is
-            `kill` untrappable, and `normal` to oneself deadly.
-    """
-    if direct and reason == "kill":
-        _accept_kill(target)
-    elif target.state is not RUNNING:
-        pass  # the first signal fixes the reason
-    elif target.trapping:
-        target.mailbox.append(Exit(sender, reason))
-    elif reason != "normal" or (direct and sender is target):
-        _accept(target, reason)
-
-
-def _accept(target: Pid, reason: Any) -> None:
-    target.reason = reason
-    if target.greenlet is None and target.weak_greenlet is None:
-        _end(target, reason)  # a shell has nothing to unwind
-        return
-    target.state = PENDING
-    target.hub.loop.run_callback(_interrupt, target)
-
-
-def _accept_kill(target: Pid) -> None:
-    if target.state is RUNNING:
-        target.killed = True
-        _accept(target, "killed")
-    elif target.state is PENDING:
-        target.killed = True
-    elif target.state is UNWINDING and not target.killed:
-        _cut_unwinding(target)
-
-
-def _interrupt(pid: Pid) -> None:
-    if pid.state is PENDING:
-        pid.state = UNWINDING
-        _throw(pid)
-    elif pid.state is UNWINDING:  # a primitive raised before we could throw
-        _limit_unwinding(pid)
-
-
-def _throw(pid: Pid) -> None:
-    """Throw the exit into the greenlet; in the hub, which goes on when it died or blocked."""
-    greenlet: Any = pid.greenlet if pid.weak_greenlet is None else pid.weak_greenlet()
-    pid.thrown += 1
-    if isinstance(greenlet, Process):
-        greenlet.deliver(ExitSignal(pid.reason))
-        return
-    if greenlet is not None and not greenlet.dead:
-        greenlet.throw(ExitSignal(pid.reason))
-    if greenlet is None or greenlet.dead:
-        _finish(pid, pid.reason)
-    else:
-        _limit_unwinding(pid)
-
-
-def _limit_unwinding(pid: Pid) -> None:
-    """See to it that the cleanup of `pid` ends: it has blocked, or swallowed its exit."""
-    if pid.state is not UNWINDING:
-        return
-    if pid.killed:
-        if pid.thrown >= THROWS:
-            _declare_dead(pid)
-        else:
-            pid.hub.loop.run_callback(_throw_again, pid)
-    elif pid.unwind_timer is None and pid.unwind_limit is not None:
-        pid.unwind_timer = clock.call_later(pid.unwind_limit, _cut_unwinding, pid)
-
-
-def _throw_again(pid: Pid) -> None:
-    if pid.state is UNWINDING:
-        _throw(pid)
-
-
-def _cut_unwinding(pid: Pid) -> None:
-    pid.killed, pid.reason, pid.thrown = True, "killed", 0
-    pid.hub.loop.run_callback(_throw_again, pid)
-
-
-def _declare_dead(pid: Pid) -> None:
-    table.zombies[pid] = pid.greenlet or (pid.weak_greenlet and pid.weak_greenlet())
-    stack = tuple(traceback.format_stack(getattr(table.zombies[pid], "gr_frame", None)))
-    _end(pid, "killed")
-    telemetry.emit(telemetry.ProcessIsZombie(pid, stack))
 
 
 # --- The public primitives ----------------------------------------------------------
@@ -794,91 +587,3 @@ def same_hub(pid: Pid) -> None:
     """Raise :class:`WrongHub` unless `pid` lives in the caller's thread."""
     if pid.hub is not get_hub_if_exists():
         raise WrongHub(pid)
-
-
-# --- Looking ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessInfo:
-    """What there is to know of one process, at one moment.
-
-    Source:
-        Erlang ``process_info/1`` and the Observer's process window.
-    """
-
-    pid: Pid
-    name: Any
-    initial_call: str
-    current_function: str
-    status: str  # running, waiting, exiting or dead
-    parent: Pid | None
-    ancestors: tuple[Pid, ...]
-    links: tuple[Pid, ...]
-    monitors: tuple[Pid | str, ...]
-    monitored_by: tuple[Pid, ...]
-    message_queue_len: int
-    trap_exit: bool
-    reason: Any  # of its death
-    started_at: float  # seconds of gpool's clock
-    ended_at: float | None
-
-
-def processes() -> list[Pid]:
-    """Return the processes that are not dead yet, oldest first.
-
-    Source:
-        Erlang ``processes/0``.
-    """
-    return list(table.processes.values())
-
-
-def zombies() -> list[Pid]:
-    """Return the processes whose greenlets swallowed their exit and still run."""
-    return list(table.zombies)
-
-
-def recently_ended() -> list[Pid]:
-    """Return the latest dead processes, oldest first; :func:`process_info` knows them still."""
-    return list(table.ended)
-
-
-def process_info(process: Any) -> ProcessInfo:
-    """Describe a process, dead or alive.
-
-    Raises:
-        NoProcess: Nobody has that name.
-    """
-    pid = resolve(process)
-    return ProcessInfo(
-        pid=pid,
-        name=pid.name,
-        initial_call=pid.initial_call,
-        current_function=_current_function(pid),
-        status=_status(pid),
-        parent=pid.parent,
-        ancestors=pid.ancestors,
-        links=tuple(pid.links),
-        monitors=tuple(ref.process for ref in pid.monitors),
-        monitored_by=tuple(r.watcher for r in pid.monitored_by if isinstance(r, Ref)),
-        message_queue_len=len(pid.mailbox),
-        trap_exit=pid.trapping,
-        reason=pid.reason,
-        started_at=pid.started_at,
-        ended_at=pid.ended_at,
-    )
-
-
-def _status(pid: Pid) -> str:
-    if pid.state is RUNNING:
-        running = getattr(getcurrent(), "gpool_pid", None) is pid
-        return "running" if running else "waiting"
-    return "dead" if pid.state in (DEAD, FORKED) else "exiting"
-
-
-def _current_function(pid: Pid) -> str:
-    greenlet: Any = pid.greenlet if pid.weak_greenlet is None else pid.weak_greenlet()
-    frame = getattr(greenlet, "gr_frame", None)
-    if frame is None:
-        return ""
-    return f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"

@@ -1,0 +1,224 @@
+"""Exit signals, and the death that they lead to.
+
+Rules:
+
+* A signal is accepted in the sender: from then on the process is not alive and
+  its reason is fixed.  The hub then throws into its greenlet, once.
+* ``finally`` blocks run, within ``unwind_limit``; only a kill cuts them short.
+* Everything that a death entails (names, EXIT to links, DOWN to monitors, in
+  that order) happens in :func:`die`, once, without a switch.
+* A greenlet that swallows its exit is thrown at again, at most ten times, then
+  declared dead: its process is a zombie.
+
+Nothing here ever switches to another greenlet, but for the hub's own throws.
+
+Not here: how a greenlet comes to be a process, and what it may do (``process.py``).
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, Final
+
+import gevent
+
+from gpool import clock, telemetry
+from gpool.otp.pid import DEAD, PENDING, RUNNING, UNWINDING, Error, Exit, ExitSignal, Pid, table
+
+THROWS: Final = 10  # times an exit is thrown into a greenlet that swallows it
+
+
+def reason_of(error: BaseException) -> Any:
+    """Return the reason of a process that `error` ended."""
+    if isinstance(error, ExitSignal):
+        return error.reason
+    if isinstance(error, gevent.GreenletExit):
+        return "killed"
+    return Error(error)
+
+
+# --- Exit signals -------------------------------------------------------------------
+
+
+def signal(target: Pid, sender: Pid, reason: Any, *, direct: bool = False) -> None:
+    """Deliver an exit signal; accepted at once, thrown later, never a switch.
+
+    Args:
+        target: Who gets it.
+        sender: Who is named in the EXIT message.
+        reason: Why.
+        direct: Sent by ``exit(pid, reason)``, not by a link: only then is
+            `kill` untrappable, and `normal` to oneself deadly.
+    """
+    if direct and reason == "kill":
+        _accept_kill(target)
+    elif target.state is not RUNNING:
+        pass  # the first signal fixes the reason
+    elif target.trapping:
+        target.mailbox.append(Exit(sender, reason))
+    elif reason != "normal" or (direct and sender is target):
+        _accept(target, reason)
+
+
+def _accept(target: Pid, reason: Any) -> None:
+    target.reason = reason
+    if target.greenlet is None and target.weak_greenlet is None:
+        _end(target, reason)  # a shell has nothing to unwind
+        return
+    target.state = PENDING
+    target.hub.loop.run_callback(_interrupt, target)
+
+
+def _accept_kill(target: Pid) -> None:
+    if target.state is RUNNING:
+        target.killed = True
+        _accept(target, "killed")
+    elif target.state is PENDING:
+        target.killed = True
+    elif target.state is UNWINDING and not target.killed:
+        _cut_unwinding(target)
+
+
+def _interrupt(pid: Pid) -> None:
+    if pid.state is PENDING:
+        pid.state = UNWINDING
+        _throw(pid)
+    elif pid.state is UNWINDING:  # a primitive raised before we could throw
+        limit_unwinding(pid)
+
+
+def _throw(pid: Pid) -> None:
+    """Throw the exit into the greenlet; in the hub, which goes on when it died or blocked."""
+    greenlet: Any = pid.greenlet if pid.weak_greenlet is None else pid.weak_greenlet()
+    pid.thrown += 1
+    if isinstance(greenlet, gevent.Greenlet):
+        # Not its own throw, which drops a second exit: this one insists.
+        gevent.Greenlet.throw(greenlet, ExitSignal(pid.reason))
+    elif greenlet is not None and not greenlet.dead:
+        greenlet.throw(ExitSignal(pid.reason))
+    if greenlet is None or greenlet.dead:
+        finish(pid, pid.reason)
+    else:
+        limit_unwinding(pid)
+
+
+def limit_unwinding(pid: Pid) -> None:
+    """See to it that the cleanup of `pid` ends: it has blocked, or swallowed its exit."""
+    if pid.state is not UNWINDING:
+        return
+    if pid.killed:
+        if pid.thrown >= THROWS:
+            declare_dead(pid)
+        else:
+            pid.hub.loop.run_callback(_throw_again, pid)
+    elif pid.unwind_timer is None and pid.unwind_limit is not None:
+        pid.unwind_timer = clock.call_later(pid.unwind_limit, _cut_unwinding, pid)
+
+
+def _throw_again(pid: Pid) -> None:
+    if pid.state is UNWINDING:
+        _throw(pid)
+
+
+def _cut_unwinding(pid: Pid) -> None:
+    pid.killed, pid.reason, pid.thrown = True, "killed", 0
+    pid.hub.loop.run_callback(_throw_again, pid)
+
+
+def declare_dead(pid: Pid) -> None:
+    """Give up on a greenlet that will not go: its process is dead, it is a zombie."""
+    table.zombies[pid] = pid.greenlet or (pid.weak_greenlet and pid.weak_greenlet())
+    stack = tuple(traceback.format_stack(getattr(table.zombies[pid], "gr_frame", None)))
+    _end(pid, "killed")
+    telemetry.emit(telemetry.ProcessIsZombie(pid, stack))
+
+
+# --- Death --------------------------------------------------------------------------
+
+
+def finish(pid: Pid, reason: Any) -> None:
+    """Do all that the end of a greenlet entails; the last thing that happens in it."""
+    if pid.state is DEAD:
+        table.zombies.pop(pid, None)
+        return
+    failed = None
+    if pid.state is not RUNNING:  # the reason was fixed when the signal was accepted
+        if isinstance(reason, Error):
+            failed = reason.exception
+        reason = pid.reason
+    _end(pid, reason)
+    if failed is not None:
+        telemetry.emit(telemetry.CleanupFailed(pid, failed))
+
+
+def _end(pid: Pid, reason: Any) -> None:
+    # Of a process that is being started, its starter hears.
+    silent = pid.starter is not None or is_orderly(reason)
+    report = None if silent else _crash_report(pid, reason)
+    for error in die(pid, reason):
+        telemetry.emit(telemetry.CleanupFailed(pid, error))
+    if report is not None:
+        telemetry.emit(report)
+
+
+def is_orderly(reason: Any) -> bool:
+    """Tell whether a process that dies so is not worth a report."""
+    return reason in ("normal", "shutdown") or (
+        isinstance(reason, tuple) and reason[:1] == ("shutdown",)
+    )
+
+
+def _crash_report(pid: Pid, reason: Any) -> telemetry.ProcessCrashed:
+    return telemetry.ProcessCrashed(
+        pid, pid.name, reason, pid.initial_call, pid.ancestors, tuple(pid.links),
+        len(pid.mailbox), pid.last_message,
+    )  # fmt: skip
+
+
+def die(pid: Pid, reason: Any) -> list[Exception]:
+    """Make `pid` dead: names, links, monitors, in this order; never switches.
+
+    Returns:
+        What monitor functions raised, for a report once it is safe to switch.
+    """
+    pid.state, pid.reason, pid.ended_at = DEAD, reason, clock.now()
+    table.processes.pop(pid.id, None)
+    table.remember(pid)
+    if pid.unwind_timer is not None:
+        pid.unwind_timer.cancel()
+        pid.unwind_timer = None
+    for names, key in pid.names:
+        if names.get(key) is pid:
+            del names[key]
+    starter, pid.starter = pid.starter, None
+    if starter is not None:
+        if starter.owner is not None and pid.links.pop(starter.owner, True) is None:
+            starter.owner.links.pop(pid, None)
+        starter.wake(("died", reason))
+    _tell_links(pid, reason)
+    errors = _tell_monitors(pid, reason)
+    pid.greenlet = pid.server = pid.last_message = pid.awaiting = None
+    pid.mailbox.messages.clear()
+    return errors
+
+
+def _tell_links(pid: Pid, reason: Any) -> None:
+    links, pid.links = pid.links, {}
+    for linked in links:
+        linked.links.pop(pid, None)
+        signal(linked, pid, reason)
+
+
+def _tell_monitors(pid: Pid, reason: Any) -> list[Exception]:
+    errors = []
+    watchers, pid.monitored_by = pid.monitored_by, {}
+    for watcher in watchers:
+        try:
+            watcher.down(pid, reason)
+        except Exception as error:  # noqa: BLE001  # the others are told all the same
+            errors.append(error)
+    refs, pid.monitors = pid.monitors, {}
+    for ref in refs:
+        if ref.target is not None:
+            ref.target.monitored_by.pop(ref, None)
+    return errors
