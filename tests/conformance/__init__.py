@@ -1,0 +1,14 @@
+"""What real OTP did in many small scenarios, replayed on gpool.
+
+``signals.json``, ``gen_server.json`` and ``supervisor.json`` were recorded with
+OTP 25.  ``python -m tests.conformance FILE.json...`` replays any file of their
+format; ``test_replay.py`` replays these three.
+
+    terms        JSON terms and the Python terms that mean the same
+    step_clock   virtual time, which moves only when a step has to wait
+    actors       processes that do what they are told
+    roster       labels, processes, names, monitors
+    world_*      one kind of trace each: operations and observations
+    rules        where gpool differs on purpose
+    replay       the loop, and the comparison
+"""

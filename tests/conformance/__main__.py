@@ -1,0 +1,53 @@
+"""Replay trace files: ``python -m tests.conformance FILE.json...``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+
+from tests.conformance.reading import load
+from tests.conformance.replay import replay
+
+EPILOG = """\
+One line for each mismatch: the case, the step (from 0), the field, what was
+expected, what gpool showed.  Last line: how many cases there were, how many
+agree as recorded (agree), how many agree where a rule of rules.py rewrote at
+least one expectation (rewritten), how many do not (differ).  Exit code 1 if any
+differs.  A pool trace is refused.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Replay the files named in the arguments; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.conformance",
+        description="Replay recorded OTP scenarios (kinds signals, supervisor, gen_server).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE.json")
+    parser.add_argument("--first", action="store_true", help="only a case's first mismatch")
+    parser.add_argument("--case", default="", help="only cases whose id contains this")
+    parser.add_argument("--rules", action="store_true", help="also the steps each rule rewrote")
+    options = parser.parse_args(arguments)
+    words: Counter[str] = Counter()
+    rewrites: Counter[str] = Counter()
+    for case in (case for path in options.files for case in load(path)):
+        if options.case not in case["id"]:
+            continue
+        verdict = replay(case)
+        words[verdict.word] += 1
+        rewrites += verdict.rewrites
+        for mismatch in verdict.mismatches[: 1 if options.first else None]:
+            print(mismatch)
+    if options.rules:
+        for name, count in sorted(rewrites.items()):
+            print(f"rule {name}: {count} steps")
+    counts = ", ".join(f"{word} {words[word]}" for word in ("agree", "rewritten", "differ"))
+    print(f"cases {words.total()}, {counts}")
+    return 1 if words["differ"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
