@@ -245,12 +245,21 @@ def partner(server: Any) -> Pid:
     if pid.state is DEAD or pid.state is FORKED:
         raise NoProcess(pid)
     process.same_hub(pid)
-    waits_for = pid.awaiting
-    while waits_for is not None:
-        if waits_for is me:
-            raise CallingSelf(pid, me)
-        waits_for = waits_for.awaiting
+    if pid.awaiting and _waits_for(pid, me):
+        raise CallingSelf(pid, me)
     return pid
+
+
+def _waits_for(pid: Pid, me: Pid) -> bool:
+    todo, seen = [pid], {pid}
+    while todo:
+        awaiting = todo.pop().awaiting
+        if me in awaiting:
+            return True
+        further = {other for other in awaiting if other.awaiting} - seen
+        seen |= further
+        todo += further
+    return False
 
 
 def send_cast(server: Any, request: Any) -> None:

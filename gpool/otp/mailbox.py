@@ -83,6 +83,12 @@ class Mailbox:
                 del self.messages[position]
                 return
 
+    def discard_all(self, match: Callable[[Any], bool]) -> None:
+        """Remove every message that matches, in one pass."""
+        kept = [message for message in self.messages if not match(message)]
+        self.messages.clear()
+        self.messages.extend(kept)
+
     def _wait(self, timeout: float | None) -> None:
         self._waiter = waiter = Waiter()
         try:

@@ -27,6 +27,7 @@ import os
 import traceback
 import weakref
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -194,7 +195,7 @@ class Pid:
         self.started_at = now
         self.ended_at: float | None = None
         self.starter: Starter | None = None  # while its init runs
-        self.awaiting: Pid | None = None  # the process whose start or stop it waits for
+        self.awaiting: Collection[Pid] = ()  # those whose start or stop it waits for
         self.server: Any = None  # the GenServer that runs in it
         self.last_message: Any = None  # the one that a server crashed on
         self.killed = False  # an untrappable kill was accepted

@@ -61,7 +61,7 @@ def start(
     pid = process.new_process(body, initial_call=what, link=link)
     pid.starter = attempt = Start(me)
     prepare(pid)
-    me.awaiting = pid
+    me.awaiting = (pid,)
     try:
         outcome, reason = attempt.wait(timeout)
     except Expired:
@@ -72,7 +72,7 @@ def start(
         signal(pid, me, "kill", direct=True)
         raise
     finally:
-        me.awaiting = None
+        me.awaiting = ()
     if outcome == "died" and not attempt.ignored:
         raise StartError(what, reason) from getattr(reason, "exception", None)
     return bool(outcome == "ok")

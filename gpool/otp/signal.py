@@ -197,7 +197,8 @@ def die(pid: Pid, reason: Any) -> list[Exception]:
         starter.wake(("died", reason))
     _tell_links(pid, reason)
     errors = _tell_monitors(pid, reason)
-    pid.greenlet = pid.server = pid.last_message = pid.awaiting = None
+    pid.greenlet = pid.server = pid.last_message = None
+    pid.awaiting = ()
     pid.mailbox.messages.clear()
     return errors
 
