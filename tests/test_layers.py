@@ -26,6 +26,8 @@ LAYERS = (
     ("otp.registry",),
     ("otp.gen_server",),
     ("otp.sys",),
+    ("otp.key_registry",),
+    ("otp.child",),
     ("otp.supervisor",),
     ("otp.dynamic_supervisor",),
     ("pool.pool_state",),
