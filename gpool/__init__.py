@@ -27,6 +27,8 @@ from gpool.errors import (
     WrongHub,
 )
 from gpool.otp import sys
+from gpool.otp.child_spec import Backoff, ChildSpec
+from gpool.otp.dynamic_supervisor import DynamicSupervisor
 from gpool.otp.gen_server import (
     Continue,
     From,
@@ -65,17 +67,23 @@ from gpool.otp.process_info import (
     zombies,
 )
 from gpool.otp.registry import register, unregister, whereis
+from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backoff",
     "BadName",
     "CallTimeout",
     "CallbackFailed",
     "CallingSelf",
     "ChildError",
+    "ChildInfo",
+    "ChildSpec",
     "Continue",
+    "Counts",
     "Down",
+    "DynamicSupervisor",
     "Error",
     "Exit",
     "ExitSignal",
@@ -92,10 +100,12 @@ __all__ = [
     "ReceiveTimeout",
     "Ref",
     "Reply",
+    "RestartIntensity",
     "ServerExited",
     "SpecError",
     "StartError",
     "Stop",
+    "Supervisor",
     "Timeout",
     "WrongHub",
     "call",
