@@ -30,6 +30,7 @@ LAYERS = (
     ("otp.child",),
     ("otp.supervisor",),
     ("otp.dynamic_supervisor",),
+    ("pool.options",),
     ("pool.pool_state",),
     ("pool.lease",),
     ("pool.resource",),
