@@ -22,6 +22,7 @@ from tests.conformance.step_clock import StepClock
 from tests.conformance.terms import Json
 from tests.conformance.world_gen_server import GenServerWorld
 from tests.conformance.world_signals import SignalsWorld
+from tests.conformance.world_supervisor import SupervisorWorld
 
 NEVER_LEFT_OUT: Final = ("result", "which", "count")
 """Fields whose presence means something even when they are empty (FORMAT.md)."""
@@ -40,6 +41,7 @@ class World(Protocol):
 WORLDS: Final[dict[str, Any]] = {
     "signals": SignalsWorld,
     "gen_server": GenServerWorld,
+    "supervisor": SupervisorWorld,
 }
 
 

@@ -30,11 +30,6 @@ class Context:
         return self.case["kind"]
 
     @property
-    def setup(self) -> Json:
-        """Return the setup of the case."""
-        return self.case["setup"]
-
-    @property
     def step(self) -> Json:
         """Return the step."""
         return self.case["steps"][self.index]
@@ -76,24 +71,65 @@ def expectation(context: Context, rules: Iterable[Rule], rewrites: Counter[str])
     return expected
 
 
-# --- Both server kinds --------------------------------------------------------------
+# --- Kind supervisor ----------------------------------------------------------------
 
 
-def failed_start_is_quiet(context: Context, expected: Json) -> Json:
-    """A ``start_link`` that fails, or is ignored, sends its caller no EXIT."""
-    if context.step["op"] != "start" or expected["result"] == "ok":
+def failed_supervisor_is_quiet(context: Context, expected: Json) -> Json:
+    """A supervisor that does not start, or is ignored, sends its parent no EXIT."""
+    if not _is_failed_start(context, "supervisor"):
         return expected
-    if context.kind == "supervisor":
-        return {name: value for name, value in expected.items() if name != "exit"}
+    return {name: value for name, value in expected.items() if name != "exit"}
+
+
+def dynamic_auto_shutdown_is_refused(context: Context, expected: Json) -> Json:
+    """With ``simple_one_for_one`` there is no ``auto_shutdown``: no supervisor ever starts."""
+    if not _has_dynamic_auto_shutdown(context):
+        return expected
+    match context.step["op"]:
+        case "start":
+            result: Json = {"error": {"start_spec": "bad_combination"}}
+        case "crash":
+            result = "not_running"
+        case "sleep":
+            result = "ok"
+        case _:
+            result = "noproc"
+    return {"result": result, "sup": "down"}
+
+
+def _has_dynamic_auto_shutdown(context: Context) -> bool:
+    """Return whether a case has it, and no fault that is found before."""
+    setup = context.case["setup"]
+    if context.kind != "supervisor" or setup.get("strategy") != "simple_one_for_one":
+        return False
+    if setup.get("auto_shutdown") not in ("any_significant", "all_significant"):
+        return False
+    starts = [
+        recorded["result"]
+        for step, recorded in zip(context.case["steps"], context.case["expect"], strict=True)
+        if step["op"] == "start"
+    ]
+    return not any(isinstance(r, dict) and isinstance(r.get("error"), dict) for r in starts)
+
+
+def _is_failed_start(context: Context, kind: str) -> bool:
+    recorded = context.recorded["result"]
+    return context.kind == kind and context.step["op"] == "start" and recorded != "ok"
+
+
+# --- Kind gen_server ----------------------------------------------------------------
+
+
+def failed_server_is_quiet(context: Context, expected: Json) -> Json:
+    """A server whose ``start_link`` fails, or is ignored, sends its caller no EXIT."""
+    if not _is_failed_start(context, "gen_server"):
+        return expected
     exit_of_server = {"exit": context.step["server"]}
     received = {
         who: [message for message in messages if not exit_of_server.items() <= message.items()]
         for who, messages in expected.get("received", {}).items()
     }
     return expected | {"received": {who: some for who, some in received.items() if some}}
-
-
-# --- Kind gen_server ----------------------------------------------------------------
 
 
 def signalled_server_terminates(context: Context, expected: Json) -> Json:
@@ -190,10 +226,22 @@ def _is_left(action: Json) -> bool:
 
 RULES: Final = (
     Rule(
-        "failed-start-is-quiet",
+        "failed-server-is-quiet",
         "OTP 26 and newer: a start call returns when the child is dead and its EXIT is "
         "consumed (otp-semantics G3); gpool raises StartError, and the caller lives",
-        failed_start_is_quiet,
+        failed_server_is_quiet,
+    ),
+    Rule(
+        "failed-supervisor-is-quiet",
+        "the same, for the parent of a supervisor whose children do not start, whose options "
+        "are wrong (gpool raises SpecError before anything starts), or that is ignored "
+        "(otp-semantics G3, S2)",
+        failed_supervisor_is_quiet,
+    ),
+    Rule(
+        "dynamic-auto-shutdown-is-refused",
+        "OTP 26 and newer refuse auto_shutdown with simple_one_for_one (otp-semantics S17)",
+        dynamic_auto_shutdown_is_refused,
     ),
     Rule(
         "signalled-server-terminates",

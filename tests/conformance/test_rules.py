@@ -8,7 +8,9 @@ from tests.conformance.rules import (
     RULES,
     Context,
     callers_left,
-    failed_start_is_quiet,
+    dynamic_auto_shutdown_is_refused,
+    failed_server_is_quiet,
+    failed_supervisor_is_quiet,
     signalled_server_terminates,
     terminate_answers_callers,
 )
@@ -48,10 +50,10 @@ def test_every_rule_says_why():
     assert all("otp-semantics" in rule.reason or "DESIGN" in rule.reason for rule in RULES)
 
 
-class TestFailedStartIsQuiet:
+class TestFailedServerIsQuiet:
     def rewrite(self, step, recorded):
         """Return what is expected of one step."""
-        return failed_start_is_quiet(gen_server_context((step, recorded)), recorded)
+        return failed_server_is_quiet(gen_server_context((step, recorded)), recorded)
 
     def test_removes_the_exit_of_the_server_only(self):
         """Other messages, also other exits, stay."""
@@ -72,13 +74,67 @@ class TestFailedStartIsQuiet:
         recorded = {"result": "ok", "received": {"c0": [{"exit": "s0", "reason": "normal"}]}}
         assert self.rewrite(step, recorded) == recorded
 
+
+def supervisor_context(step, recorded, **setup):
+    """Return the context of the only step of a case."""
+    case = {"kind": "supervisor", "setup": setup, "steps": [step], "expect": [recorded]}
+    return Context(case, 0)
+
+
+class TestFailedSupervisorIsQuiet:
+    def rewrite(self, step, recorded):
+        """Return what is expected of one step."""
+        return failed_supervisor_is_quiet(supervisor_context(step, recorded), recorded)
+
     @pytest.mark.parametrize("result", ["ignore", {"error": "bad_start_spec"}])
-    def test_removes_the_exit_of_a_supervisor(self, result):
+    def test_removes_the_exit(self, result):
         """The parent of a supervisor that did not start gets no signal."""
         recorded = {"result": result, "exit": "normal", "sup": "down"}
-        case = {"kind": "supervisor", "setup": {}, "steps": [{"op": "start"}], "expect": [recorded]}
-        rewritten = failed_start_is_quiet(Context(case, 0), recorded)
-        assert rewritten == {"result": result, "sup": "down"}
+        assert self.rewrite({"op": "start"}, recorded) == {"result": result, "sup": "down"}
+
+    @pytest.mark.parametrize("op", ["start", "stop_sup"])
+    def test_leaves_a_supervisor_that_has_started(self, op):
+        """Also if it gives up in the same step."""
+        recorded = {"result": "ok", "exit": "shutdown", "sup": "down"}
+        assert self.rewrite({"op": op}, recorded) == recorded
+
+
+class TestDynamicAutoShutdownIsRefused:
+    def rewrite(self, step, recorded, **setup):
+        """Return what is expected of one step."""
+        dynamic = {"strategy": "simple_one_for_one", "auto_shutdown": "any_significant"}
+        context = supervisor_context(step, recorded, **(dynamic | setup))
+        return dynamic_auto_shutdown_is_refused(context, recorded)
+
+    @pytest.mark.parametrize(
+        ("op", "result"),
+        [
+            ("start", {"error": {"start_spec": "bad_combination"}}),
+            ("start_child", "noproc"),
+            ("which_children", "noproc"),
+            ("stop_sup", "noproc"),
+            ("crash", "not_running"),
+            ("sleep", "ok"),
+        ],
+    )
+    def test_leaves_the_case_without_a_supervisor(self, op, result):
+        """The start fails; whoever asks later finds nobody."""
+        recorded = {"result": "ok", "sup": "up", "which": [], "count": [1, 0, 0, 0]}
+        assert self.rewrite({"op": op}, recorded) == {"result": result, "sup": "down"}
+
+    def test_leaves_an_error_that_is_found_before(self):
+        """A wrong option, or a wrong template, is what the start fails of."""
+        recorded = {"result": {"error": {"supervisor_data": "invalid_period"}}, "sup": "down"}
+        assert self.rewrite({"op": "start"}, recorded) == recorded
+
+    @pytest.mark.parametrize(
+        "setup",
+        [{"strategy": "one_for_one"}, {"auto_shutdown": "never"}, {"auto_shutdown": "sometimes"}],
+    )
+    def test_leaves_other_setups(self, setup):
+        """Static supervisors have it; a dynamic one without it is as in OTP."""
+        recorded = {"result": "ok", "sup": "up", "which": [], "count": [1, 0, 0, 0]}
+        assert self.rewrite({"op": "start"}, recorded, **setup) == recorded
 
 
 class TestSignalledServerTerminates:
