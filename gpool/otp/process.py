@@ -219,7 +219,7 @@ def park() -> NoReturn:
 
 
 def _adopt(greenlet: Any) -> Pid:
-    hub = get_hub_if_exists()
+    hub = gevent.get_hub()  # others will signal it through its hub
     pid = Pid(hub, _foreign_call(greenlet, hub), None, clock.now())
     table.processes[pid.id] = pid
     if isinstance(greenlet, gevent.Greenlet):
