@@ -43,6 +43,7 @@ from gpool.otp.gen_server import (
     reply,
     stop,
 )
+from gpool.otp.key_registry import Registry
 from gpool.otp.pid import Down, Error, Exit, ExitSignal, Pid, Ref
 from gpool.otp.process import (
     demonitor,
@@ -99,6 +100,7 @@ __all__ = [
     "ProcessInfo",
     "ReceiveTimeout",
     "Ref",
+    "Registry",
     "Reply",
     "RestartIntensity",
     "ServerExited",

@@ -41,6 +41,8 @@ class NoProcess(GPoolError, LookupError):
     def __str__(self) -> str:
         if isinstance(self.process, str):
             return f"no process is registered as {self.process!r}"
+        if isinstance(self.process, tuple):
+            return f"no process is registered as {self.process[-1]!r} in {self.process[0]!r}"
         return f"{self.process!r} is not alive"
 
 

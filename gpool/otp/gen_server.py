@@ -58,6 +58,7 @@ from gpool.errors import (
 )
 from gpool.otp import proc_lib, process, registry
 from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Exit, ExitSignal, Pid, Ref
+from gpool.otp.registry import Name
 from gpool.otp.signal import reason_of
 from gpool.waiter import Expired, Waiter
 
@@ -270,7 +271,6 @@ def send_cast(server: Any, request: Any) -> None:
     Source:
         OTP ``gen_server:cast/2``.
     """
-    process.current()
     with contextlib.suppress(NoProcess):
         process.send(server, Cast(request))
 
@@ -416,14 +416,15 @@ class GenServer:
 
     @classmethod
     def start(
-        cls, *args: Any, server_name: str | None = None, start_timeout: float | None = None,
+        cls, *args: Any, server_name: Name | None = None, start_timeout: float | None = None,
         **kwargs: Any,
     ) -> Self:  # fmt: skip
         """Start a server linked to nobody; blocks until ``init`` has finished.
 
         Args:
             args: For ``__init__``, which runs here, before anything starts.
-            server_name: A local name to register it under, before ``init``.
+            server_name: A name to register it under, before ``init``: a local
+                one, or a pair of a registry and a key.
             start_timeout: Seconds that ``init`` may take; None for ever.
             kwargs: For ``__init__``.
 
@@ -442,7 +443,7 @@ class GenServer:
 
     @classmethod
     def start_link(
-        cls, *args: Any, server_name: str | None = None, start_timeout: float | None = None,
+        cls, *args: Any, server_name: Name | None = None, start_timeout: float | None = None,
         **kwargs: Any,
     ) -> Self:  # fmt: skip
         """Start a server linked to the caller, its parent; otherwise as :meth:`start`.
@@ -454,7 +455,7 @@ class GenServer:
 
     @classmethod
     def start_monitor(
-        cls, *args: Any, server_name: str | None = None, start_timeout: float | None = None,
+        cls, *args: Any, server_name: Name | None = None, start_timeout: float | None = None,
         **kwargs: Any,
     ) -> tuple[Self, Ref]:  # fmt: skip
         """Start a server that the caller monitors; otherwise as :meth:`start`.
@@ -542,7 +543,7 @@ def state_of(server: GenServer) -> dict[str, Any]:
 
 def _start(
     server: S,
-    name: str | None,
+    name: Name | None,
     timeout: float | None,
     *,
     link: bool,
@@ -551,13 +552,13 @@ def _start(
     _check_timeout(timeout)
     what = type(server).__qualname__.replace("<locals>.", "")
     loop = _Loop(server, process.current() if link else None)
-    if name is not None and (owner := registry.whereis(name)) is not None:
+    if name is not None and (owner := registry.owner_of(name)) is not None:
         raise StartError(what, ("already_started", owner))
 
     def prepare(pid: Pid) -> None:
         server.pid, pid.server = pid, server
         if name is not None:
-            registry.register(name, pid)
+            registry.assign(name, pid)
         if monitored is not None:
             monitored.append(process.monitor(pid))
 

@@ -464,12 +464,16 @@ def trap_exit(flag: bool) -> bool:
 def resolve(process: Any) -> Pid:
     """Return the pid of a pid, a registered name or a server's handle.
 
+    A name is a text, or a pair of a registry and a key.
+
     Raises:
         NoProcess: The name is free, or the handle was never started.
         TypeError: It is none of these.
     """
     if type(process) is Pid:
         return process
+    if isinstance(process, tuple):
+        return _resolve_key(process)
     if isinstance(process, str):
         pid = table.names.get(process)
         if pid is None:
@@ -482,6 +486,34 @@ def resolve(process: Any) -> Pid:
     if found is None:
         raise NoProcess(process)
     return resolve(found)
+
+
+def _resolve_key(name: tuple[Any, ...]) -> Pid:
+    directory, key = directory_of(name)
+    pid: Pid | None = directory.whereis_name(key)
+    if pid is None:
+        raise NoProcess(name)
+    return pid
+
+
+def directory_of(name: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return the registry's handle and the key that a name in a registry consists of.
+
+    Whatever server has ``whereis_name`` and ``register_name`` is a registry.
+
+    Raises:
+        NoProcess: The registry is dead.
+        TypeError: It is no such name.
+    """
+    if len(name) != 2:
+        raise TypeError(f"expected a pair of a registry and a key, got {name!r}")
+    pid = resolve(name[0])
+    directory = pid.server
+    if directory is None:
+        raise NoProcess(pid)
+    if not hasattr(directory, "whereis_name"):
+        raise TypeError(f"expected a registry, got {name[0]!r}")
+    return directory, name[1]
 
 
 def send(process: Any, message: Any) -> None:

@@ -1,4 +1,4 @@
-"""Names for processes: the local ones, and registries that users start.
+"""Names for processes: the local ones, and the way to those in a registry.
 
 A name belongs to a living process and goes with it, before anybody hears of the
 death: ``whereis`` never returns a dead process.
@@ -12,16 +12,49 @@ death: ``whereis`` never returns a dead process.
 Rules:
 
 * A process has at most one local name, and any number of keys in registries.
-* A :class:`Registry` is a process; those registered in it are linked to it and
-  fall with it.
 
-Not here: several values per key, listeners.
+Not here: registries themselves (``key_registry.py``).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from gpool.errors import BadName, NameTaken, NoProcess
 from gpool.otp.pid import RUNNING, Pid, table
+from gpool.otp.process import directory_of
+
+Name = str | tuple[Any, Any]  # a local name, or a registry and a key
+
+
+def owner_of(name: Name) -> Pid | None:
+    """Return the process that has a name of either kind.
+
+    Raises:
+        BadName: It is no name.
+        NoProcess: Its registry is dead.
+        TypeError: What should be its registry is none.
+    """
+    if not isinstance(name, tuple):
+        _check(name)
+        return whereis(name)
+    directory, key = directory_of(name)
+    owner: Pid | None = directory.whereis_name(key)
+    return owner
+
+
+def assign(name: Name, pid: Pid) -> None:
+    """Give a living process a name of either kind; raises as :func:`register` does."""
+    if not isinstance(name, tuple):
+        register(name, pid)
+        return
+    directory, key = directory_of(name)
+    directory.register_name(key, pid)
+
+
+def _check(name: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise BadName(name, "expected a text that is not empty")
 
 
 def register(name: str, pid: Pid) -> None:
@@ -34,8 +67,7 @@ def register(name: str, pid: Pid) -> None:
     Source:
         Erlang ``register/2``.
     """
-    if not isinstance(name, str) or not name:
-        raise BadName(name, "expected a text that is not empty")
+    _check(name)
     if name in table.names:
         raise NameTaken(name, table.names[name])
     if pid.state is not RUNNING:
