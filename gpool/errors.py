@@ -162,3 +162,108 @@ class ChildError(GPoolError):
 
     def __str__(self) -> str:
         return f"child {self.child!r} of {self.supervisor!r}: {self.reason!r}"
+
+
+# --- Pools --------------------------------------------------------------------------
+
+
+class PoolError(GPoolError):
+    """Base of the errors of one pool; `pool` is its name."""
+
+
+class CheckoutTimeout(PoolError, Timeout):
+    """No worker became free before the client's time-out.
+
+    Its cause is the last start failure, if the pool cannot start workers now.
+    """
+
+    def __init__(
+        self, pool: str, timeout: float, busy: int, starting: int, waiting: int, oldest: Any
+    ) -> None:
+        super().__init__(pool, timeout, busy, starting, waiting, oldest)
+        self.pool, self.timeout = pool, timeout
+        self.busy, self.starting, self.waiting = busy, starting, waiting
+        self.oldest = oldest  # the holder that has had its worker for the longest time, or None
+
+    def __str__(self) -> str:
+        held = f"; oldest holder: {self.oldest}" if self.oldest is not None else ""
+        return (
+            f"pool {self.pool!r}: no worker free after {self.timeout:g} s ({self.busy} busy, "
+            f"{self.starting} starting, {self.waiting} clients waiting{held}); raise size or "
+            "timeout, or look for clients that never check in"
+        )
+
+
+class PoolFull(PoolError):
+    """As many clients wait as may; nobody else is let into the queue."""
+
+    def __init__(self, pool: str, max_waiting: int, busy: int) -> None:
+        super().__init__(pool, max_waiting, busy)
+        self.pool, self.max_waiting, self.busy = pool, max_waiting, busy
+
+    def __str__(self) -> str:
+        return (
+            f"pool {self.pool!r}: {self.max_waiting} clients wait already, for {self.busy} "
+            "workers; shed load, or raise max_waiting or size"
+        )
+
+
+class PoolClosed(PoolError):
+    """The pool is stopping or has stopped."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(pool)
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return f"pool {self.pool!r} is closed; start() opens it again"
+
+
+class PoolFailed(PoolError):
+    """The pool fell more often than it may; it is down until it is revived."""
+
+    def __init__(self, pool: str, reason: Any) -> None:
+        super().__init__(pool, reason)
+        self.pool, self.reason = pool, reason
+
+    def __str__(self) -> str:
+        return (
+            f"pool {self.pool!r} has failed: {self.reason!r}; it is revived by itself, "
+            "look for what kills its manager"
+        )
+
+
+class LeaseLost(PoolError):
+    """The lease is over: its worker was given back, or died, or its pool fell."""
+
+    def __init__(self, pool: str, lease: Any) -> None:
+        super().__init__(pool, lease)
+        self.pool, self.lease = pool, lease
+
+    def __str__(self) -> str:
+        return f"pool {self.pool!r}: {self.lease} is over; check out again"
+
+
+class PoolNotReady(PoolError, Timeout):
+    """The pool's workers were not up in time; its cause is the last start failure."""
+
+    def __init__(self, pool: str, timeout: float, ready: int, size: int) -> None:
+        super().__init__(pool, timeout, ready, size)
+        self.pool, self.timeout, self.ready, self.size = pool, timeout, ready, size
+
+    def __str__(self) -> str:
+        return (
+            f"pool {self.pool!r}: {self.ready} of {self.size} workers up after {self.timeout:g} s; "
+            "it goes on trying"
+        )
+
+
+class UnknownPool(PoolError, LookupError):
+    """No pool of that name is running."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(pool)
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return f"no pool {self.pool!r} is running"

@@ -88,6 +88,64 @@ class SupervisorReport(Event):
     child_pid: Any
 
 
+@dataclass(frozen=True, slots=True)
+class HookFailed(Event):
+    """A callable of a resource (`hook`) raised; the resource is closed."""
+
+    hook: str
+    exception: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """A pool's worker is up; `process` is its pid."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStartFailed(Event):
+    """A pool's worker did not start; the next try comes after `delay` seconds."""
+
+    pool: str
+    reason: Any
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied(Event):
+    """A pool's worker is dead; `holder` is the client that had it, or None."""
+
+    pool: str
+    reason: Any
+    holder: Any
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReclaimed(Event):
+    """A client died with a worker in its hands; `line` is where it had checked out."""
+
+    pool: str
+    reason: Any
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRose(Event):
+    """A pool's manager has taken over the books; `process` is its pid, `epoch` counts them."""
+
+    pool: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHasFailed(Event):
+    """A pool fell more often than it may; its waiters were told, it will be revived."""
+
+    pool: str
+    reason: Any
+
+
 Listener = Callable[[Event], object]
 
 _listeners: tuple[Listener, ...] = ()  # replaced, never changed: emit may be interrupted

@@ -89,3 +89,37 @@ class Waiter:
 
     def _expire(self) -> None:
         self._expired = self.wake()
+
+
+class Gate:
+    """A place where any number of greenlets wait until it is opened, once and for all."""
+
+    __slots__ = ("_waiters", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._waiters: dict[Waiter, None] = {}
+
+    def open(self) -> None:
+        """Let all pass, now and later; never switches."""
+        self.is_open = True
+        for waiter in self._waiters:
+            waiter.wake()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until it is open.
+
+        Args:
+            timeout: Seconds; None waits for ever, 0 polls.
+
+        Raises:
+            Expired: It was not opened in time.
+        """
+        if self.is_open:
+            return
+        waiter = Waiter()
+        self._waiters[waiter] = None
+        try:
+            waiter.wait(timeout)
+        finally:
+            del self._waiters[waiter]

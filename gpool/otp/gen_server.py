@@ -45,7 +45,7 @@ import contextvars
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Protocol, Self, TypeVar, overload
 
 from gpool import telemetry
 from gpool.errors import (
@@ -57,7 +57,18 @@ from gpool.errors import (
     StartError,
 )
 from gpool.otp import proc_lib, process, registry
-from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Exit, ExitSignal, Pid, Ref
+from gpool.otp.pid import (
+    DEAD,
+    FORKED,
+    RUNNING,
+    UNWINDING,
+    Exit,
+    ExitSignal,
+    Monitor,
+    Pid,
+    Ref,
+    Starter,
+)
 from gpool.otp.registry import Name
 from gpool.otp.signal import reason_of
 from gpool.waiter import Expired, Waiter
@@ -178,11 +189,21 @@ class Cast:
     request: Any
 
 
+class Asker(Protocol):
+    """Whoever wants to know what came of a request; a :class:`From` is one."""
+
+    def answer(self, value: Any) -> object:
+        """Take an answer; must neither switch nor raise."""
+
+    def fail(self, error: BaseException) -> object:
+        """Take an error; must neither switch nor raise."""
+
+
 @dataclass(slots=True)
 class System:
     """A request of ``sys.py``; served also while the server is suspended."""
 
-    from_: From | None
+    from_: Asker | None
     verb: str
     argument: Any = None
 
@@ -528,6 +549,12 @@ class GenServer:
         """
         return None
 
+    def system_suspended(self) -> None:
+        """Take note that ``sys.suspend`` holds the server.  Optional."""
+
+    def system_resumed(self) -> None:
+        """Take note that ``sys.resume`` lets it go on.  Optional."""
+
     def format_status(self) -> Any:
         """Return what ``sys.get_status`` shows as state; leave out what is secret.  Optional."""
         return state_of(self)
@@ -565,6 +592,26 @@ def _start(
     if not proc_lib.start(loop.run, what=what, link=link, prepare=prepare, timeout=timeout):
         server.pid = None
     return server
+
+
+def launch(server: GenServer, *, starter: Starter, monitor: Monitor) -> Pid:
+    """Start a server linked to the caller, its parent, and wait for nothing.
+
+    For supervisors that must not block on ``init``.
+
+    Args:
+        server: An instance that was never started.
+        starter: Woken, in the server's process, with ``("ok", None)`` after
+            ``init`` or ``("died", reason)``.
+        monitor: Told of its death.
+    """
+    what = type(server).__qualname__.replace("<locals>.", "")
+    loop = _Loop(server, process.current())
+    pid = process.new_process(
+        loop.run, initial_call=what, link=True, monitor=monitor, context=contextvars.Context()
+    )
+    server.pid, pid.server, pid.starter = pid, server, starter
+    return pid
 
 
 def _forget(refs: list[Ref]) -> None:
@@ -727,8 +774,12 @@ class _Loop:
                 return self._replace_state(argument)
             case "suspend":
                 self.suspended = True
+                self.server.system_suspended()
             case "resume":
                 self.suspended = False
+                self.server.system_resumed()
+            case "ping":
+                pass
             case "get_status":
                 status = "suspended" if self.suspended else "running"
                 return status, self.parent, self.server.format_status()

@@ -19,11 +19,11 @@ from gpool.waiter import Expired, Waiter
 class Mailbox:
     """The messages of one process, oldest first."""
 
-    __slots__ = ("_waiter", "messages")
+    __slots__ = ("messages", "waiter")
 
     def __init__(self) -> None:
         self.messages: deque[Any] = deque()  # oldest first
-        self._waiter: Waiter | None = None  # the owner, while it waits for an append
+        self.waiter: Waiter | None = None  # the owner, while it waits for an append
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -31,9 +31,9 @@ class Mailbox:
     def append(self, message: Any) -> None:
         """Put `message` last and wake the owner if it waits; never switches."""
         self.messages.append(message)
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is not None:
-            self._waiter = None
+            self.waiter = None
             waiter.wake()
 
     def take(self, match: Callable[[Any], bool] | None = None, timeout: float | None = None) -> Any:
@@ -90,8 +90,8 @@ class Mailbox:
         self.messages.extend(kept)
 
     def _wait(self, timeout: float | None) -> None:
-        self._waiter = waiter = Waiter()
+        self.waiter = waiter = Waiter()
         try:
             waiter.wait(timeout)
         finally:
-            self._waiter = None
+            self.waiter = None

@@ -1,0 +1,213 @@
+"""What a client has of a pool: its leases, and its ticket while it waits.
+
+A :class:`Lease` is a capability: whoever has it may check it in, once; again,
+or when it is lost, is a counted no-op.  The client that checked it out, its
+owner, decides only whose death reclaims it.
+
+The moves busy -> idle stand here as well as in ``pool_state.py``: this is the
+fast way back, taken when nothing is special.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from types import CodeType, TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+from gpool.errors import LeaseLost
+from gpool.otp.pid import Pid
+from gpool.pool.pool_state import BUSY, IDLE, LOST, Slot
+from gpool.waiter import Waiter
+
+W = TypeVar("W")
+
+_numbers = itertools.count(1)
+
+
+class Books(Protocol):
+    """What a lease needs of its pool; the Ledger has it."""
+
+    name: str
+    epoch: int
+    phase: Any
+    back: Callable[[Slot], object] | None  # puts a worker back if nothing is special
+
+    def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
+        """Take a worker back, in the condition that `error` tells."""
+
+    def discard(self, lease: Lease[Any], reason: Any) -> None:
+        """Take a worker back to be stopped."""
+
+    def transfer(self, lease: Lease[Any], to: Pid) -> None:
+        """Give a lease another owner."""
+
+    def client_died(self, client: Client, reason: Any) -> None:
+        """Reclaim what a dead client holds."""
+
+    def struck(self) -> None:
+        """An exception hit a transition."""
+
+
+class Lease(Generic[W]):
+    """One worker in the hands of one client, from checkout to checkin.
+
+    As a context manager it yields the worker and checks it in at the end: kept
+    after a normal end, discarded if a ``BaseException`` such as a kill or a
+    ``gevent.Timeout`` ended the block.
+    """
+
+    __slots__ = ("_lasti", "_number", "code", "epoch", "ledger", "owner", "since", "slot")
+
+    def __init__(
+        self, ledger: Books, owner: Client, since: float, code: CodeType, lasti: int
+    ) -> None:
+        self.ledger = ledger
+        self.owner = owner  # whose death reclaims it
+        self.since = since  # seconds of gpool's clock
+        self.code = code  # where it was checked out
+        self._lasti = lasti
+        self.epoch = ledger.epoch
+        self.slot: Slot | None = None  # None until it is granted, and once it is given back
+        self._number = 0  # drawn when it is read
+
+    # --- The worker ---
+
+    @property
+    def worker(self) -> W:
+        """The worker that is lent: a server's handle, or a resource.
+
+        Raises:
+            LeaseLost: It was given back, or it died.
+        """
+        slot = self.slot
+        if slot is None or self.lost:
+            raise LeaseLost(self.ledger.name, self)
+        thing: W = slot.thing
+        return thing
+
+    resource = worker
+
+    @property
+    def lost(self) -> bool:
+        """Whether the worker has died, or its pool has fallen, in the client's hands."""
+        slot = self.slot
+        return slot is not None and (
+            slot.lease is not self or slot.state is LOST or self.ledger.phase == "forked"
+        )
+
+    @property
+    def number(self) -> int:
+        """A number that no other lease has."""
+        if not self._number:
+            self._number = next(_numbers)
+        return self._number
+
+    @property
+    def line(self) -> str:
+        """Where it was checked out: file, line and function."""
+        position = next(itertools.islice(self.code.co_positions(), self._lasti // 2, None))
+        return f"{self.code.co_filename}:{position[0]} in {self.code.co_qualname}"
+
+    # --- Its end ---
+
+    def checkin(self) -> None:
+        """Give the worker back; never blocks.
+
+        While a ``BaseException`` that is no ``Exception`` is being handled (a
+        ``finally`` after a kill) a resource counts as dirty and is discarded.
+        """
+        error = sys.exception()
+        if error is not None and not isinstance(error, Exception):
+            self.ledger.checkin(self, error)
+        else:
+            self._checkin()
+
+    def discard(self, reason: Any = "discarded") -> None:
+        """Give the worker back to be stopped, not lent again; never blocks."""
+        self.ledger.discard(self, reason)
+
+    def transfer(self, to: Pid) -> None:
+        """Make the death of process `to` reclaim the worker, instead of the owner's.
+
+        Raises:
+            LeaseLost: The lease is over.
+            NoProcess: `to` is dead.
+            WrongHub: `to` lives in another thread.
+        """
+        self.ledger.transfer(self, to)
+
+    def __enter__(self) -> W:
+        slot = self.slot
+        assert slot is not None
+        thing: W = slot.thing
+        return thing
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._checkin()
+        else:
+            self.ledger.checkin(self, error)
+
+    def _checkin(self) -> None:
+        slot, ledger = self.slot, self.ledger
+        back = ledger.back
+        if (
+            back is None
+            or slot is None
+            or slot.lease is not self
+            or slot.state is not BUSY
+            or (slot.mailbox is not None and slot.mailbox.waiter is None)
+        ):
+            ledger.checkin(self, None)
+            return
+        try:
+            del self.owner.leases[self]
+            self.slot = slot.lease = None
+            slot.state = IDLE
+            back(slot)
+        except BaseException:
+            ledger.struck()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Lease of {self.ledger.name!r} by {self.owner.pid!r} at {self.line}>"
+
+
+class Ticket:
+    """A client's place in the queue: waiting, then granted, then accepted or given up."""
+
+    __slots__ = ("error", "granted", "lease", "number", "waiter")
+
+    def __init__(self, lease: Lease[Any]) -> None:
+        self.lease = lease  # what it will get, prepared
+        self.number = next(_numbers)  # order of arrival
+        self.waiter = Waiter()
+        self.granted = False  # the lease has a slot, but its client does not know yet
+        self.error: Exception | None = None  # why it gets nothing
+
+    def __repr__(self) -> str:
+        return f"<Ticket {self.number} of {self.lease.owner.pid!r}>"
+
+
+class Client:
+    """A process that a pool has met: what it holds, where it waits."""
+
+    __slots__ = ("greenlet", "leases", "ledger", "pid", "ticket")
+
+    def __init__(self, ledger: Books, pid: Pid, greenlet: Any) -> None:
+        self.ledger = ledger
+        self.pid = pid
+        self.greenlet = greenlet  # its key in the ledger; None for a raw greenlet
+        self.leases: dict[Lease[Any], None] = {}  # oldest first
+        self.ticket: Ticket | None = None  # while it waits
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """The client is dead: what it holds is reclaimed, its ticket withdrawn."""
+        self.ledger.client_died(self, reason)

@@ -1,0 +1,580 @@
+"""What outlives PoolMan: who waits, who holds what, and what is not yet proven closed.
+
+The Ledger belongs to one run of a pool, from its start to its stop.  Clients and
+worker processes report here, whether a PoolMan is in charge or not.  While one
+is, it decides (:class:`~gpool.pool.pool_state.PoolState`, which works on the
+Ledger's own tables); between two, the Ledger only records.  A new PoolMan starts
+from it: that is an *epoch*.
+
+Rules:
+
+* Nothing here switches greenlets, but for :meth:`Ledger.checkout`, which waits.
+* A ticket stands in `tickets` until its client has accepted a worker or given
+  up; a slot in `slots` until its worker is dead and its resource closed.
+* Clients keep place and deadline over an epoch's end, those granted but not yet
+  woken included; what belonged to the old epoch can only be closed.
+* An exception that strikes inside a transition all the same (a signal, a
+  RecursionError) closes the epoch: plain stores bar the fast path, the next call
+  cleans up.
+
+Not here: carrying decisions out (``pool_man.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any, Final, Literal, Protocol, get_args
+
+import gevent
+from greenlet import getcurrent
+
+from gpool import clock, telemetry
+from gpool.errors import (
+    CheckoutTimeout,
+    NoProcess,
+    PoolClosed,
+    PoolError,
+    PoolFailed,
+    PoolFull,
+    WrongHub,
+)
+from gpool.otp import process
+from gpool.otp.gen_server import System
+from gpool.otp.pid import DEAD, FORKED, Pid
+from gpool.pool.lease import Client, Lease, Ticket
+from gpool.pool.options import Options
+from gpool.pool.pool_state import (
+    CLOSING,
+    LOST,
+    NOTHING,
+    STARTING,
+    PoolState,
+    Slot,
+    SlotState,
+    Verdict,
+)
+from gpool.pool.resource import Kind, Watch
+from gpool.waiter import Expired, Gate, Waiter
+
+Phase = Literal["up", "draining", "failed", "stopped", "forked"]
+
+EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
+CLOSES: Final = 2  # times that a close is begun before its slot is freed regardless
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a worker: the client's pid, for how many seconds, since which line."""
+
+    pid: Pid
+    worker: Any
+    age: float
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.pid!r}, for {self.age:.3g} s, from {self.line}"
+
+
+class Manager(Protocol):
+    """Whoever decides while it is in charge: PoolMan.  No method of it switches."""
+
+    pid: Pid | None
+    state: PoolState
+
+    def checkout(self, lease: Lease[Any]) -> bool:
+        """Lend an idle worker at once, or answer False."""
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """A client waits."""
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """A client waits no more."""
+
+    def checkin(self, slot: Slot, verdict: Verdict) -> None:
+        """A worker came back."""
+
+    def started(self, slot: Slot) -> None:
+        """A worker is up."""
+
+    def failed(self, slot: Slot, reason: Any) -> None:
+        """A worker did not start."""
+
+    def recovered(self, slot: Slot) -> None:
+        """A worker is fit to be lent again."""
+
+    def died(self, slot: Slot, is_open: bool) -> None:
+        """A worker is dead."""
+
+    def cancel_timers(self) -> None:
+        """The epoch is over."""
+
+
+class Fall:
+    """Tells the Ledger, in the dying frame, that one of the pool's own processes is dead."""
+
+    __slots__ = ("tell",)
+
+    def __init__(self, tell: Callable[[Any], object]) -> None:
+        self.tell = tell
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """It is dead."""
+        self.tell(reason)
+
+
+class Ledger:
+    """The books of one run of a pool."""
+
+    def __init__(self, name: str, kind: Kind, options: Options) -> None:
+        self.name = name
+        self.kind = kind
+        self.options = options
+        self.hub = gevent.get_hub()
+        # The books.
+        self.slots: dict[Slot, None] = {}  # oldest first
+        self.tickets: dict[Ticket, None] = {}  # not yet accepted
+        self.clients: dict[Any, Client] = {}  # greenlet -> client; raw greenlets are not here
+        self.known: dict[Pid, Client] = {}  # all clients, raw greenlets too
+        self.pool: Any = None  # the Pool that users hold
+        # Who is in charge.
+        self.phase: Phase = "up"
+        self.epoch = 0  # counts PoolMen
+        self.man: Manager | None = None  # None between two epochs
+        self.sup: Pid | None = None
+        self.worker_sup: Pid | None = None
+        self.risen = Gate()  # a first PoolMan is in charge
+        self.ready = Gate()  # `size` workers were up at the same time
+        self.emptied: Gate | None = None  # opens when no slot is left but lost ones
+        self.drained: Gate | None = None  # opens when nobody holds or waits any more
+        self.failure: Any = None  # why the pool has failed
+        # The fast path: barred unless everything is ordinary.
+        self.idle: Any = ()  # PoolState's idle workers, the next one last
+        self.back: Callable[[Slot], object] | None = None  # puts one there
+        self.is_struck = False
+        # Counts, since the pool was started.
+        self.timed_out = self.refused = self.stale = self.reclaimed = 0
+        self.start_failures = self.unclosed = 0
+        self.last_failure: Any = None  # reason of the last start that failed
+
+    # --- Clients: checkout ---
+
+    def meet(self) -> Client:
+        """Return the running greenlet as a client of this pool.
+
+        Raises:
+            WrongHub: It runs in another thread.
+        """
+        pid = process.current()
+        client = self.known.get(pid)
+        if client is None:
+            if pid.hub is not self.hub:
+                raise WrongHub(self.sup)
+            client = self._enter(pid, getcurrent() if pid.weak_greenlet is None else None)
+        return client
+
+    def _enter(self, pid: Pid, greenlet: Any) -> Client:
+        client = Client(self, pid, greenlet)
+        pid.monitored_by[client] = None
+        self.known[pid] = client
+        if greenlet is not None:
+            self.clients[greenlet] = client
+        return client
+
+    def checkout(self, timeout: float | None, code: CodeType, lasti: int) -> Lease[Any]:
+        """Borrow a worker; blocks until one is granted.
+
+        Raises:
+            PoolClosed, PoolFailed: There is none to come.
+            PoolFull: Too many wait already.
+            CheckoutTimeout: None came in time.
+        """
+        client = self.meet()
+        self.refuse_unless_open()
+        lease: Lease[Any] = Lease(self, client, clock.now(), code, lasti)
+        try:
+            man = self.in_charge()
+            if man is not None and man.checkout(lease):
+                client.leases[lease] = None
+                return lease
+        except BaseException:
+            self.struck()
+            raise
+        if timeout is not None and timeout <= 0:
+            raise self._timed_out(0.0)
+        limit = self.options.max_waiting
+        if limit is not None and len(self.tickets) >= limit:
+            self.refused += 1
+            raise PoolFull(self.name, limit, self.held)
+        process.reap_raw()
+        return self._wait(Ticket(lease), timeout)
+
+    def refuse_unless_open(self) -> None:
+        """Raise unless clients may check out."""
+        if self.phase == "failed":
+            raise PoolFailed(self.name, self.failure)
+        if self.phase != "up":
+            raise PoolClosed(self.name)
+
+    def _wait(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
+        deadline = None if timeout is None else clock.now() + timeout
+        lease = ticket.lease
+        try:
+            self._enqueue(ticket)
+            while not ticket.granted:
+                if ticket.error is not None:
+                    raise ticket.error
+                if ticket.waiter.woken:  # by a grant that was taken back
+                    ticket.waiter = Waiter()
+                ticket.waiter.wait(None if deadline is None else deadline - clock.now())
+            self._accept(ticket)
+        except Expired:
+            self._give_up(ticket)
+            raise self._timed_out(timeout or 0.0) from self._cause()
+        except BaseException:
+            self._give_up(ticket)
+            raise
+        return lease
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        ticket.lease.owner.ticket = ticket
+        self.tickets[ticket] = None
+        try:
+            man = self.in_charge()
+            if man is not None:
+                man.enqueue(ticket)
+        except BaseException:
+            self.struck()
+            raise
+
+    def _accept(self, ticket: Ticket) -> None:
+        lease = ticket.lease
+        lease.since, lease.epoch = clock.now(), self.epoch
+        lease.owner.ticket = None
+        del self.tickets[ticket]
+
+    def _give_up(self, ticket: Ticket) -> None:
+        """Take a ticket out; a worker that was granted goes on, unused, in the same turn."""
+        try:
+            self.tickets.pop(ticket, None)
+            ticket.lease.owner.ticket = None
+            granted, ticket.granted = ticket.granted, False
+            if granted:
+                if ticket.lease.slot is not None:
+                    self._return(ticket.lease, "clean")
+            elif (man := self.in_charge()) is not None:
+                man.withdraw(ticket)
+        except BaseException:
+            self.struck()
+            raise
+        self._note_quiet()
+
+    def _timed_out(self, timeout: float) -> CheckoutTimeout:
+        self.timed_out += 1
+        holders = self.holders()
+        starting = sum(slot.state is STARTING for slot in self.slots)
+        return CheckoutTimeout(
+            self.name, timeout, self.held, starting, len(self.tickets),
+            max(holders, key=lambda holder: holder.age, default=None),
+        )  # fmt: skip
+
+    def _cause(self) -> BaseException | None:
+        failing = self.man is not None and self.man.state.failures > 0
+        return getattr(self.last_failure, "exception", None) if failing else None
+
+    # --- Clients: the way back ---
+
+    def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
+        """Take a worker back, in the condition that `error` and its hooks tell."""
+        slot = lease.slot
+        if slot is None or slot.lease is not lease or self.phase == "forked":
+            self.stale += 1
+            return
+        verdict = self._verdict(lease, slot, error)
+        if slot.lease is lease:  # a hook may have given it back itself
+            self._return(lease, verdict)
+
+    def discard(self, lease: Lease[Any], reason: Any) -> None:
+        """Take a worker back to be stopped."""
+        slot = lease.slot
+        if slot is None or slot.lease is not lease or self.phase == "forked":
+            self.stale += 1
+        else:
+            self._return(lease, "close")
+
+    def transfer(self, lease: Lease[Any], to: Pid) -> None:
+        """Give a lease another owner."""
+        lease.worker  # noqa: B018  # raises if the lease is over
+        process.current()
+        process.same_hub(to)
+        if to.state is DEAD or to.state is FORKED:
+            raise NoProcess(to)
+        owner = self.known.get(to) or self._enter(to, to.greenlet)
+        try:
+            del lease.owner.leases[lease]
+            lease.owner = owner
+            owner.leases[lease] = None
+        except BaseException:
+            self.struck()
+            raise
+
+    def client_died(self, client: Client, reason: Any) -> None:
+        """Reclaim what a dead client holds, and withdraw its ticket."""
+        self.known.pop(client.pid, None)
+        self.clients.pop(client.greenlet, None)
+        if client.ticket is not None:
+            self._give_up(client.ticket)
+        for lease in list(client.leases):
+            if lease.slot is None or lease.slot.lease is not lease:
+                continue
+            self.reclaimed += 1
+            verdict: Verdict = "close"
+            if lease.slot.state is not LOST and not self.kind.is_open(lease.slot):
+                verdict = self.kind.verdict(lease.slot, None)
+            self._return(lease, verdict)
+            self.note(telemetry.LeaseReclaimed(client.pid, self.name, reason, lease.line))
+
+    def _verdict(self, lease: Lease[Any], slot: Slot, error: BaseException | None) -> Verdict:
+        if slot.state is LOST:
+            return "close"
+        try:
+            return self.kind.verdict(slot, error)
+        except Exception as failure:  # noqa: BLE001  # a user's hook cannot harm the pool
+            self.note(telemetry.HookFailed(slot.pid, "is_dirty or is_broken", failure))
+            return "close"
+        except BaseException:
+            self._return(lease, "close")
+            raise
+
+    def _return(self, lease: Lease[Any], verdict: Verdict) -> None:
+        slot = lease.slot
+        assert slot is not None
+        try:
+            lease.owner.leases.pop(lease, None)
+            lease.slot = None
+            man = self.in_charge()
+            if man is not None:
+                man.checkin(slot, verdict)
+            else:
+                slot.lease = None
+                self._close_late(slot)
+        except BaseException:
+            self.struck()
+            raise
+        self._note_quiet()
+
+    def _note_quiet(self) -> None:
+        if self.drained is not None and not self.held and not self.tickets:
+            self.drained.open()
+        if self.emptied is not None and all(slot.state is LOST for slot in self.slots):
+            self.emptied.open()
+
+    # --- Workers ---
+
+    def worker_started(self, slot: Slot) -> None:
+        """A worker has been initialised; in its process."""
+        cancel_timer(slot)
+        man = self.in_charge()
+        if man is not None and slot.state is STARTING:
+            man.started(slot)
+
+    def worker_recovered(self, slot: Slot) -> None:
+        """A worker has finished what it was asked for, or reset its resource; in its process."""
+        man = self.in_charge()
+        if man is not None:
+            man.recovered(slot)
+
+    def worker_died(self, slot: Slot, pid: Pid | None, reason: Any) -> None:
+        """A worker, or what closed a resource without one, is dead; in its last frame."""
+        cancel_timer(slot)
+        slot.pid = None
+        if slot not in self.slots:
+            return
+        man = self.in_charge()
+        if slot.state is CLOSING and self.kind.is_open(slot):
+            self._close_was_cut(slot)
+        is_open = self.kind.is_open(slot)
+        if slot.state is STARTING and not is_open:
+            self.start_failures += 1
+            self.last_failure = reason
+            if man is not None:
+                man.failed(slot, reason)
+            else:
+                del self.slots[slot]
+        else:
+            self._worker_gone(slot, pid, reason, is_open, man)
+        self._note_quiet()
+
+    def _worker_gone(
+        self, slot: Slot, pid: Pid | None, reason: Any, is_open: bool, man: Manager | None
+    ) -> None:
+        lease = slot.lease
+        holder = None if lease is None else lease.owner.pid
+        if lease is not None and lease.owner.ticket is not None and self._is_unaccepted(lease):
+            self._revoke(lease.owner.ticket)
+        elif lease is not None and not is_open:
+            lease.owner.leases.pop(lease, None)
+        if man is not None:
+            man.died(slot, is_open)
+        elif is_open:
+            slot.state = CLOSING if slot.lease is None else LOST
+            self._close_late(slot)
+        else:
+            slot.lease = None
+            del self.slots[slot]
+        self.note(telemetry.WorkerDied(pid, self.name, reason, holder))
+
+    def _close_was_cut(self, slot: Slot) -> None:
+        slot.attempts += 1
+        if slot.attempts >= CLOSES:
+            slot.thing = NOTHING
+            self.unclosed += 1
+
+    def _close_late(self, slot: Slot) -> None:
+        """Close what is left after the pool has stopped: there is no supervisor any more."""
+        if self.phase == "stopped" and slot.pid is None and slot.lease is None:
+            slot.state = CLOSING
+            watch = Watch(self, slot)
+            slot.pid = process.new_process(
+                self.kind.close, (slot, self.options.shutdown), monitor=watch
+            )
+
+    # --- Grants ---
+
+    def _is_unaccepted(self, lease: Lease[Any]) -> bool:
+        ticket = lease.owner.ticket
+        return ticket is not None and ticket.granted and ticket.lease is lease
+
+    def _revoke(self, ticket: Ticket) -> None:
+        """Take a grant back that its client does not know of yet; it keeps its place."""
+        lease = ticket.lease
+        ticket.granted = False
+        lease.owner.leases.pop(lease, None)
+        if lease.slot is not None:
+            lease.slot.lease = None
+            lease.slot = None
+        if self.man is not None:
+            self.man.state.requeue(ticket)
+
+    # --- Epochs ---
+
+    def in_charge(self) -> Manager | None:
+        """Return the PoolMan that decides, None between two; clean up if one was struck."""
+        if self.is_struck:
+            self._mend()
+        return self.man
+
+    def struck(self) -> None:
+        """Close the epoch: an exception hit a transition. Stores first: it may hit again."""
+        self.idle = ()
+        self.back = None
+        self.is_struck = True
+        self.hub.loop.run_callback(self.in_charge)
+
+    def _mend(self) -> None:
+        man = self.man
+        if man is not None and man.pid is not None:
+            self.close_epoch(man)
+            man.pid.mailbox.append(System(None, "terminate", EPOCH_CLOSED))
+        self.is_struck = False
+
+    def open_epoch(self, man: Manager) -> PoolState:
+        """Put a new PoolMan in charge and give it the books."""
+        self.epoch += 1
+        for slot in [s for s in self.slots if s.pid is None and not self.kind.is_open(s)]:
+            del self.slots[slot]
+        for slot in self.slots:
+            lease = slot.lease
+            if lease is not None and lease not in lease.owner.leases:
+                slot.lease = None  # a checkout was struck before its client had it
+        state = PoolState(self.options, self.slots, self.tickets)
+        state.held_up = self.phase == "stopped"
+        self.is_struck = False
+        self.man = man
+        if self.phase == "failed":
+            self.phase, self.failure = "up", None
+        self.risen.open()
+        return state
+
+    def close_epoch(self, man: Manager) -> None:
+        """Nobody is in charge any more: bar the fast path, take unaccepted grants back."""
+        if self.man is not man:
+            return
+        self.idle = ()
+        self.back = None
+        self.man = None
+        man.cancel_timers()
+        for ticket in self.tickets:
+            if ticket.granted:
+                self._revoke(ticket)
+
+    def set_aside(self) -> None:
+        """In a forked child: all of this is the parent's; keep it, and use none of it."""
+        self.idle = ()
+        self.back = None
+        self.man = None
+        self.phase = "forked"
+
+    def bar(self) -> None:
+        """Close the fast path both ways: the phase has changed."""
+        self.idle = ()
+        self.back = None
+
+    def fail(self, reason: Any) -> None:
+        """The pool fell too often: tell those who wait, refuse those who come."""
+        self.phase, self.failure = "failed", reason
+        self.fail_waiting(PoolFailed, reason)
+        self.note(telemetry.PoolHasFailed(self.sup, self.name, reason))
+
+    def fail_waiting(self, error: type[PoolError], *facts: Any) -> None:
+        """Have every waiting client raise."""
+        man = self.man
+        for ticket in list(self.tickets):
+            if not ticket.granted:
+                ticket.error = error(self.name, *facts)
+                if man is not None:
+                    man.state.withdraw(ticket)
+                ticket.waiter.wake()
+
+    def note(self, event: telemetry.Event) -> None:
+        """Have PoolMan tell the listeners, who may block: not in a transition."""
+        if self.man is not None and self.man.pid is not None:
+            self.man.pid.mailbox.append(event)
+
+    # --- Looking ---
+
+    @property
+    def held(self) -> int:
+        """Workers that clients have."""
+        return sum(slot.lease is not None for slot in self.slots)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many slots are in each state."""
+        counts = dict.fromkeys(get_args(SlotState), 0)
+        for slot in self.slots:
+            counts[slot.state] += 1
+        return counts
+
+    def holders(self) -> list[Holder]:
+        """Return who holds what, the oldest slot first."""
+        now = clock.now()
+        leases = [slot.lease for slot in self.slots if slot.lease is not None]
+        return [
+            Holder(lease.owner.pid, lease.slot.thing, now - lease.since, lease.line)
+            for lease in leases
+        ]
+
+
+def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:
+    """Call ``fn(*args)`` unless what the slot's process does now is over in `seconds`."""
+    cancel_timer(slot)
+    if seconds is not None:
+        slot.timer = clock.call_later(seconds, fn, *args)
+
+
+def cancel_timer(slot: Slot) -> None:
+    """What the slot's process did is over."""
+    timer, slot.timer = slot.timer, None
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,53 @@
+"""PoolSup: one_for_all over WorkerSup and PoolMan.
+
+If PoolMan dies, who holds what is no longer certain; if WorkerSup dies, the
+workers go with it.  Either way PoolSup stops the other and starts both again,
+and the Ledger says what they have to take over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpool.otp import process
+from gpool.otp.child_spec import ChildSpec
+from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
+from gpool.otp.pid import Exit
+from gpool.otp.supervisor import Supervisor
+from gpool.pool.ledger import EPOCH_CLOSED, Ledger
+from gpool.pool.pool_man import PoolMan
+from gpool.pool.worker_sup import WorkerSup
+
+
+class PoolSup(Supervisor):
+    """The supervisor of one pool."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        options = ledger.options
+        super().__init__(
+            [
+                ChildSpec("worker_sup", WorkerSup.start_link, (ledger,), type="supervisor"),
+                ChildSpec("pool_man", PoolMan.start_link, (ledger,), shutdown=None),
+            ],
+            strategy="one_for_all",
+            max_restarts=options.max_restarts,
+            max_seconds=options.max_seconds,
+        )
+        self.ledger = ledger
+
+    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+        """Tell the Ledger which tree it belongs to."""
+        self.ledger.sup = process.current()
+        return super().init()
+
+    def counts_restart(self, spec: ChildSpec, reason: Any) -> bool:
+        """An exception that struck in a client is not the pool's fault."""
+        return bool(reason != EPOCH_CLOSED)
+
+    def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
+        """Care for a child that died; when that was once too often, the pool has failed."""
+        answer = super().handle_info(message)
+        if isinstance(answer, Stop):
+            reason = message.reason if isinstance(message, Exit) else answer.reason
+            self.ledger.fail(reason)
+        return answer

@@ -1,0 +1,86 @@
+"""PoolsSup: pools side by side, where one pool's fall never harms another.
+
+A pool that has failed is revived after a backoff, which PoolsSup's own
+intensity does not count.  A PoolsSup that had to restart brings back every
+pool that the Application knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from gpool.errors import StartError
+from gpool.otp.child_spec import Backoff, ChildSpec
+from gpool.otp.dynamic_supervisor import DynamicSupervisor
+from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
+from gpool.otp.key_registry import Registry
+from gpool.pool.ledger import Ledger
+from gpool.pool.pool_sup import PoolSup
+
+REVIVAL: Final = Backoff(first=0.5, maximum=30.0)  # of a pool that has failed
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Start a pool."""
+
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Do not revive a pool: it is being stopped."""
+
+    ledger: Ledger
+
+
+class PoolsSup(DynamicSupervisor):
+    """The supervisor of all pools."""
+
+    def __init__(self, ledgers: dict[str, Ledger], registry: Registry) -> None:
+        super().__init__()
+        self.ledgers = ledgers  # the Application's: every pool that should run
+        self.registry = registry  # pool name -> its PoolSup
+
+    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+        """Start every pool that should run."""
+        answer = super().init()
+        for ledger in list(self.ledgers.values()):
+            self._open(ledger)
+        return answer
+
+    def handle_cast(self, request: Any) -> Continue | IdleTimeout | Stop | None:
+        """Open or forget a pool."""
+        match request:
+            case Open(ledger):
+                self._open(ledger)
+            case Forget(ledger):
+                self._forget(ledger)
+            case _:
+                return super().handle_cast(request)
+        return None
+
+    def _open(self, ledger: Ledger) -> None:
+        known = any(child.spec.args == (ledger,) for child in self.running.values())
+        if known or self.ledgers.get(ledger.name) is not ledger:
+            return
+        spec = ChildSpec(
+            ledger.name,
+            PoolSup.start_link,
+            (ledger,),
+            {"server_name": (self.registry, ledger.name)},
+            type="supervisor",
+            backoff=REVIVAL,
+        )
+        try:
+            self._start_child(((spec,), {}))
+        except StartError as error:
+            ledger.fail(error.reason)
+
+    def _forget(self, ledger: Ledger) -> None:
+        for pid, child in list(self.running.items()):
+            if child.spec.args == (ledger,):
+                child.spec = replace(child.spec, restart="temporary", backoff=None)
+                if child.restarting:
+                    self._terminate_child(pid)

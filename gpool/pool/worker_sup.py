@@ -1,0 +1,98 @@
+"""WorkerSup: starts and stops workers, nothing else.
+
+PoolMan sends it what PoolState decided.  A worker is linked and registered at
+once and initialises in its own process, so a slow start holds nobody up; the
+workers are temporary, since only PoolMan decides on replacements.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from functools import partial
+from typing import Any
+
+from gpool.otp import process
+from gpool.otp.child_spec import ChildSpec
+from gpool.otp.dynamic_supervisor import DynamicSupervisor
+from gpool.otp.gen_server import Continue, IdleTimeout, Ignore
+from gpool.otp.gen_server import Stop as StopServer
+from gpool.otp.pid import Error
+from gpool.otp.signal import signal
+from gpool.pool.ledger import Fall, Ledger, bound
+from gpool.pool.pool_state import STARTING, Slot, Start, Stop
+from gpool.pool.resource import Watch
+
+
+class WorkerSup(DynamicSupervisor):
+    """The supervisor of one pool's workers."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def init(self) -> Continue | IdleTimeout | Ignore | StopServer | None:
+        """Tell the Ledger who starts workers now."""
+        ledger, me = self.ledger, process.current()
+        ledger.worker_sup = me
+        me.monitored_by[Fall(self._fell)] = None
+        return super().init()
+
+    def _fell(self, reason: Any) -> None:
+        # Its workers are going down, and PoolMan will be restarted along with it.
+        ledger = self.ledger
+        if ledger.worker_sup is self.pid:
+            ledger.worker_sup = None
+            if ledger.man is not None:
+                ledger.close_epoch(ledger.man)
+
+    def handle_cast(self, request: Any) -> Continue | IdleTimeout | StopServer | None:
+        """Do what PoolState decided."""
+        match request:
+            case Start(slot):
+                self._start_worker(slot)
+            case Stop(slot):
+                self._close_resource(slot)
+            case _:
+                return super().handle_cast(request)
+        return None
+
+    def _start_worker(self, slot: Slot) -> None:
+        ledger = self.ledger
+        if slot not in ledger.slots or slot.state is not STARTING:
+            return
+        shutdown = ledger.options.shutdown
+        try:
+            pid = slot.pid = ledger.kind.launch(slot, Watch(ledger, slot), shutdown)
+        except Exception as error:  # noqa: BLE001  # a failed start, whatever it was
+            ledger.worker_died(slot, None, Error(error))
+            return
+        self.adopt(pid, self._temporary("worker"))
+        kill = partial(signal, pid, process.current(), "kill", direct=True)
+        bound(slot, ledger.options.start_timeout, kill)
+
+    def _close_resource(self, slot: Slot) -> None:
+        ledger = self.ledger
+        if slot not in ledger.slots or slot.pid is not None:
+            return
+        slot.pid = process.new_process(
+            ledger.kind.close,
+            (slot, ledger.options.shutdown),
+            initial_call="close",
+            link=True,
+            monitor=Watch(ledger, slot),
+            context=contextvars.Context(),
+        )
+        self.adopt(slot.pid, self._temporary("closer"))
+
+    def _temporary(self, id: str) -> ChildSpec:
+        shutdown = self.ledger.options.shutdown
+        return ChildSpec(
+            id,
+            _never_again,
+            restart="temporary",
+            shutdown="brutal_kill" if shutdown == 0 else shutdown,
+        )
+
+
+def _never_again() -> None:
+    """Stand in for the start of a temporary child, which is never repeated."""
