@@ -1,0 +1,1 @@
+"""Tests of gpool/otp, one file for each of its modules."""
