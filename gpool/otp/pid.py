@@ -27,7 +27,7 @@ import os
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -150,6 +150,7 @@ class Pid:
         "__weakref__",
         "ancestors",
         "awaiting",
+        "doomed",
         "ended_at",
         "greenlet",
         "hub",
@@ -198,6 +199,7 @@ class Pid:
         self.awaiting: Collection[Pid] = ()  # those whose start or stop it waits for
         self.server: Any = None  # the GenServer that runs in it
         self.last_message: Any = None  # the one that a server crashed on
+        self.doomed: Callable[[Any], object] | None = None  # told when an exit is accepted
         self.killed = False  # an untrappable kill was accepted
         self.thrown = 0  # times that an exit was thrown into its greenlet
         self.raised = 0  # times that a primitive refused to work for it

@@ -94,6 +94,8 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
                 pid.reason = "killed"
             if pid.state is not DEAD:
                 pid.state = UNWINDING
+                if pid.doomed is not None:
+                    pid.doomed(pid.reason)
         super().throw(*args)
         self._after_throw(args)
 

@@ -67,6 +67,8 @@ def _accept(target: Pid, reason: Any) -> None:
         return
     target.state = PENDING
     target.hub.loop.run_callback(_interrupt, target)
+    if target.doomed is not None:
+        target.doomed(reason)
 
 
 def _accept_kill(target: Pid) -> None:

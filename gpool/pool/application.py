@@ -25,7 +25,7 @@ from gpool.otp import gen_server, process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import send_cast
 from gpool.otp.key_registry import Registry
-from gpool.otp.pid import Pid
+from gpool.otp.pid import DEAD, Pid
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.ledger import Fall, Ledger
 from gpool.pool.pools_sup import Forget, Open, PoolsSup
@@ -84,9 +84,9 @@ class Application:
         for listener in self.listeners:
             telemetry.attach(listener)
         self.booting = process.new_process(
-            self._start, initial_call="Application", monitor=Fall(self._has_booted),
-            context=contextvars.Context(),
-        )  # fmt: skip
+            self._start, initial_call="Application", context=contextvars.Context()
+        )
+        Fall(self.booting, self._has_booted)
 
     def _start(self) -> None:
         self.root = Supervisor.start(
@@ -98,7 +98,7 @@ class Application:
             server_name="gpool",
         )
         assert self.root.pid is not None
-        self.root.pid.monitored_by[Fall(self._fell)] = None
+        Fall(self.root.pid, self._fell)
 
     def _start_registry(self) -> Registry:
         self.registry = Registry.start_link()
@@ -113,13 +113,15 @@ class Application:
         return pools_sup
 
     def _has_booted(self, reason: Any) -> None:
-        self.booting = None
-        if self.root is None:
-            self._boot_later()
+        if self.booting is not None and self.booting.state is DEAD:
+            self.booting = None
+            if self.root is None:
+                self._boot_later()
 
     def _fell(self, reason: Any) -> None:
-        self.root = self.pools_sup = self.registry = None
-        self._boot_later()
+        if self.root is not None and self.root.pid is not None and self.root.pid.state is DEAD:
+            self.root = self.pools_sup = self.registry = None
+            self._boot_later()
 
     def _boot_later(self) -> None:
         if self.ledgers:

@@ -47,6 +47,7 @@ from gpool.pool.lease import Client, Lease, Ticket
 from gpool.pool.options import Options
 from gpool.pool.pool_state import (
     CLOSING,
+    IDLE,
     LOST,
     NOTHING,
     STARTING,
@@ -101,6 +102,9 @@ class Manager(Protocol):
     def failed(self, slot: Slot, reason: Any) -> None:
         """A worker did not start."""
 
+    def doomed(self, slot: Slot) -> None:
+        """An idle worker is about to die."""
+
     def recovered(self, slot: Slot) -> None:
         """A worker is fit to be lent again."""
 
@@ -112,12 +116,18 @@ class Manager(Protocol):
 
 
 class Fall:
-    """Tells the Ledger, in the dying frame, that one of the pool's own processes is dead."""
+    """Tells that a process of the pool's own is doomed (its exit is accepted) or dead.
+
+    Args:
+        pid: The process.
+        tell: Called with the reason, once or twice; must neither switch nor raise.
+    """
 
     __slots__ = ("tell",)
 
-    def __init__(self, tell: Callable[[Any], object]) -> None:
-        self.tell = tell
+    def __init__(self, pid: Pid, tell: Callable[[Any], object]) -> None:
+        self.tell = pid.doomed = tell
+        pid.monitored_by[self] = None
 
     def down(self, pid: Pid, reason: Any) -> None:
         """It is dead."""
@@ -379,6 +389,11 @@ class Ledger:
         if man is not None and slot.state is STARTING:
             man.started(slot)
 
+    def worker_doomed(self, slot: Slot) -> None:
+        """An exit of a worker was accepted: it is not lent any more."""
+        if slot.state is IDLE and (man := self.in_charge()) is not None:
+            man.doomed(slot)
+
     def worker_recovered(self, slot: Slot) -> None:
         """A worker has finished what it was asked for, or reset its resource; in its process."""
         man = self.in_charge()
@@ -392,8 +407,9 @@ class Ledger:
         if slot not in self.slots:
             return
         man = self.in_charge()
-        if slot.state is CLOSING and self.kind.is_open(slot):
-            self._close_was_cut(slot)
+        if slot.attempts >= CLOSES:
+            slot.thing = NOTHING
+            self.unclosed += 1
         is_open = self.kind.is_open(slot)
         if slot.state is STARTING and not is_open:
             self.start_failures += 1
@@ -424,12 +440,6 @@ class Ledger:
             slot.lease = None
             del self.slots[slot]
         self.note(telemetry.WorkerDied(pid, self.name, reason, holder))
-
-    def _close_was_cut(self, slot: Slot) -> None:
-        slot.attempts += 1
-        if slot.attempts >= CLOSES:
-            slot.thing = NOTHING
-            self.unclosed += 1
 
     def _close_late(self, slot: Slot) -> None:
         """Close what is left after the pool has stopped: there is no supervisor any more."""

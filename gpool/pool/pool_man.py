@@ -74,7 +74,7 @@ class PoolMan(GenServer):
         """Take the books over, close what is left of the last epoch, start what is missing."""
         process.trap_exit(True)
         me = process.current()
-        me.monitored_by[Fall(self._fell)] = None
+        Fall(me, self._fell)
         self.state = self.ledger.open_epoch(self)
         orphans = [s for s in self.ledger.slots if s.pid is None and s.lease is None]
         self._do([*map(Stop, orphans), *self.state.dispatch()])
@@ -166,6 +166,11 @@ class PoolMan(GenServer):
         self._do(self.state.failed(slot))
         self._retry_after(delay, ref=bool(self.state.waiting))
         self.ledger.note(telemetry.WorkerStartFailed(self.pid, self.ledger.name, reason, delay))
+
+    def doomed(self, slot: Slot) -> None:
+        """An idle worker is about to die (anyone)."""
+        self.state.doomed(slot)
+        self._do([])
 
     def recovered(self, slot: Slot) -> None:
         """A worker has finished, or its resource is reset (anyone)."""

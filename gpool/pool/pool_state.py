@@ -42,7 +42,7 @@ class Slot:
         self.mailbox: Any = None  # its, if the worker is a server; tells whether it is at rest
         self.lease: Any = None  # its holder's
         self.idle_since = 0.0  # seconds; kept only while there is overflow
-        self.attempts = 0  # closes that were cut short
+        self.attempts = 0  # closes that were begun and have not ended
         self.timer: Any = None  # bounds whatever its process does now
 
     def __repr__(self) -> str:
@@ -229,6 +229,12 @@ class PoolState:
         """A worker has finished, or its resource is reset."""
         self._leave(slot)
         return self._ready(slot, now)
+
+    def doomed(self, slot: Slot) -> None:
+        """An idle worker is about to die by itself."""
+        self._leave(slot)
+        slot.state = CLOSING
+        self.closing += 1
 
     def condemn(self, slot: Slot) -> list[Decision]:
         """A worker that nobody holds must go."""

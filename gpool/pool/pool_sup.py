@@ -14,7 +14,7 @@ from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
 from gpool.otp.pid import Exit
 from gpool.otp.supervisor import Supervisor
-from gpool.pool.ledger import EPOCH_CLOSED, Ledger
+from gpool.pool.ledger import EPOCH_CLOSED, Fall, Ledger
 from gpool.pool.pool_man import PoolMan
 from gpool.pool.worker_sup import WorkerSup
 
@@ -37,8 +37,16 @@ class PoolSup(Supervisor):
 
     def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
         """Tell the Ledger which tree it belongs to."""
-        self.ledger.sup = process.current()
+        ledger, me = self.ledger, process.current()
+        ledger.sup = me
+        Fall(me, self._fell)
         return super().init()
+
+    def _fell(self, reason: Any) -> None:
+        # PoolMan goes next; nothing is lent until PoolsSup has started all of it again.
+        ledger = self.ledger
+        if ledger.man is not None and ledger.sup is self.pid:
+            ledger.close_epoch(ledger.man)
 
     def counts_restart(self, spec: ChildSpec, reason: Any) -> bool:
         """An exception that struck in a client is not the pool's fault."""

@@ -110,6 +110,7 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
     Whatever else `close` raises, the resource counts as closed then.
     """
     if resource.close is not None and slot.thing is not NOTHING:
+        slot.attempts += 1
         me = process.current()
         timer = None
         if limit is not None:
@@ -122,6 +123,7 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
             if timer is not None:
                 timer.cancel()
     slot.thing = NOTHING
+    slot.attempts = 0
 
 
 class Watch:
@@ -141,6 +143,10 @@ class Watch:
             self.books.worker_started(self.slot)
         else:
             self.failure = outcome[1]
+
+    def doomed(self, reason: Any) -> None:
+        """An exit of the worker's process was accepted."""
+        self.books.worker_doomed(self.slot)
 
     def down(self, pid: Pid, reason: Any) -> None:
         """The worker's process is dead."""

@@ -34,7 +34,7 @@ class WorkerSup(DynamicSupervisor):
         """Tell the Ledger who starts workers now."""
         ledger, me = self.ledger, process.current()
         ledger.worker_sup = me
-        me.monitored_by[Fall(self._fell)] = None
+        Fall(me, self._fell)
         return super().init()
 
     def _fell(self, reason: Any) -> None:
@@ -62,7 +62,9 @@ class WorkerSup(DynamicSupervisor):
             return
         shutdown = ledger.options.shutdown
         try:
-            pid = slot.pid = ledger.kind.launch(slot, Watch(ledger, slot), shutdown)
+            watch = Watch(ledger, slot)
+            pid = slot.pid = ledger.kind.launch(slot, watch, shutdown)
+            pid.doomed = watch.doomed
         except Exception as error:  # noqa: BLE001  # a failed start, whatever it was
             ledger.worker_died(slot, None, Error(error))
             return
