@@ -34,6 +34,7 @@ from gpool.errors import (
     UnknownPool,
     WrongHub,
 )
+from gpool.integrations import stdlib_logging
 from gpool.otp import sys
 from gpool.otp.child_spec import Backoff, ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
@@ -77,10 +78,13 @@ from gpool.otp.process_info import (
 )
 from gpool.otp.registry import register, unregister, whereis
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
+from gpool.pool.application import application as _application
 from gpool.pool.lease import Lease
 from gpool.pool.ledger import Holder
 from gpool.pool.pool import Pool, Stats, Status, get_pool, start_pool, stop_pool
 from gpool.pool.resource import Resource
+
+_application.listeners.append(stdlib_logging.log)  # see the Application's boot()
 
 __version__ = "0.1.0"
 

@@ -38,10 +38,11 @@ LAYERS = (
     ("pool.worker_sup",),
     ("pool.pool_man",),
     ("pool.pool_sup",),
-    ("pool.pool",),
     ("pool.pools_sup",),
     ("pool.application",),
+    ("pool.pool",),
     ("metrics", "testing"),
+    ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public
     ("observer", "integrations", "cli"),  # public names only
 )
@@ -53,9 +54,13 @@ CORE_MAY_IMPORT = {"gpool", "gevent", "greenlet"} | sys.stdlib_module_names
 def module_of(path: Path, root: Path = ROOT) -> str:
     """Return the name that LAYERS has for a file; ``otp`` for ``otp/__init__.py``."""
     parts = path.relative_to(root).with_suffix("").parts
-    if parts[0] in OUTSIDE:
-        return parts[0]
-    return ".".join(part for part in parts if part != "__init__")
+    return _room(".".join(part for part in parts if part != "__init__"))
+
+
+def _room(module: str) -> str:
+    """Return the name that LAYERS has for a module: its own, or its outer room's."""
+    first = module.partition(".")[0]
+    return first if first in OUTSIDE and module not in RANK else module
 
 
 def imports(tree: ast.AST, root: Path = ROOT) -> Iterator[str]:
@@ -75,8 +80,7 @@ def imports(tree: ast.AST, root: Path = ROOT) -> Iterator[str]:
 def target_of(name: str) -> str:
     """Return the name that LAYERS has for an imported module of gpool."""
     inner = name.removeprefix("gpool").removeprefix(".")
-    first = inner.partition(".")[0]
-    return first if first in OUTSIDE else inner
+    return _room(inner)
 
 
 def faults(path: Path, root: Path = ROOT) -> list[str]:

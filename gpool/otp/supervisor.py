@@ -336,6 +336,15 @@ class Supervisor(GenServer):
         """
         return True
 
+    def reports_death(self, spec: ChildSpec, reason: Any) -> bool:
+        """Tell whether a child's death is worth a report.  Optional; must not block.
+
+        Args:
+            spec: Of the child.
+            reason: What it died of.
+        """
+        return True
+
     # The process.
 
     def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
@@ -456,7 +465,8 @@ class Supervisor(GenServer):
         assert child.pid is not None
         child.reason = reason = child.pid.reason
         orderly = is_orderly(reason)
-        if child.spec.restart == "permanent" or not orderly:
+        worth_it = child.spec.restart == "permanent" or not orderly
+        if worth_it and self.reports_death(child.spec, reason):
             children_of.report(self.pid, "child_terminated", reason, child)
         if child.is_temporary or (child.spec.restart == "transient" and orderly):
             self._has_ended(child)

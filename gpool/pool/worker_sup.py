@@ -45,6 +45,10 @@ class WorkerSup(DynamicSupervisor):
             if ledger.man is not None:
                 ledger.close_epoch(ledger.man)
 
+    def reports_death(self, spec: ChildSpec, reason: Any) -> bool:
+        """PoolMan tells of it: a start that failed is no crash."""
+        return False
+
     def handle_cast(self, request: Any) -> Continue | IdleTimeout | StopServer | None:
         """Do what PoolState decided."""
         match request:
