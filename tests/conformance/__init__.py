@@ -4,11 +4,14 @@
 OTP 25.  ``python -m tests.conformance FILE.json...`` replays any file of their
 format; ``test_replay.py`` replays these three.
 
-    terms        JSON terms and the Python terms that mean the same
-    step_clock   virtual time, which moves only when a step has to wait
-    actors       processes that do what they are told
-    roster       labels, processes, names, monitors
-    world_*      one kind of trace each: operations and observations
-    rules        where gpool differs on purpose
-    replay       the loop, and the comparison
+    terms            JSON terms and the Python terms that mean the same
+    reading          trace files
+    step_clock       virtual time, which moves only when a step has to wait
+    actors           processes that do what they are told
+    roster           labels, processes, names, monitors
+    scripted_server  the servers of kind gen_server
+    children         the children of kind supervisor
+    world_*          one kind of trace each: operations and observations
+    rules            where gpool differs on purpose
+    replay           the loop, and the comparison
 """

@@ -150,6 +150,18 @@ class TestTime:
             "pending", {"c1": {"reply": 1}}, {"reply": 1},
         )  # fmt: skip
 
+    def test_stops_when_a_step_would_never_end(self):
+        """A supervisor that restarts for ever, too slowly to give up, is left at it."""
+        child = {"id": "a", "run": "stubborn", "init": ["ok"]}
+        failing = {"id": "b", "init": ["ok", {"error": "no"}]}
+        setup = {"strategy": "one_for_all", "intensity": 1, "period": 1}
+        steps = [{"op": "start"}, {"op": "crash", "id": "b", "reason": "boom"}]
+        case = case_with(steps, [{"result": "ok"}] * 2, kind="supervisor",
+                         setup=setup | {"children": [child, failing]})  # fmt: skip
+        events = {m.index: m.got for m in replay(case).mismatches if m.field == "events"}
+        assert events[1].count(["fail", "b", 2]) == 1
+        assert len(events[1]) > 10
+
 
 class TestReading:
     def test_puts_the_name_of_a_monitor_back(self):

@@ -148,7 +148,7 @@ class SignalsWorld:
     def _op_send_name(self, actor: Actor, op: Json) -> Json:
         try:
             gpool.send(decode_name(op["name"]), (actor.label, decode(op["msg"])))
-        except gpool.NoProcess:
+        except (gpool.NoProcess, TypeError):  # nobody has it, or it is no name
             return "badarg"
         return "ok"
 

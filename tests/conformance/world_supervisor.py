@@ -1,9 +1,8 @@
 """Replays kind ``supervisor``: restarts, strategies, shutdown, child management.
 
-A *parent* starts the supervisor, a *stranger* calls it.  What happens to the
-children is written down by a third process, the *chronicler*, in the order in
-which it happens: a child asks to be watched before its start is complete, so
-that the monitor is there however soon it dies.
+A *parent* starts the supervisor, a *stranger* calls it.
+
+Not here: the children, and how what happens to them is seen (``children.py``).
 """
 
 from __future__ import annotations
@@ -11,15 +10,21 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import gpool
 from tests.conformance.actors import Actor, Order
-from tests.conformance.step_clock import StepClock
-from tests.conformance.terms import Fault, Json, decode, encode, seconds
+from tests.conformance.children import (
+    Child,
+    Chronicler,
+    Life,
+    NotedDynamicSupervisor,
+    NotedSupervisor,
+    end_with,
+)
+from tests.conformance.step_clock import LONGEST_STEP, StepClock
+from tests.conformance.terms import Json, decode, encode, seconds
 
-WATCHED: Final = object()  # the chronicler's answer
 ASKED: Final = object()  # whoever calls "meanwhile" is about to
 
 FLAG_FAULTS: Final = (
@@ -32,162 +37,6 @@ FLAG_FAULTS: Final = (
 
 NO_SPEC_FAULTS: Final = ("bad_start_spec", "invalid_child_spec")
 """What stands in a specification's place is none: not one template, but two or no one."""
-
-
-@dataclass(frozen=True)
-class Life:
-    """One start of one child: its id, and which start of the case it is."""
-
-    child: str
-    n: int
-
-
-class Chronicler:
-    """The process that writes down what happens to children, in order."""
-
-    def __init__(self) -> None:
-        self.events: list[Json] = []
-        self.lives: dict[gpool.Pid, Life] = {}  # every child that ever ran
-        self.latest: dict[str, gpool.Pid] = {}  # child id -> its latest process
-        self.pid = gpool.spawn(self._live)
-
-    def note(self, what: str, life: Life, *more: Json) -> None:
-        """Write down an event; never blocks."""
-        gpool.send(self.pid, [what, life.child, life.n, *more])
-
-    def note_start(self, life: Life) -> None:
-        """Write down that the calling process started, and its death once that comes."""
-        me = gpool.self()
-        self.lives[me] = life
-        self.latest[life.child] = me
-        gpool.send(self.pid, (me, life))
-        gpool.receive(match=lambda message: message is WATCHED)
-        self.note("start", life)
-
-    def label(self, pid: gpool.Pid) -> Json:
-        """Return ``[id, n]`` of a child's process."""
-        life = self.lives.get(pid)
-        return repr(pid) if life is None else [life.child, life.n]
-
-    def take_events(self) -> list[Json]:
-        """Return what was written down since the last time."""
-        events, self.events = self.events, []
-        return events
-
-    def _live(self) -> None:
-        watched: dict[gpool.Ref, Life] = {}
-        while True:
-            match gpool.receive():
-                case (pid, life):
-                    watched[gpool.monitor(pid)] = life
-                    gpool.send(pid, WATCHED)
-                case gpool.Down(ref=ref, reason=reason):
-                    life = watched.pop(ref)
-                    self.events.append(["down", life.child, life.n, encode(reason, self.label)])
-                case event:
-                    self.events.append(event)
-
-
-class Child(gpool.GenServer):
-    """A child that starts, runs and ends as its specification says."""
-
-    def __init__(self, world: SupervisorWorld, spec: Json, life: Life) -> None:
-        self._world = world
-        self._chronicler = world.chronicler
-        self._life = life
-        self._run: Json = spec.get("run", "ok")
-        outcomes = spec.get("init", ["ok"])
-        self._outcome: Json = outcomes[min(life.n, len(outcomes)) - 1]
-        self._ends_itself = False  # its terminate is not its supervisor's doing
-
-    def init(self) -> Any:
-        """Start, or not, as this start of the child is to go."""
-        match self._outcome:
-            case "ignore":
-                self._chronicler.note("ignore", self._life)
-                return gpool.Ignore()
-            case "raise":
-                self._chronicler.note("fail", self._life)
-                raise Fault("init_crash")
-            case {"error": reason, **more}:
-                if "meanwhile" in more:
-                    self._world.ask_meanwhile(*more["meanwhile"])
-                self._chronicler.note("fail", self._life)
-                return gpool.Stop(decode(reason))
-        gpool.trap_exit(self._run != "ok")
-        self._chronicler.note_start(self._life)
-        if self._outcome == "ok":
-            return None
-        return gpool.Continue(decode(self._outcome["dies"]))
-
-    def handle_continue(self, argument: Any) -> Any:
-        """Exit right after the start."""
-        self._ends_itself = True
-        gpool.exit(argument)
-
-    def handle_info(self, message: Any) -> Any:
-        """Obey the order to end; leave other messages alone."""
-        if isinstance(message, Order):
-            self._obey(message)
-
-    def terminate(self, reason: Any) -> object:
-        """Answer to the supervisor's exit signal in the way the child runs."""
-        if self._ends_itself or self._run == "ok":
-            return
-        if self._run == "stubborn":
-            while True:  # until killed, or told to end
-                self._obey(gpool.receive(match=lambda message: isinstance(message, Order)))
-        self._chronicler.note("terminate", self._life, encode(reason, self._chronicler.label))
-        match self._run:
-            case {"slow": milliseconds}:
-                self._world.clock.sleep(seconds(milliseconds))
-            case {"exits": last}:
-                gpool.exit(decode(last))
-
-    def _obey(self, order: Order) -> None:
-        self._ends_itself = True
-        order.carry_out()
-
-
-def end_with(reason: Json) -> Callable[[], Any]:
-    """Return what a child does to end itself with a reason."""
-
-    def end() -> Any:
-        match reason:
-            case {"error": word}:
-                raise Fault(word)
-            case _:
-                gpool.exit(decode(reason))
-
-    return end
-
-
-class Noted:
-    """What the supervisors of a case have in common, whatever their strategy."""
-
-    def __init__(self, world: SupervisorWorld, life: Life | None, setup: Json, **options: Any):
-        self._world = world
-        self._life = life  # None: it is nobody's child
-        self._ignores = setup.get("init") == "ignore"
-        super().__init__(**options)
-
-    def init(self) -> Any:
-        """Start the children, or do not even start; a child notes its own complete start."""
-        self._world.has_begun(self, self._life)
-        if self._ignores:
-            return gpool.Ignore()
-        answer = super().init()  # type: ignore[misc]
-        if self._life is not None and not isinstance(answer, gpool.Stop):
-            self._world.chronicler.note_start(self._life)
-        return answer
-
-
-class NotedSupervisor(Noted, gpool.Supervisor):
-    """A supervisor of the three static strategies."""
-
-
-class NotedDynamicSupervisor(Noted, gpool.DynamicSupervisor):
-    """A supervisor ``simple_one_for_one``."""
 
 
 class SupervisorWorld:
@@ -266,8 +115,9 @@ class SupervisorWorld:
         One that is busy does not answer a question yet.  Time moves until every
         one has, and is left alone once they answer without that.
         """
+        began = self.clock.now()
         while not self._answer_at_once():
-            if self.clock.next_due() is None:
+            if self.clock.next_due() is None or self.clock.now() > began + LONGEST_STEP:
                 return  # they never will
 
     def _answer_at_once(self) -> bool:
@@ -296,23 +146,25 @@ class SupervisorWorld:
                 return self._crash(child, reason)
             case _ if self._supervisor is None:
                 return "noproc"
+            case {"op": "exit_sup" | "info"} if not self._is_up:
+                return "noproc"  # a signal or message to a dead process vanishes
             case {"op": "exit_sup", "reason": reason, "from": who}:
                 sender = self._parent if who == "parent" else self._stranger
-                return self._order(sender, lambda: self._exit(reason))
+                return self._order(sender, lambda: self._exit(self._supervisor.pid, reason))
             case {"op": "stop_sup"}:
                 return self._order(self._stranger, lambda: self._stop(step.get("reason", "normal")))
             case {"op": "info", "msg": message}:
                 return self._order(self._stranger, lambda: self._send(decode(message)))
-            case {"op": op, "child": child}:
-                return self._order(self._stranger, lambda: self._call(op, child))
             case {"op": op}:
-                by_pid = self._is_simple and step.get("by") != "id"
-                key = (
-                    self._latest(step["id"])
-                    if by_pid and op == "terminate_child"
-                    else step.get("id")
-                )
-                return self._order(self._stranger, lambda: self._call(op, key))
+                return self._order(self._stranger, lambda: self._call(op, self._key(step)))
+
+    def _key(self, step: Json) -> Any:
+        """Return what a call is about: a child's id, its process, or a specification."""
+        if "child" in step:
+            return step["child"]
+        if step["op"] == "terminate_child" and self._is_simple and step.get("by") != "id":
+            return self.chronicler.latest.get(step["id"], step["id"])
+        return step.get("id")
 
     def _order(self, actor: Actor, work: Callable[[], Any]) -> Json:
         order = actor.order(work)
@@ -324,15 +176,12 @@ class SupervisorWorld:
         actor.pid = gpool.spawn(actor.live, trap)
         return actor
 
-    def _latest(self, child: str) -> Any:
-        return self.chronicler.latest.get(child, child)
-
     def _crash(self, child: str, reason: Json) -> Json:
         pid = self.chronicler.latest.get(child)
         if pid is None or not gpool.is_alive(pid):
             return "not_running"
         if reason == "kill":
-            return self._order(self._stranger, lambda: gpool.exit(pid, "kill") or "ok")
+            return self._order(self._stranger, lambda: self._exit(pid, "kill"))
         gpool.send(pid, Order(end_with(reason)))
         self.clock.settle()
         return "ok"
@@ -348,8 +197,8 @@ class SupervisorWorld:
             return {"error": encode(error.reason, self.chronicler.label)}
         return "ok" if supervisor.pid is not None else "ignore"
 
-    def _exit(self, reason: Json) -> Json:
-        gpool.exit(self._supervisor.pid, decode(reason))
+    def _exit(self, pid: gpool.Pid, reason: Json) -> Json:
+        gpool.exit(pid, decode(reason))
         return "ok"
 
     def _send(self, message: Any) -> Json:
@@ -428,9 +277,11 @@ class SupervisorWorld:
         if setup.get("strategy") == "simple_one_for_one":
             del options["strategy"]
             template = children[0] if len(children) == 1 else children
-            kind, options = NotedDynamicSupervisor, options | {"template": template}
+            kind: Any = NotedDynamicSupervisor
+            options |= {"template": template}
         else:
-            kind, options = NotedSupervisor, options | {"children": children}
+            kind = NotedSupervisor
+            options |= {"children": children}
         return kind.start_link(self, life, setup, **options)
 
     def has_begun(self, supervisor: Any, life: Life | None) -> None:
