@@ -14,7 +14,7 @@ One line for each mismatch: the case, the step (from 0), the field, what was
 expected, what gpool showed.  Last line: how many cases there were, how many
 agree as recorded (agree), how many agree where a rule of rules.py rewrote at
 least one expectation (rewritten), how many do not (differ).  Exit code 1 if any
-differs.  A pool trace is refused.
+differs, 2 if a file cannot be read or is of another kind (pool).
 """
 
 
@@ -31,9 +31,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--case", default="", help="only cases whose id contains this")
     parser.add_argument("--rules", action="store_true", help="also the steps each rule rewrote")
     options = parser.parse_args(arguments)
+    try:
+        cases = [case for path in options.files for case in load(path)]
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     words: Counter[str] = Counter()
     rewrites: Counter[str] = Counter()
-    for case in (case for path in options.files for case in load(path)):
+    for case in cases:
         if options.case not in case["id"]:
             continue
         verdict = replay(case)

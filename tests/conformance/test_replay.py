@@ -189,6 +189,13 @@ class TestReading:
 
 
 class TestCommand:
+    def test_refuses_what_it_cannot_read(self, tmp_path, capsys):
+        """A file of another kind is an error of use: exit code 2, and a line that says so."""
+        pool = case_with([], [], kind="pool")
+        with pytest.raises(SystemExit, match="2"):
+            command.main([self.write(tmp_path, pool)])
+        assert "expected a kind of" in capsys.readouterr().err
+
     def write(self, tmp_path, *cases):
         """Return the path of a trace file with these cases."""
         path = tmp_path / "cases.json"
