@@ -1,7 +1,7 @@
 """Time: the only module that reads a clock or starts a timer.
 
 Seconds are floats of a monotonic clock.  Everything else in gpool asks
-:func:`now` and :func:`call_later`, so that a test can put a virtual clock in
+``clock.now()`` and :func:`call_later`, so that a test can put a virtual clock in
 their place with :func:`install` (see :mod:`gpool.testing`).
 
     >>> now() <= now()
@@ -77,9 +77,8 @@ class HubClock:
 _clock: Clock = HubClock()
 
 
-def now() -> float:
-    """Return seconds of the clock in use; only differences mean anything."""
-    return _clock.now()
+#: Return seconds of the clock in use; only differences mean anything.
+now: Callable[[], float] = _clock.now
 
 
 def call_later(seconds: float, fn: Callable[..., object], *args: Any, ref: bool = True) -> Timer:
@@ -89,6 +88,6 @@ def call_later(seconds: float, fn: Callable[..., object], *args: Any, ref: bool 
 
 def install(clock: Clock) -> Clock:
     """Make `clock` the clock in use and return the one it replaces."""
-    global _clock
-    previous, _clock = _clock, clock
+    global _clock, now
+    previous, _clock, now = _clock, clock, clock.now
     return previous

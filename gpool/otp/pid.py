@@ -244,6 +244,7 @@ class Table:
     def __init__(self) -> None:
         self.processes: dict[int, Pid] = {}  # id -> those not dead
         self.names: dict[Any, Pid] = {}  # registered name -> process
+        self.raw: dict[Pid, None] = {}  # those whose greenlets tell nobody that they end
         self.zombies: dict[Pid, Any] = {}  # declared dead -> the greenlet that would not go
         self.ended: deque[Pid] = deque()  # the latest dead ones, oldest first
         self.parents: list[Any] = []  # what the parents of a fork owned: kept, never touched
@@ -257,10 +258,10 @@ class Table:
 
     def set_aside(self) -> None:
         """In a forked child: keep what the parent owned, unused, and start afresh."""
-        self.parents.append((self.processes, self.names, self.zombies, self.ended))
+        self.parents.append((self.processes, self.names, self.raw, self.zombies, self.ended))
         for pid in self.processes.values():
             pid.state = FORKED
-        self.processes, self.names, self.zombies = {}, {}, {}
+        self.processes, self.names, self.raw, self.zombies = {}, {}, {}, {}
         self.ended = deque()
 
 

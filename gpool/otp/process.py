@@ -231,6 +231,7 @@ def _adopt(greenlet: Any) -> Pid:
         pid.greenlet = greenlet  # the hub, or the main greenlet of its thread
     else:
         pid.weak_greenlet = weakref.ref(greenlet, lambda _: _raw_ended(pid))
+        table.raw[pid] = None
     greenlet.gpool_pid = pid
     return pid
 
@@ -261,6 +262,7 @@ def _foreign_reason(exception: BaseException) -> Any:
 
 
 def _raw_ended(pid: Pid) -> None:
+    table.raw.pop(pid, None)
     if pid.state is not FORKED:
         finish(pid, "normal")
 
@@ -270,8 +272,8 @@ def reap_raw() -> None:
 
     Nothing tells of their death; those who are about to wait ask.
     """
-    for pid in list(table.processes.values()):
-        if pid.weak_greenlet is not None and _is_over(pid):
+    for pid in list(table.raw):
+        if _is_over(pid):
             _raw_ended(pid)
 
 

@@ -11,8 +11,8 @@ fast way back, taken when nothing is special.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
+from sys import exception
 from types import CodeType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -118,7 +118,7 @@ class Lease(Generic[W]):
         While a ``BaseException`` that is no ``Exception`` is being handled (a
         ``finally`` after a kill) a resource counts as dirty and is discarded.
         """
-        error = sys.exception()
+        error = exception()
         if error is not None and not isinstance(error, Exception):
             self.ledger.checkin(self, error)
         else:

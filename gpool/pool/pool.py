@@ -18,9 +18,9 @@ PoolMan is in charge.
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from sys import _getframe
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
@@ -160,15 +160,16 @@ class Pool(Generic[W]):
             poolboy ``checkout/3``; ``timeout=0`` stands for its ``Block = false``.
         """
         ledger = self._ledger
-        frame = sys._getframe(1)
+        frame = _getframe(1)
         if ledger is not None and ledger.idle:
             client = ledger.clients.get(getcurrent())
             if client is not None and client.pid.state is RUNNING:
                 try:
                     slot = ledger.idle.pop()
-                    slot.lease = lease = Lease[W](
+                    lease: Lease[W] = Lease(
                         ledger, client, clock.now(), frame.f_code, frame.f_lasti
                     )
+                    slot.lease = lease
                     slot.state = BUSY
                     lease.slot = slot
                     client.leases[lease] = None
