@@ -27,8 +27,9 @@ from gpool.otp.gen_server import send_cast
 from gpool.otp.key_registry import Registry
 from gpool.otp.pid import DEAD, Pid
 from gpool.otp.supervisor import Supervisor
-from gpool.pool.ledger import Fall, Ledger
+from gpool.pool.ledger import Ledger
 from gpool.pool.pools_sup import Forget, Open, PoolsSup
+from gpool.pool.worker import Fall
 
 REBOOT_DELAY: Final = 0.1  # s before a root that fell is started again
 

@@ -56,7 +56,7 @@ from gpool.pool.pool_state import (
     SlotState,
     Verdict,
 )
-from gpool.pool.resource import Kind, Watch
+from gpool.pool.worker import Kind, Watch
 from gpool.waiter import Expired, Gate, Waiter
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
@@ -113,25 +113,6 @@ class Manager(Protocol):
 
     def cancel_timers(self) -> None:
         """The epoch is over."""
-
-
-class Fall:
-    """Tells that a process of the pool's own is doomed (its exit is accepted) or dead.
-
-    Args:
-        pid: The process.
-        tell: Called with the reason, once or twice; must neither switch nor raise.
-    """
-
-    __slots__ = ("tell",)
-
-    def __init__(self, pid: Pid, tell: Callable[[Any], object]) -> None:
-        self.tell = pid.doomed = tell
-        pid.monitored_by[self] = None
-
-    def down(self, pid: Pid, reason: Any) -> None:
-        """It is dead."""
-        self.tell(reason)
 
 
 class Ledger:

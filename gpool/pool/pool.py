@@ -29,6 +29,7 @@ from greenlet import getcurrent
 from gpool import clock
 from gpool.errors import PoolClosed, PoolNotReady
 from gpool.otp import process
+from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import RUNNING
 from gpool.otp.signal import signal
@@ -37,7 +38,8 @@ from gpool.pool.lease import Lease
 from gpool.pool.ledger import Holder, Ledger
 from gpool.pool.options import Options, OptionsDict, check_seconds
 from gpool.pool.pool_state import BUSY
-from gpool.pool.resource import Kind, Resource, Resources, Servers
+from gpool.pool.resource import Resource
+from gpool.pool.worker import kind_of
 from gpool.waiter import Expired, Gate
 
 W = TypeVar("W")
@@ -96,7 +98,8 @@ class Pool(Generic[W]):
 
     Args:
         worker: What is lent: a :class:`~gpool.otp.gen_server.GenServer` subclass, whose
-            handles the clients get, or a :class:`~gpool.pool.resource.Resource`.
+            handles the clients get, a :class:`~gpool.pool.resource.Resource`, or a
+            :class:`~gpool.otp.child_spec.ChildSpec`, what its `start` returns.
         args: Positional arguments of each server.
         kwargs: Keyword arguments of each server.
         name: Names it in errors and lists, and for :func:`get_pool`; unique.
@@ -114,19 +117,24 @@ class Pool(Generic[W]):
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
+        self: Pool[Any], worker: ChildSpec, *, name: str | None = None,
+        **options: Unpack[OptionsDict],
+    ) -> None: ...  # fmt: skip
+    @overload
+    def __init__(
         self: Pool[R], worker: Resource[R], *, name: str | None = None,
         **options: Unpack[OptionsDict],
     ) -> None: ...  # fmt: skip
     def __init__(
         self,
-        worker: type[GenServer] | Resource[Any],
+        worker: type[GenServer] | Resource[Any] | ChildSpec,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
         name: str | None = None,
         **options: Any,
     ) -> None:
-        self._kind = _kind(worker, args, kwargs)
+        self._kind = kind_of(worker, args, kwargs)
         self._options = _options(options)
         if name is not None and not (isinstance(name, str) and name):
             raise TypeError(f"name: expected a text that is not empty, got {name!r}")
@@ -386,22 +394,6 @@ class Pool(Generic[W]):
         application.open(ledger)
         self._ledger = ledger
         return ledger
-
-
-def _kind(worker: Any, args: Any, kwargs: Any) -> Kind:
-    if not isinstance(args, tuple):
-        raise TypeError(f"args: expected a tuple, got {args!r}")
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise TypeError(f"kwargs: expected a mapping, got {kwargs!r}")
-    if isinstance(worker, Resource):
-        if args or kwargs:
-            raise TypeError(
-                f"args, kwargs: expected none with a Resource, got {args!r}, {kwargs!r}"
-            )
-        return Resources(worker)
-    if isinstance(worker, type) and issubclass(worker, GenServer):
-        return Servers(worker, args, dict(kwargs or {}))
-    raise TypeError(f"worker: expected a GenServer subclass or a Resource, got {worker!r}")
 
 
 def _options(options: dict[str, Any]) -> Options:

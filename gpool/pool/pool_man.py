@@ -22,7 +22,7 @@ from gpool.otp.child_spec import Backoff
 from gpool.otp.gen_server import Cast, GenServer, System
 from gpool.otp.signal import signal
 from gpool.pool.lease import Lease, Ticket
-from gpool.pool.ledger import Fall, Ledger, bound, cancel_timer
+from gpool.pool.ledger import Ledger, bound, cancel_timer
 from gpool.pool.pool_state import (
     BUSY,
     FINISHING,
@@ -39,6 +39,7 @@ from gpool.pool.pool_state import (
     Stop,
     Verdict,
 )
+from gpool.pool.worker import Fall
 from gpool.waiter import Gate
 
 START_BACKOFF: Final = Backoff(first=0.01, maximum=5.0)  # between starts that fail
@@ -196,7 +197,7 @@ class PoolMan(GenServer):
                 case Stop(slot):
                     self._stop(slot)
                 case Finish(slot):
-                    slot.pid.mailbox.append(System(Pong(self.ledger, slot), "ping"))
+                    slot.mailbox.append(System(Pong(self.ledger, slot), "ping"))
                     self._limit(slot)
                 case Reset(slot):
                     done = partial(self.ledger.worker_recovered, slot)

@@ -14,8 +14,9 @@ from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
 from gpool.otp.pid import Exit
 from gpool.otp.supervisor import Supervisor
-from gpool.pool.ledger import EPOCH_CLOSED, Fall, Ledger
+from gpool.pool.ledger import EPOCH_CLOSED, Ledger
 from gpool.pool.pool_man import PoolMan
+from gpool.pool.worker import Fall
 from gpool.pool.worker_sup import WorkerSup
 
 

@@ -1,12 +1,12 @@
-"""What a pool lends: servers, or things that the client uses directly.
+"""Resources: things that a pool lends and the client uses directly.
 
-A :class:`Resource` says how one such thing is made, reset and closed.  Each one
-belongs to a worker process, its owner: clients never connect and never clean
-up, so a kill or a time-out of a client cannot interrupt either.
+A :class:`Resource` says how one is made, reset and closed.  Each one belongs to
+a worker process, its owner: clients never connect and never clean up, so a kill
+or a time-out of a client cannot interrupt either.
 
     >>> resource = Resource(create=list, close=list.clear)
 
-Not here: who has which worker (``pool_state.py``), the worker supervisor.
+Not here: other kinds of workers (``worker.py``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, Generic, TypeVar
 from gpool import clock, telemetry
 from gpool.otp import gen_server, process
 from gpool.otp.gen_server import GenServer
-from gpool.otp.pid import Pid
 from gpool.otp.signal import signal
 from gpool.pool.pool_state import NOTHING, Slot, Verdict
 
@@ -124,87 +123,3 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
                 timer.cancel()
     slot.thing = NOTHING
     slot.attempts = 0
-
-
-class Watch:
-    """The ties of one worker process to the books: told when it is up and when it is dead."""
-
-    __slots__ = ("books", "failure", "owner", "slot")
-
-    def __init__(self, books: Any, slot: Slot) -> None:
-        self.books = books  # the Ledger
-        self.slot = slot
-        self.owner: Pid | None = None  # nobody waits for the start: its EXIT is no secret
-        self.failure: Any = None  # why it did not start
-
-    def wake(self, outcome: tuple[str, Any]) -> None:
-        """The start is over, one way or the other."""
-        if outcome[0] == "ok":
-            self.books.worker_started(self.slot)
-        else:
-            self.failure = outcome[1]
-
-    def doomed(self, reason: Any) -> None:
-        """An exit of the worker's process was accepted."""
-        self.books.worker_doomed(self.slot)
-
-    def down(self, pid: Pid, reason: Any) -> None:
-        """The worker's process is dead."""
-        self.books.worker_died(self.slot, pid, reason)
-
-
-class Servers:
-    """The kind of pool whose workers are servers."""
-
-    def __init__(
-        self, server: type[GenServer], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self.server, self.args, self.kwargs = server, args, kwargs
-
-    quick = True  # a worker at rest may be lent again at once
-
-    def launch(self, slot: Slot, watch: Watch, limit: float | None) -> Pid:
-        """Start a worker in the running process's name, without waiting for it."""
-        slot.thing = server = self.server(*self.args, **self.kwargs)
-        pid = gen_server.launch(server, starter=watch, monitor=watch)
-        slot.mailbox = pid.mailbox
-        return pid
-
-    def verdict(self, slot: Slot, error: BaseException | None) -> Verdict:
-        """A worker that still works at what its holder asked for has to finish first."""
-        return "clean" if slot.mailbox.waiter is not None else "finish"
-
-    def is_open(self, slot: Slot) -> bool:
-        """A server is gone with its process."""
-        return False
-
-    def close(self, slot: Slot, limit: float | None) -> None:
-        """Nothing is left to close."""
-
-
-class Resources:
-    """The kind of pool whose workers own resources."""
-
-    def __init__(self, resource: Resource[Any]) -> None:
-        self.resource = resource
-        self.quick = resource.reset is None and resource.is_dirty is None
-
-    def launch(self, slot: Slot, watch: Watch, limit: float | None) -> Pid:
-        """Start a worker in the running process's name, without waiting for it."""
-        owner = ResourceOwner(self.resource, slot, limit)
-        return gen_server.launch(owner, starter=watch, monitor=watch)
-
-    def verdict(self, slot: Slot, error: BaseException | None) -> Verdict:
-        """Ask the resource; a hook that raises has it closed."""
-        return self.resource.verdict(slot.thing, error)
-
-    def is_open(self, slot: Slot) -> bool:
-        """A resource outlives its worker until it is closed."""
-        return slot.thing is not NOTHING
-
-    def close(self, slot: Slot, limit: float | None) -> None:
-        """Close a resource that has lost its worker; runs in a process of its own."""
-        close(self.resource, slot, limit)
-
-
-Kind = Servers | Resources
