@@ -8,6 +8,7 @@ that was already queued is stopped, so it can never land in a later wait.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gevent
@@ -18,6 +19,17 @@ from gpool import clock
 
 class Expired(Exception):
     """The deadline of a wait has passed; callers turn it into an error of theirs."""
+
+
+_forks = 0  # times that this operating system process was forked off another
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Waiter:
@@ -65,12 +77,13 @@ class Waiter:
             raise Expired
         self._hub = hub = gevent.get_hub()
         self._greenlet = getcurrent()
-        timer = None
+        timer, forks = None, _forks
         try:
             if timeout is not None:
                 timer = clock.call_later(timeout, self._expire)
             # Anything else that comes back is a stray wake-up of an earlier wait.
-            while hub.switch() is not self:
+            # In a forked child gpool's own greenlets stay where they are.
+            while hub.switch() is not self or (forks != _forks and self._parks()):
                 pass
         finally:
             self._leave()
@@ -79,6 +92,9 @@ class Waiter:
         if self._expired:
             raise Expired
         return self.value
+
+    def _parks(self) -> bool:
+        return getattr(self._greenlet, "gpool_parks", False)
 
     def _leave(self) -> None:
         self.woken = True

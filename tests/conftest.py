@@ -73,11 +73,11 @@ def no_process_survives(unnoticed_deaths: list[BaseException]) -> Iterator[None]
 def _end_main() -> None:
     pid = vars(greenlet.getcurrent()).pop("gpool_pid", None)
     if pid is not None and pid.state != "dead":
-        signal.die(pid, "normal")
+        signal.die(pid, "normal", [])
 
 
 def _is_ours(pid: gpool.Pid) -> bool:
-    return pid.greenlet in (greenlet.getcurrent(), gevent.get_hub())
+    return pid.runner() in (greenlet.getcurrent(), gevent.get_hub())
 
 
 @pytest.fixture

@@ -61,7 +61,6 @@ from gpool.otp.pid import (
     DEAD,
     FORKED,
     RUNNING,
-    UNWINDING,
     Exit,
     ExitSignal,
     Monitor,
@@ -167,11 +166,12 @@ class From(Waiter):
         finally:
             self.woken = True
             self.server.monitored_by.pop(self, None)
-        if self.error is None:
+        error, self.error = self.error, None  # no cycle with the traceback
+        if error is None:
             return value
-        if isinstance(self.error, ServerExited):
-            raise self.error from getattr(self.error.reason, "exception", None)
-        raise self.error
+        if isinstance(error, ServerExited):
+            raise error from getattr(error.reason, "exception", None)
+        raise error
 
 
 @dataclass(slots=True)
@@ -656,8 +656,12 @@ class _Loop:
 
     def _terminate(self, stop: Stop, from_: From | None) -> None:
         reason = stop.reason
+        if self.pid.state is not RUNNING:
+            reason = self.pid.reason  # a signal was accepted, be it while a callback ran
+            with contextlib.suppress(ExitSignal):
+                process.current()  # from here on it unwinds, and primitives work again
         # A kill must not be answered with cleanup of unknown length.
-        if not (self.pid.state is UNWINDING and self.pid.reason == "killed"):
+        if reason != "killed" or self.pid.state is RUNNING:
             try:
                 self.server.terminate(reason)
             except BaseException as error:  # noqa: BLE001  # the death goes on

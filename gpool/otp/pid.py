@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import gevent
+from greenlet import getcurrent
 
 from gpool.otp.mailbox import Mailbox
 
@@ -180,8 +181,8 @@ class Pid:
     def __init__(self, hub: Any, initial_call: str, parent: Pid | None, now: float) -> None:
         self.id = next(_pid_numbers)
         self.hub = hub  # the gevent hub of its thread
-        self.greenlet: greenlet | None = None  # None: a shell, or a raw greenlet
-        self.weak_greenlet: weakref.ref[greenlet] | None = None  # a raw greenlet we only met
+        self.greenlet: greenlet | None = None  # None: a shell, or weak_greenlet
+        self.weak_greenlet: weakref.ref[greenlet] | None = None  # not gevent's, we only met it
         self.state: State = RUNNING
         self.reason: Any = None  # fixed once it is accepted
         self.trapping = False
@@ -210,6 +211,10 @@ class Pid:
     def name(self) -> Any:
         """The first name that the process is registered under, or None."""
         return self.names[0][1] if self.names else None
+
+    def runner(self) -> Any:
+        """Return the greenlet that runs the process; None for a shell, and once it is gone."""
+        return self.greenlet if self.weak_greenlet is None else self.weak_greenlet()
 
     def __repr__(self) -> str:
         return f"#PID<{self.id}>"
@@ -258,9 +263,13 @@ class Table:
 
     def set_aside(self) -> None:
         """In a forked child: keep what the parent owned, unused, and start afresh."""
-        self.parents.append((self.processes, self.names, self.raw, self.zombies, self.ended))
+        owned = self.processes, self.names, self.raw, self.zombies, self.ended
+        greenlets = [pid.runner() for pid in self.processes.values()]
+        self.parents.append((owned, greenlets))
         for pid in self.processes.values():
             pid.state = FORKED
+        # The greenlet that forked goes on: as the child's own, with a pid of its own.
+        vars(getcurrent()).pop("gpool_pid", None)
         self.processes, self.names, self.raw, self.zombies = {}, {}, {}, {}
         self.ended = deque()
 

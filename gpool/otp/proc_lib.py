@@ -4,6 +4,9 @@
 raises once it is dead.  Of a start that failed nothing is left: no process, no
 link, no message in the caller's mailbox, and the caller lives.
 
+What is started so outlives the moment of its start: it begins with an empty
+context, not with its starter's variables.
+
 Source:
     OTP 26 ``proc_lib:start_link/5``.  (Up to OTP 25 a failed ``start_link``
     also sent the caller an exit signal.)
@@ -13,6 +16,7 @@ Not here: what a server does once it runs (``gen_server.py``).
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -58,7 +62,7 @@ def start(
         StartError: It died first, or was killed for being too slow.
     """
     me = process.current()
-    pid = process.new_process(body, initial_call=what, link=link)
+    pid = process.new_process(body, initial_call=what, link=link, context=contextvars.Context())
     pid.starter = attempt = Start(me)
     prepare(pid)
     me.awaiting = (pid,)

@@ -61,6 +61,8 @@ from gpool.waiter import Expired, Waiter
 class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run time
     """The greenlet that runs one process of ours."""
 
+    gpool_parks = True  # in a forked child: it is the parent's
+
     def __init__(
         self, pid: Pid, fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
@@ -70,19 +72,23 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
 
     def _run(self) -> None:
         pid = self.gpool_pid
+        reason: Any = "killed"  # if a KeyboardInterrupt strikes between the body and its end
+        try:
+            reason = self._live(pid)
+        finally:
+            finish(pid, reason)
+        if isinstance(reason, Error) and isinstance(reason.exception, KeyboardInterrupt):
+            pid.hub.handle_system_error(type(reason.exception), reason.exception)
+
+    def _live(self, pid: Pid) -> Any:
         (fn, args, kwargs), self._body = self._body, (_nothing, (), {})
-        error: BaseException | None = None
-        reason: Any = "normal"
         try:
             if pid.state is not RUNNING:
                 raise ExitSignal(pid.reason)
             fn(*args, **kwargs)
         except BaseException as raised:  # noqa: BLE001  # whatever it is, it ends here
-            error, reason = raised, reason_of(raised)
-        del fn, args, kwargs
-        finish(pid, reason)
-        if isinstance(error, KeyboardInterrupt):
-            pid.hub.handle_system_error(type(error), error)
+            return reason_of(raised)
+        return "normal"
 
     def throw(self, *args: Any) -> None:
         """Raise in the process; ``GreenletExit`` is the exit signal ``killed``."""
@@ -227,11 +233,13 @@ def _adopt(greenlet: Any) -> Pid:
     if isinstance(greenlet, gevent.Greenlet):
         pid.greenlet = greenlet
         greenlet.rawlink(_foreign_ended)
-    elif greenlet is hub or greenlet.parent is None:
-        pid.greenlet = greenlet  # the hub, or the main greenlet of its thread
+    elif greenlet is hub:
+        pid.greenlet = greenlet
+        pid.trapping = True  # a link made in a loop callback must not end the loop
     else:
         pid.weak_greenlet = weakref.ref(greenlet, lambda _: _raw_ended(pid))
-        table.raw[pid] = None
+        if greenlet.parent is not None:  # else the main greenlet of its thread
+            table.raw[pid] = None
     greenlet.gpool_pid = pid
     return pid
 
@@ -262,9 +270,7 @@ def _foreign_reason(exception: BaseException) -> Any:
 
 
 def _raw_ended(pid: Pid) -> None:
-    table.raw.pop(pid, None)
-    if pid.state is not FORKED:
-        finish(pid, "normal")
+    finish(pid, "normal")
 
 
 def reap_raw() -> None:
@@ -272,13 +278,16 @@ def reap_raw() -> None:
 
     Nothing tells of their death; those who are about to wait ask.
     """
+    hub = get_hub_if_exists()
     for pid in list(table.raw):
-        if _is_over(pid):
+        if pid.hub is hub and _is_over(pid):
             _raw_ended(pid)
 
 
 def _is_over(pid: Pid) -> bool:
-    greenlet = pid.weak_greenlet() if pid.weak_greenlet is not None else pid.greenlet
+    if pid.greenlet is None and pid.weak_greenlet is None:
+        return False  # a shell
+    greenlet = pid.runner()
     return greenlet is None or bool(greenlet.dead)
 
 
@@ -422,14 +431,15 @@ def demonitor(ref: Ref, *, flush: bool = False) -> bool:
 @overload
 def exit(reason: Any, /) -> NoReturn: ...
 @overload
-def exit(pid: Pid, reason: Any, /) -> None: ...
+def exit(process: Any, reason: Any, /) -> None: ...
 def exit(*args: Any) -> None:
     """End the caller with a reason, or send an exit signal to a process.
 
-    ``exit(reason)`` raises in the caller and can be caught.  ``exit(pid, reason)``
-    never blocks: `normal` is ignored by others, `kill` cannot be trapped and
-    shows as `killed`, anything else ends a process that does not trap exits and
-    is an :class:`Exit` message to one that does.  Works from any thread.
+    ``exit(reason)`` raises in the caller and can be caught.  ``exit(process, reason)``
+    takes a pid, a name or a handle, and never blocks: `normal` is ignored by
+    others, `kill` cannot be trapped and shows as `killed`, anything else ends a
+    process that does not trap exits and is an :class:`Exit` message to one that
+    does.  Works from any thread.
 
     Source:
         Erlang ``exit/1`` and ``exit/2``.
@@ -437,18 +447,32 @@ def exit(*args: Any) -> None:
     if len(args) == 1:
         current()
         raise ExitSignal(args[0])
-    pid, reason = args
-    me = current()
+    process, reason = args
+    pid = resolve(process)
     if pid.hub is not get_hub_if_exists():
-        pid.hub.loop.run_callback_threadsafe(_signal_from_thread, pid, me, reason)
+        _in_its_thread(pid, _signal_directly, pid, _stranger(), reason)
         return
+    me = current()
     signal(pid, me, reason, direct=True)
     if pid is me:
         current()
 
 
-def _signal_from_thread(pid: Pid, sender: Pid, reason: Any) -> None:
+def _signal_directly(pid: Pid, sender: Pid, reason: Any) -> None:
     signal(pid, sender, reason, direct=True)
+
+
+def _in_its_thread(pid: Pid, fn: Callable[..., object], *args: Any) -> None:
+    loop = pid.hub.loop
+    if loop is not None:  # else the thread has ended, and its processes with it
+        loop.run_callback_threadsafe(fn, *args)
+
+
+def _stranger() -> Pid:
+    """Return who sends to another thread; a thread without a hub gets none for that."""
+    if get_hub_if_exists() is not None:
+        return current()
+    return Pid(None, "thread", None, clock.now())
 
 
 def trap_exit(flag: bool) -> bool:
@@ -533,18 +557,19 @@ def send(process: Any, message: Any) -> None:
     Source:
         Erlang ``!``.
     """
-    pid = _sender_to(process)
+    me = getattr(getcurrent(), "gpool_pid", None)
+    if me is not None and me.state is not RUNNING and not _is_reporting(me):
+        current()
+    pid = resolve(process)
     if pid.hub is not get_hub_if_exists():
-        pid.hub.loop.run_callback_threadsafe(_post, pid, message)
+        _in_its_thread(pid, _post, pid, message)
     else:
         _post(pid, message)
 
 
-def _sender_to(process: Any) -> Pid:
-    me = getattr(getcurrent(), "gpool_pid", None)
-    if me is not None and me.state is not RUNNING:
-        current()
-    return resolve(process)
+def _is_reporting(me: Pid) -> bool:
+    # In its last frame telemetry is told of the death, and listeners may send.
+    return me.state is DEAD and me not in table.zombies
 
 
 def _post(pid: Pid, message: Any) -> None:
@@ -569,6 +594,8 @@ def receive(match: Callable[[Any], bool] | None = None, timeout: float | None = 
     if me.state is UNWINDING:
         _note_refusal(me)
         raise ExitSignal(me.reason)
+    if table.raw:
+        reap_raw()  # one of them may owe us its DOWN
     try:
         return me.mailbox.take(match, timeout)
     except Expired:
@@ -586,7 +613,7 @@ def is_alive(process: Any) -> bool:
         pid = resolve(process)
     except NoProcess:
         return False
-    return pid.state is RUNNING and not (pid.weak_greenlet is not None and _is_over(pid))
+    return pid.state is RUNNING and not _is_over(pid)
 
 
 def await_death(pid: Pid, timeout: float | None = None) -> Any:

@@ -96,8 +96,7 @@ def _status(pid: Pid) -> str:
 
 
 def _current_function(pid: Pid) -> str:
-    greenlet: Any = pid.greenlet if pid.weak_greenlet is None else pid.weak_greenlet()
-    frame = getattr(greenlet, "gr_frame", None)
+    frame = getattr(pid.runner(), "gr_frame", None)
     if frame is None:
         return ""
     return f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"

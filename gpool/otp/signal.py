@@ -23,7 +23,18 @@ from typing import Any, Final
 import gevent
 
 from gpool import clock, telemetry
-from gpool.otp.pid import DEAD, PENDING, RUNNING, UNWINDING, Error, Exit, ExitSignal, Pid, table
+from gpool.otp.pid import (
+    DEAD,
+    FORKED,
+    PENDING,
+    RUNNING,
+    UNWINDING,
+    Error,
+    Exit,
+    ExitSignal,
+    Pid,
+    table,
+)
 
 THROWS: Final = 10  # times an exit is thrown into a greenlet that swallows it
 
@@ -77,7 +88,7 @@ def _accept_kill(target: Pid) -> None:
         _accept(target, "killed")
     elif target.state is PENDING:
         target.killed = True
-    elif target.state is UNWINDING and not target.killed:
+    else:
         _cut_unwinding(target)
 
 
@@ -91,7 +102,7 @@ def _interrupt(pid: Pid) -> None:
 
 def _throw(pid: Pid) -> None:
     """Throw the exit into the greenlet; in the hub, which goes on when it died or blocked."""
-    greenlet: Any = pid.greenlet if pid.weak_greenlet is None else pid.weak_greenlet()
+    greenlet = pid.runner()
     pid.thrown += 1
     if isinstance(greenlet, gevent.Greenlet):
         # Not its own throw, which drops a second exit: this one insists.
@@ -123,14 +134,15 @@ def _throw_again(pid: Pid) -> None:
 
 
 def _cut_unwinding(pid: Pid) -> None:
-    pid.killed, pid.reason, pid.thrown = True, "killed", 0
-    pid.hub.loop.run_callback(_throw_again, pid)
+    if pid.state is UNWINDING and not pid.killed:
+        pid.killed, pid.reason, pid.thrown = True, "killed", 0
+        pid.hub.loop.run_callback(_throw_again, pid)
 
 
 def declare_dead(pid: Pid) -> None:
     """Give up on a greenlet that will not go: its process is dead, it is a zombie."""
-    table.zombies[pid] = pid.greenlet or (pid.weak_greenlet and pid.weak_greenlet())
-    stack = tuple(traceback.format_stack(getattr(table.zombies[pid], "gr_frame", None)))
+    table.zombies[pid] = greenlet = pid.runner()
+    stack = tuple(traceback.format_stack(getattr(greenlet, "gr_frame", None)))
     _end(pid, "killed")
     telemetry.emit(telemetry.ProcessIsZombie(pid, stack))
 
@@ -140,7 +152,7 @@ def declare_dead(pid: Pid) -> None:
 
 def finish(pid: Pid, reason: Any) -> None:
     """Do all that the end of a greenlet entails; the last thing that happens in it."""
-    if pid.state is DEAD:
+    if pid.state is DEAD or pid.state is FORKED:
         table.zombies.pop(pid, None)
         return
     failed = None
@@ -157,10 +169,17 @@ def _end(pid: Pid, reason: Any) -> None:
     # Of a process that is being started, its starter hears.
     silent = pid.starter is not None or is_orderly(reason)
     report = None if silent else _crash_report(pid, reason)
-    for error in die(pid, reason):
-        telemetry.emit(telemetry.CleanupFailed(pid, error))
-    if report is not None:
-        telemetry.emit(report)
+    errors: list[Exception] = []
+    try:
+        die(pid, reason, errors)
+    except BaseException:  # a signal handler's, KeyboardInterrupt: nobody's message is lost
+        die(pid, reason, errors)
+        raise
+    finally:
+        for error in errors:
+            telemetry.emit(telemetry.CleanupFailed(pid, error))
+        if report is not None:
+            telemetry.emit(report)
 
 
 def is_orderly(reason: Any) -> bool:
@@ -177,51 +196,63 @@ def _crash_report(pid: Pid, reason: Any) -> telemetry.ProcessCrashed:
     )  # fmt: skip
 
 
-def die(pid: Pid, reason: Any) -> list[Exception]:
+def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
     """Make `pid` dead: names, links, monitors, in this order; never switches.
 
-    Returns:
-        What monitor functions raised, for a report once it is safe to switch.
+    If it is interrupted it can be called again, and goes on where it was: what
+    is done is taken off the list after it was done.
+
+    Args:
+        pid: The process.
+        reason: What it dies of.
+        errors: Gets what monitor functions raise, for a report once it is safe
+            to switch.
     """
-    pid.state, pid.reason, pid.ended_at = DEAD, reason, clock.now()
-    table.processes.pop(pid.id, None)
-    table.remember(pid)
+    if pid.state is not DEAD:
+        pid.reason, pid.ended_at, pid.state = reason, clock.now(), DEAD
+    if table.processes.pop(pid.id, None) is not None:
+        table.remember(pid)
+    table.raw.pop(pid, None)
     if pid.unwind_timer is not None:
         pid.unwind_timer.cancel()
         pid.unwind_timer = None
     for names, key in pid.names:
         if names.get(key) is pid:
             del names[key]
-    starter, pid.starter = pid.starter, None
-    if starter is not None:
-        if starter.owner is not None and pid.links.pop(starter.owner, True) is None:
-            starter.owner.links.pop(pid, None)
-        starter.wake(("died", reason))
+    _tell_starter(pid, reason)
     _tell_links(pid, reason)
-    errors = _tell_monitors(pid, reason)
-    pid.greenlet = pid.server = pid.last_message = None
+    _tell_monitors(pid, reason, errors)
+    for ref in tuple(pid.monitors):
+        if ref.target is not None:
+            ref.target.monitored_by.pop(ref, None)
+        pid.monitors.pop(ref, None)
+    pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = None
     pid.awaiting = ()
     pid.mailbox.messages.clear()
-    return errors
+
+
+def _tell_starter(pid: Pid, reason: Any) -> None:
+    starter = pid.starter
+    if starter is None:
+        return
+    if starter.owner is not None and pid.links.pop(starter.owner, True) is None:
+        starter.owner.links.pop(pid, None)
+    starter.wake(("died", reason))
+    pid.starter = None
 
 
 def _tell_links(pid: Pid, reason: Any) -> None:
-    links, pid.links = pid.links, {}
-    for linked in links:
-        linked.links.pop(pid, None)
+    for linked in tuple(pid.links):
         signal(linked, pid, reason)
+        linked.links.pop(pid, None)
+        pid.links.pop(linked, None)
 
 
-def _tell_monitors(pid: Pid, reason: Any) -> list[Exception]:
-    errors = []
-    watchers, pid.monitored_by = pid.monitored_by, {}
-    for watcher in watchers:
-        try:
-            watcher.down(pid, reason)
-        except Exception as error:  # noqa: BLE001  # the others are told all the same
-            errors.append(error)
-    refs, pid.monitors = pid.monitors, {}
-    for ref in refs:
-        if ref.target is not None:
-            ref.target.monitored_by.pop(ref, None)
-    return errors
+def _tell_monitors(pid: Pid, reason: Any, errors: list[Exception]) -> None:
+    for watcher in tuple(pid.monitored_by):
+        if watcher in pid.monitored_by:  # an earlier one may have taken it back
+            try:
+                watcher.down(pid, reason)
+            except Exception as error:  # noqa: BLE001  # the others are told all the same
+                errors.append(error)
+            pid.monitored_by.pop(watcher, None)
