@@ -19,10 +19,11 @@ from gpool.waiter import Expired, Waiter
 class Mailbox:
     """The messages of one process, oldest first."""
 
-    __slots__ = ("messages", "waiter")
+    __slots__ = ("messages", "resting", "waiter")
 
     def __init__(self) -> None:
         self.messages: deque[Any] = deque()  # oldest first
+        self.resting = False  # the owner is a server that has nothing to do
         self.waiter: Waiter | None = None  # the owner, while it waits for an append
 
     def __len__(self) -> int:
@@ -34,6 +35,7 @@ class Mailbox:
         waiter = self.waiter
         if waiter is not None:
             self.waiter = None
+            self.resting = False
             waiter.wake()
 
     def take(self, match: Callable[[Any], bool] | None = None, timeout: float | None = None) -> Any:
@@ -65,7 +67,7 @@ class Mailbox:
                 late = True  # look once more: an append may have come with the deadline
 
     def wait(self, timeout: float | None = None) -> None:
-        """Block until there is a message.
+        """Block until there is a message; for a server's loop, which is at rest meanwhile.
 
         Args:
             timeout: Seconds; None waits for ever, 0 polls.
@@ -74,7 +76,11 @@ class Mailbox:
             Expired: The mailbox stayed empty.
         """
         if not self.messages:
-            self._wait(timeout)
+            self.resting = True
+            try:
+                self._wait(timeout)
+            finally:
+                self.resting = False
 
     def discard(self, match: Callable[[Any], bool]) -> None:
         """Remove the first message that matches, if there is one."""

@@ -163,7 +163,7 @@ class Lease(Generic[W]):
             or slot is None
             or slot.lease is not self
             or slot.state is not BUSY
-            or (slot.mailbox is not None and slot.mailbox.waiter is None)
+            or (slot.mailbox is not None and not slot.mailbox.resting)
         ):
             ledger.checkin(self, None)
             return

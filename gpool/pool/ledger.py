@@ -259,7 +259,7 @@ class Ledger:
         except BaseException:
             self.struck()
             raise
-        self._note_quiet()
+        self.note_quiet()
 
     def _timed_out(self, timeout: float) -> CheckoutTimeout:
         self.timed_out += 1
@@ -353,9 +353,10 @@ class Ledger:
         except BaseException:
             self.struck()
             raise
-        self._note_quiet()
+        self.note_quiet()
 
-    def _note_quiet(self) -> None:
+    def note_quiet(self) -> None:
+        """Let those go on who wait for the end of what clients do, or of the workers."""
         if self.drained is not None and not self.held and not self.tickets:
             self.drained.open()
         if self.emptied is not None and all(slot.state is LOST for slot in self.slots):
@@ -401,7 +402,7 @@ class Ledger:
                 del self.slots[slot]
         else:
             self._worker_gone(slot, pid, reason, is_open, man)
-        self._note_quiet()
+        self.note_quiet()
 
     def _worker_gone(
         self, slot: Slot, pid: Pid | None, reason: Any, is_open: bool, man: Manager | None

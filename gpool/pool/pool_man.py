@@ -100,14 +100,16 @@ class PoolMan(GenServer):
             ledger.emptied = Gate()
             for slot in list(ledger.slots):
                 self._stop_for_good(slot)
-            if ledger.slots:
-                ledger.emptied.wait()
+            ledger.note_quiet()
+            ledger.emptied.wait()
         ledger.close_epoch(self)
 
     def _stop_for_good(self, slot: Slot) -> None:
         if slot.state in (IDLE, FINISHING, RESETTING):
             cancel_timer(slot)
             self._do(self.state.condemn(slot))
+        elif slot.state is STARTING and slot.pid is None:  # WorkerSup has not come to it
+            self.state.abandon(slot)
         elif slot.state in (STARTING, BUSY):
             self._stop(slot)
 

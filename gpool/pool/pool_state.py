@@ -220,6 +220,11 @@ class PoolState:
         del self.slots[slot]
         return self.dispatch()
 
+    def abandon(self, slot: Slot) -> None:
+        """A start that has not begun shall not."""
+        self._leave(slot)
+        del self.slots[slot]
+
     def retry(self) -> list[Decision]:
         """The delay after a failed start has passed."""
         self.backing_off = False

@@ -90,7 +90,7 @@ class Servers:
 
     def verdict(self, slot: Slot, error: BaseException | None) -> Verdict:
         """A worker that still works at what its holder asked for has to finish first."""
-        return "clean" if slot.mailbox.waiter is not None else "finish"
+        return "clean" if slot.mailbox.resting else "finish"
 
     def is_open(self, slot: Slot) -> bool:
         """A server is gone with its process."""
@@ -157,7 +157,7 @@ class Children:
 
     def verdict(self, slot: Slot, error: BaseException | None) -> Verdict:
         """A server that still works at what its holder asked for has to finish first."""
-        return "finish" if slot.mailbox is not None and slot.mailbox.waiter is None else "clean"
+        return "finish" if slot.mailbox is not None and not slot.mailbox.resting else "clean"
 
     def is_open(self, slot: Slot) -> bool:
         """A child is gone with its supervisor."""
