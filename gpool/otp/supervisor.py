@@ -117,14 +117,14 @@ class RestartIntensity:
     Args:
         max_restarts: Restarts that are allowed within `max_seconds`; 0: none.
         max_seconds: Length of the window.
-        now: Tells the time, in seconds.
+        now: Tells the time, in seconds; None: gpool's clock.
 
     Source:
         OTP ``add_restart``, whose stamps are whole seconds.
     """
 
     def __init__(
-        self, max_restarts: int, max_seconds: float, now: Callable[[], float] = clock.now
+        self, max_restarts: int, max_seconds: float, now: Callable[[], float] | None = None
     ) -> None:
         self.max_restarts = max_restarts
         self.max_seconds = max_seconds
@@ -133,7 +133,7 @@ class RestartIntensity:
 
     def add(self) -> bool:
         """Count a restart; False if it is one too many."""
-        now = self._now()
+        now = clock.now() if self._now is None else self._now()
         while self._stamps and self._stamps[0] < now - self.max_seconds:
             self._stamps.popleft()
         self._stamps.append(now)

@@ -104,11 +104,13 @@ class TestInit:
     def test_children_start_in_order_each_after_the_other(self, nursery):
         """S3: children start in list order, and each start waits for init."""
         gate = gevent.event.Event()
-        nursery.scripts["a"].append(gate.wait)
-        nursery.scripts["a"].append(None)
+        nursery.scripts["a"].append(lambda: gate.wait() and None)
         attempt = Attempt(Sup.start, [nursery.spec("a"), nursery.spec("b")])
         assert nursery.take() == []
         assert not attempt.done
+        gate.set()
+        assert nursery.take() == started("a", "b")
+        assert attempt.done
 
     def test_order_is_that_of_the_list_not_of_ids(self, nursery):
         """order_of_children: ids are not sorted, stops are in the reverse order."""
@@ -119,7 +121,7 @@ class TestInit:
         assert nursery.take() == downs("shutdown", *reversed(ids))
 
     def test_a_failing_child_fails_the_start(self, nursery, reports):
-        """S3: child k fails: the started ones go down in reverse, start raises with OTP's reason."""
+        """S3: child k fails: the started ones go down in reverse, start raises OTP's reason."""
         nursery.scripts["c"].append(gpool.Stop("no_luck"))
         specs = [nursery.spec(id) for id in "abcd"]
         with pytest.raises(StartError) as caught:
@@ -186,7 +188,7 @@ class TestInit:
         assert gpool.receive(timeout=1) == gpool.Exit(supervisor.pid, "shutdown")
 
     def test_an_ignored_child_is_kept(self, nursery):
-        """S4, sup_start_ignore_child: ignore keeps the child with no pid; restart_child starts it."""
+        """S4, sup_start_ignore_child: ignore keeps the child, stopped; restart_child starts it."""
         nursery.scripts["a"].append(gpool.Ignore())
         supervisor = Sup.start([nursery.spec("a"), nursery.spec("b")])
         assert shown(supervisor) == {"a": None, "b": nursery.latest["b"]}
@@ -195,7 +197,7 @@ class TestInit:
         assert running(supervisor) == ["a", "b"]
 
     def test_an_ignored_temporary_child_is_dropped(self, nursery):
-        """S4, sup_start_ignore_temporary_child: ignore drops a temporary one, here and in start_child."""
+        """S4, sup_start_ignore_temporary_child: a temporary one is dropped, in start_child too."""
         nursery.scripts["a"].extend([gpool.Ignore(), gpool.Ignore()])
         spec = nursery.spec("a", restart="temporary")
         supervisor = Sup.start([spec])
@@ -351,7 +353,7 @@ class TestStrategies:
 
     @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
     def test_temporary_siblings_vanish(self, nursery, start, strategy):
-        """S7, temporary_bystander: a temporary child is stopped with its group, not started again."""
+        """S7, temporary_bystander: a temporary child stops with its group, for good."""
         supervisor = start(strategy, c="temporary")
         nursery.end("a", "boom")
         assert running(supervisor) == ["a", "b"]
@@ -389,7 +391,7 @@ class TestStrategies:
 
     @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
     def test_escalation(self, nursery, strategy):
-        """*_escalation: a restart that always fails spends the intensity and ends the supervisor."""
+        """*_escalation: a restart that always fails spends the intensity."""
         supervisor = Sup.start(
             [nursery.spec("a"), nursery.spec("b")], strategy=strategy, max_restarts=4
         )
@@ -615,7 +617,7 @@ class TestFailingRestart:
         assert gpool.is_alive(supervisor)
 
     def test_a_stale_retry_is_ignored(self, nursery, hanging):
-        """S11: the message of a cancelled retry starts nothing, even if it fails again meanwhile."""
+        """S11: the message of a cancelled retry starts nothing."""
         supervisor = Sup.start([nursery.spec("a")], max_restarts=2)
         nursery.kill("a")
         calls = [Attempt(supervisor.terminate_child, "a"), Attempt(supervisor.restart_child, "a")]
@@ -840,7 +842,7 @@ class TestEnd:
         assert supervisor.pid.reason == "normal"
 
     def test_kill(self, nursery):
-        """S15: exit(Sup, kill): children get killed through links; trappers run terminate(killed)."""
+        """S15: exit(Sup, kill): children get killed by links; trappers run terminate(killed)."""
         seen = []
         nursery.cleanups["c"] = seen.append
         supervisor = Sup.start([nursery.spec("a"), nursery.spec("c", trap=True)])
@@ -918,6 +920,7 @@ class TestAutoShutdown:
     """S17: the end of significant children."""
 
     def start(self, nursery, auto_shutdown, **kinds):
+        """Start x, not significant, and these significant children."""
         specs = [
             nursery.spec(id, restart=kind, significant=True) for id, kind in kinds.items()
         ]  # fmt: skip
@@ -927,7 +930,7 @@ class TestAutoShutdown:
 
     @pytest.mark.parametrize("reason", ORDERLY)
     def test_any_transient(self, nursery, reason):
-        """S17, significant_transient: a clean end makes the supervisor stop the rest, die shutdown."""
+        """S17, significant_transient: at a clean end it stops the rest and dies of shutdown."""
         supervisor = self.start(nursery, "any_significant", a="transient", b="transient")
         nursery.end("a", reason)
         assert nursery.take() == [("down", "a", reason), *downs("shutdown", "b", "x")]
@@ -980,7 +983,7 @@ class TestAutoShutdown:
 
     @pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
     def test_not_by_a_siblings_restart(self, nursery, strategy):
-        """S17, significant_bystander: a temporary one that goes with its group did not end by itself."""
+        """S17, significant_bystander: one that goes with its group did not end by itself."""
         supervisor = Sup.start(
             [nursery.spec("a"), nursery.spec("b", restart="temporary", significant=True)],
             strategy=strategy,
@@ -990,7 +993,7 @@ class TestAutoShutdown:
         assert running(supervisor) == ["a"]
 
     def test_escalates(self, nursery):
-        """S17, significant_escalation: a significant child supervisor takes its own parent along."""
+        """S17, significant_escalation: a significant supervisor takes its parent along."""
         leaf = nursery.spec("leaf", restart="temporary", significant=True)
         inner = ChildSpec(
             "inner", Sup.start_link, ([leaf],), {"auto_shutdown": "any_significant"},
