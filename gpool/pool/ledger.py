@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Final, Literal, Protocol, get_args
 
-import gevent
 from greenlet import getcurrent
 
 from gpool import clock, telemetry
@@ -122,7 +121,7 @@ class Ledger:
         self.name = name
         self.kind = kind
         self.options = options
-        self.hub = gevent.get_hub()
+        self.hub: Any = None  # of the thread that it runs in, once it is opened
         # The books.
         self.slots: dict[Slot, None] = {}  # oldest first
         self.tickets: dict[Ticket, None] = {}  # not yet accepted

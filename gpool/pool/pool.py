@@ -24,6 +24,7 @@ from sys import _getframe
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
+import gevent
 from greenlet import getcurrent
 
 from gpool import clock
@@ -390,7 +391,7 @@ class Pool(Generic[W]):
 
     def _open(self) -> Ledger:
         ledger = Ledger(self.name, self._kind, self._options)
-        ledger.pool = self
+        ledger.pool, ledger.hub = self, gevent.get_hub()
         application.open(ledger)
         self._ledger = ledger
         return ledger
