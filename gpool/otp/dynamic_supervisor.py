@@ -79,9 +79,10 @@ class DynamicSupervisor(Supervisor):
         _check_max_children(max_children)
         self.max_children = max_children
         self.template = None if template is None else self._nameless(template)
-        if not isinstance(extra_arguments, tuple) or (template and extra_arguments):
-            expected = "extra_arguments: a tuple, empty if there is a template"
-            raise SpecError("bad_combination", expected, extra_arguments)
+        if not isinstance(extra_arguments, tuple):
+            raise SpecError("invalid_extra_arguments", "a tuple", extra_arguments)
+        if template is not None and extra_arguments:
+            raise SpecError("bad_combination", "a template or extra_arguments", extra_arguments)
         self.extra_arguments = extra_arguments
 
     def _nameless(self, template: ChildSpec) -> ChildSpec:
@@ -131,7 +132,8 @@ class DynamicSupervisor(Supervisor):
 
         So a subclass can start children that take their time without waiting for
         them: it spawns a process, adopts it, and goes on.  Call it in the
-        supervisor's process, in the same breath as the spawn.
+        supervisor's process, in the same breath as the spawn.  A process that is
+        refused goes on; it is the caller's.
 
         Args:
             pid: The process; linked already or not.

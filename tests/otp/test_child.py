@@ -310,7 +310,25 @@ class TestStopKeepsTheLink:
         settle()
         assert list(reports) == []
         assert nursery.take()[-1] == ("start", "a")
-        assert len(supervisor.pid.mailbox) == 0
+
+    @pytest.mark.parametrize("kind", [Sup, gpool.DynamicSupervisor])
+    def test_its_exit_is_removed(self, nursery, kind):
+        """S13: a subclass never sees the EXIT of a child that was stopped, other messages stay."""
+        seen = []
+
+        class Seeing(kind):
+            def handle_info(self, message):
+                seen.append(message)
+
+        supervisor = Seeing.start()
+        children = [supervisor.start_child(nursery.spec(id)) for id in "abc"]
+        nursery.cleanups["a"] = lambda _: gpool.send(supervisor, "hello")
+        supervisor.terminate_child("a" if kind is Sup else children[0].pid)
+        settle()
+        assert seen == ["hello"]
+        supervisor.pid.mailbox.append("last")
+        gpool.stop(supervisor)
+        assert seen == ["hello", "last"]
 
     def test_leaves_no_monitor_behind(self, nursery):
         """S13: the monitors that it sets are gone when it is done."""

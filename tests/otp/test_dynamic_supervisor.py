@@ -35,7 +35,7 @@ class TestInit:
             ({"max_restarts": -1}, "invalid_intensity"),
             ({"max_seconds": 0}, "invalid_period"),
             ({"template": "abc"}, "invalid_child_spec"),
-            ({"extra_arguments": [1]}, "bad_combination"),
+            ({"extra_arguments": [1]}, "invalid_extra_arguments"),
             ({"template": ChildSpec("a", wait), "extra_arguments": (1,)}, "bad_combination"),
         ],
     )

@@ -779,13 +779,18 @@ class TestBackoff:
         clock.advance(60)
         assert nursery.take() == []
 
-    def test_does_not_keep_the_loop_alive(self, nursery, spec):
-        """A main that waits for nothing else gets its LoopExit."""
-        supervisor = Sup.start([spec])
+    def test_does_not_keep_the_loop_alive(self, nursery, clock, spec, monkeypatch):
+        """Rule 15: a main that waits for nothing else gets its LoopExit."""
+        refs = []
+
+        def call_later(seconds, fn, *args, ref=True):
+            refs.append(ref)
+            return clock.call_later(seconds, fn, *args, ref=ref)
+
+        monkeypatch.setattr(gpool.clock, "call_later", call_later)
+        Sup.start([spec])
         nursery.kill("a")
-        assert shown(supervisor) == {"a": "restarting"}
-        with pytest.raises(gevent.exceptions.LoopExit):
-            gpool.receive()
+        assert refs == [False]
 
 
 class TestEnd:
@@ -1437,6 +1442,21 @@ class TestReports:
         for id in ("permanent", "transient", "temporary"):
             nursery.end(id, "shutdown")
         assert list(reports) == [("child_terminated", "shutdown", "permanent")]
+
+    def test_a_subclass_may_keep_silent(self, nursery, reports):
+        """reports_death is asked with the specification and the reason, once a death."""
+        asked = []
+
+        class Silent(Sup):
+            def reports_death(self, spec, reason):
+                asked.append((spec.id, reason))
+                return False
+
+        supervisor = Silent.start([nursery.spec("a")])
+        nursery.end("a", "boom")
+        assert running(supervisor) == ["a"]
+        assert asked == [("a", "boom")]
+        assert list(reports) == []
 
     def test_a_listener_that_raises_harms_nobody(self, nursery):
         """A failing user hook is an event, and the supervisor goes on."""
