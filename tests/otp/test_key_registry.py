@@ -252,7 +252,9 @@ class TestVia:
             self.Server.start(server_name=(names, "k"))
         assert gpool.processes() == before
 
-    @pytest.mark.parametrize("name", [(), ("a",), (1, 2, 3), (object(), "k"), ("", "k", "l")])
+    @pytest.mark.parametrize(
+        "name", ["", 5, (), ("a",), (1, 2, 3), (object(), "k"), ("nobody", "k")]
+    )
     def test_nonsense(self, name):
         """What is no name is refused before anything starts."""
         before = gpool.processes()
