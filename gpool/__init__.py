@@ -50,6 +50,8 @@ from gpool.otp.gen_server import (
     call,
     cast,
     reply,
+    send_call,
+    send_cast,
     stop,
 )
 from gpool.otp.key_registry import Registry
@@ -156,6 +158,8 @@ __all__ = [
     "reply",
     "self",
     "send",
+    "send_call",
+    "send_cast",
     "spawn",
     "spawn_link",
     "spawn_monitor",
