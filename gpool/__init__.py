@@ -38,9 +38,9 @@ from gpool.integrations import stdlib_logging
 from gpool.otp import sys
 from gpool.otp.child_spec import Backoff, ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
+from gpool.otp.gen import From, reply, send_call, send_cast, stop
 from gpool.otp.gen_server import (
     Continue,
-    From,
     GenServer,
     IdleTimeout,
     Ignore,
@@ -49,10 +49,6 @@ from gpool.otp.gen_server import (
     Stop,
     call,
     cast,
-    reply,
-    send_call,
-    send_cast,
-    stop,
 )
 from gpool.otp.key_registry import Registry
 from gpool.otp.pid import Down, Error, Exit, ExitSignal, Pid, Ref

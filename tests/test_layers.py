@@ -24,6 +24,7 @@ LAYERS = (
     ("otp.process",),
     ("otp.process_info", "otp.proc_lib"),
     ("otp.registry",),
+    ("otp.gen",),
     ("otp.gen_server",),
     ("otp.sys",),
     ("otp.key_registry",),

@@ -1,6 +1,7 @@
 """Supervisors of children that come and go, all alike or not.
 
-    >>> from gpool.otp.gen_server import GenServer, stop
+    >>> from gpool.otp.gen import stop
+    >>> from gpool.otp.gen_server import GenServer
     >>> supervisor = DynamicSupervisor.start(max_children=1)
     >>> child = supervisor.start_child(ChildSpec("first", GenServer.start_link))
     >>> supervisor.start_child(ChildSpec("second", GenServer.start_link))  # doctest: +ELLIPSIS

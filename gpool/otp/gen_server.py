@@ -10,6 +10,7 @@
     >>> counter = Counter.start()
     >>> counter.add(2), counter.add(3)
     (2, 5)
+    >>> from gpool.otp.gen import stop
     >>> stop(counter)
 
 The instance is the handle and holds the state.  ``__init__`` only stores what it
@@ -35,7 +36,8 @@ assigned before it raises stays assigned; a second reply is dropped; a signalled
 server that does not trap exits still runs ``terminate``, within its
 ``unwind_limit`` (never for a kill); calls raise errors, not exit signals.
 
-Not here: looking into a server (``sys.py``).
+Not here: calls to pids and names, replies, stops (``gen.py``); looking into a server
+(``sys.py``).
 """
 
 from __future__ import annotations
@@ -45,21 +47,16 @@ import contextvars
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, overload
 
 from gpool import telemetry
 from gpool.errors import (
     CallbackFailed,
-    CallingSelf,
-    CallTimeout,
-    NoProcess,
-    ServerExited,
     StartError,
 )
 from gpool.otp import proc_lib, process, registry
+from gpool.otp.gen import Call, Cast, From, System, check_timeout, send_call, send_cast
 from gpool.otp.pid import (
-    DEAD,
-    FORKED,
     RUNNING,
     Exit,
     ExitSignal,
@@ -109,7 +106,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class NoReply:
-    """Leave the caller waiting: somebody will call :func:`reply` with its `from_`."""
+    """Leave the caller waiting: somebody calls :func:`~gpool.otp.gen.reply` with its `from_`."""
 
     then: Then = None
 
@@ -127,85 +124,7 @@ class Ignore:
     """Do not start after all; ``start_link`` returns None."""
 
 
-# --- Requests -----------------------------------------------------------------------
-
-
-class From(Waiter):
-    """One caller's wait for one reply; it stands among the server's monitors meanwhile."""
-
-    __slots__ = ("error", "server")
-
-    def __init__(self, server: Pid) -> None:
-        super().__init__()
-        self.server = server
-        self.error: BaseException | None = None  # to be raised in the caller
-        server.monitored_by[self] = None
-
-    def down(self, pid: Pid, reason: Any) -> None:
-        """The server is dead: tell the caller."""
-        self.fail(ServerExited(pid, reason))
-
-    def answer(self, value: Any) -> bool:
-        """Answer with a value; False if there is nobody to take it any more."""
-        self.server.monitored_by.pop(self, None)
-        return self.wake(value)
-
-    def fail(self, error: BaseException) -> bool:
-        """Answer with an error that is raised in the caller."""
-        answered = self.answer(None)
-        if answered:
-            self.error = error
-        return answered
-
-    def result(self, timeout: float | None) -> Any:
-        """Block until there is an answer; leave nothing behind, whatever happens."""
-        try:
-            value = self.wait(timeout)
-        except Expired:
-            raise CallTimeout(self.server, timeout) from None
-        finally:
-            self.woken = True
-            self.server.monitored_by.pop(self, None)
-        error, self.error = self.error, None  # no cycle with the traceback
-        if error is None:
-            return value
-        if isinstance(error, ServerExited):
-            raise error from getattr(error.reason, "exception", None)
-        raise error
-
-
-@dataclass(slots=True)
-class Call:
-    """A request that wants an answer."""
-
-    from_: From
-    request: Any
-
-
-@dataclass(slots=True)
-class Cast:
-    """A request that wants none."""
-
-    request: Any
-
-
-class Asker(Protocol):
-    """Whoever wants to know what came of a request; a :class:`From` is one."""
-
-    def answer(self, value: Any) -> object:
-        """Take an answer; must neither switch nor raise."""
-
-    def fail(self, error: BaseException) -> object:
-        """Take an error; must neither switch nor raise."""
-
-
-@dataclass(slots=True)
-class System:
-    """A request of ``sys.py``; served also while the server is suspended."""
-
-    from_: Asker | None
-    verb: str
-    argument: Any = None
+# --- Methods as requests ------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -223,118 +142,6 @@ class MethodCall:
         if self.context is None:
             return self.fn(server, *self.args, **self.kwargs)
         return self.context.run(self.fn, server, *self.args, **self.kwargs)
-
-
-# --- The client's side --------------------------------------------------------------
-
-
-def send_call(server: Any, request: Any, timeout: float | None = 5.0) -> Any:
-    """Send `request` to a server's ``handle_call``; blocks until it answers.
-
-    Args:
-        server: A handle, a pid or a registered name.
-        request: Anything; it is not copied.
-        timeout: Seconds; None waits for ever, 0 does not wait.  The server runs
-            the request all the same, and its late reply is dropped.
-
-    Raises:
-        NoProcess: It is dead or nobody has the name.
-        CallTimeout: No answer in time.
-        CallingSelf: The caller is the server, or the server waits for the caller.
-        ServerExited: It died before it answered.
-        WrongHub: It lives in another thread.
-
-    Source:
-        OTP ``gen_server:call/3``, which exits instead of raising.
-    """
-    from_ = From(partner(server))
-    from_.server.mailbox.append(Call(from_, request))
-    return from_.result(timeout)
-
-
-def partner(server: Any) -> Pid:
-    """Return the pid of a server that the caller may wait for.
-
-    Raises:
-        NoProcess: It is dead or nobody has the name.
-        CallingSelf: The caller is the server, or the server waits for the caller.
-        WrongHub: It lives in another thread.
-    """
-    me = process.current()
-    pid = process.resolve(server)
-    if pid is me:
-        raise CallingSelf(pid)
-    if pid.state is DEAD or pid.state is FORKED:
-        raise NoProcess(pid)
-    process.same_hub(pid)
-    if pid.awaiting and _waits_for(pid, me):
-        raise CallingSelf(pid, me)
-    return pid
-
-
-def _waits_for(pid: Pid, me: Pid) -> bool:
-    todo, seen = [pid], {pid}
-    while todo:
-        awaiting = todo.pop().awaiting
-        if me in awaiting:
-            return True
-        further = {other for other in awaiting if other.awaiting} - seen
-        seen |= further
-        todo += further
-    return False
-
-
-def send_cast(server: Any, request: Any) -> None:
-    """Send `request` to a server's ``handle_cast``; never blocks, works from any thread.
-
-    Casts to the dead and to unknown names vanish.
-
-    Source:
-        OTP ``gen_server:cast/2``.
-    """
-    with contextlib.suppress(NoProcess):
-        process.send(server, Cast(request))
-
-
-def reply(from_: From, value: Any) -> bool:
-    """Answer the caller that ``handle_call`` left waiting; any process of its thread may.
-
-    Returns:
-        False if it has its answer already, or waits no more: nothing is sent.
-
-    Source:
-        OTP ``gen_server:reply/2``, where a second reply leaves a stray message.
-    """
-    process.same_hub(from_.server)
-    return from_.answer(value)
-
-
-def stop(server: Any, reason: Any = "normal", timeout: float | None = None) -> None:
-    """Have a server run ``terminate(reason)`` and die so; blocks until it is dead.
-
-    It first handles the messages that are there already.
-
-    Args:
-        server: A handle, a pid or a registered name.
-        reason: What it dies of.
-        timeout: Seconds; None waits for ever.  It stops all the same.
-
-    Raises:
-        NoProcess: It was dead, or nobody has the name.
-        ServerExited: It died of another reason.
-        CallTimeout: It is not dead yet.
-
-    Source:
-        OTP ``gen_server:stop/3``.
-    """
-    pid = partner(server)
-    pid.mailbox.append(System(None, "terminate", reason))
-    try:
-        died_of = process.await_death(pid, timeout)
-    except Expired:
-        raise CallTimeout(pid, timeout) from None
-    if died_of != reason:
-        raise ServerExited(pid, died_of) from getattr(died_of, "exception", None)
 
 
 @overload
@@ -365,13 +172,13 @@ def call(
         context: Whether it runs in a copy of its caller's context variables.
 
     Raises:
-        As :func:`send_call`, in the caller.
+        As :func:`~gpool.otp.gen.send_call`, in the caller.
     """
     raises = raises if isinstance(raises, tuple) else (raises,)
     for kind in raises:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"raises: expected exception classes, got {kind!r}")
-    _check_timeout(timeout)
+    check_timeout(timeout)
 
     def mark(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -412,15 +219,6 @@ def cast(fn: Callable[..., Any] | None = None, *, context: bool = True) -> Any:
         return remote
 
     return mark if fn is None else mark(fn)
-
-
-def _check_timeout(timeout: Any) -> None:
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout: expected seconds >= 0 or None, got {timeout!r}")
 
 
 # --- The server's side --------------------------------------------------------------
@@ -499,11 +297,11 @@ class GenServer:
         return server, refs[0]
 
     def call(self, request: Any, timeout: float | None = 5.0) -> Any:
-        """Send `request` to ``handle_call``; see :func:`send_call`."""
+        """Send `request` to ``handle_call``; see :func:`~gpool.otp.gen.send_call`."""
         return send_call(self, request, timeout)
 
     def cast(self, request: Any) -> None:
-        """Send `request` to ``handle_cast``; see :func:`send_cast`."""
+        """Send `request` to ``handle_cast``; see :func:`~gpool.otp.gen.send_cast`."""
         send_cast(self, request)
 
     def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
@@ -519,8 +317,8 @@ class GenServer:
         """Answer a call that is no marked method; runs in the server's process.
 
         Args:
-            request: What :func:`send_call` sent.
-            from_: The caller, for a later :func:`reply`.
+            request: What :func:`~gpool.otp.gen.send_call` sent.
+            from_: The caller, for a later :func:`~gpool.otp.gen.reply`.
         """
         raise TypeError(f"{self!r} handles no call {request!r}")
 
@@ -576,7 +374,7 @@ def _start(
     link: bool,
     monitored: list[Ref] | None = None,
 ) -> S:
-    _check_timeout(timeout)
+    check_timeout(timeout)
     what = type(server).__qualname__.replace("<locals>.", "")
     loop = _Loop(server, process.current() if link else None)
     if name is not None and (owner := registry.owner_of(name)) is not None:

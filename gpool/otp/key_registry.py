@@ -1,6 +1,7 @@
 """A registry that users start: any number of keys, each for one living process.
 
-    >>> from gpool.otp.gen_server import GenServer, stop
+    >>> from gpool.otp.gen import stop
+    >>> from gpool.otp.gen_server import GenServer
     >>> from gpool.otp.process import self
     >>> names = Registry.start()
     >>> names.register("db", value=5432)

@@ -1,6 +1,7 @@
 """Supervisors: processes that start others, restart them and stop them.
 
-    >>> from gpool.otp.gen_server import GenServer, call, stop
+    >>> from gpool.otp.gen import stop
+    >>> from gpool.otp.gen_server import GenServer, call
     >>> class Counter(GenServer):
     ...     count = 0
     ...
@@ -53,16 +54,8 @@ from gpool.otp import child as children_of
 from gpool.otp import process
 from gpool.otp.child import Child, TryAgain
 from gpool.otp.child_spec import ChildSpec, ChildType, check_word, is_number
-from gpool.otp.gen_server import (
-    Continue,
-    From,
-    GenServer,
-    IdleTimeout,
-    Ignore,
-    NoReply,
-    Reply,
-    Stop,
-)
+from gpool.otp.gen import From
+from gpool.otp.gen_server import Continue, GenServer, IdleTimeout, Ignore, NoReply, Reply, Stop
 from gpool.otp.pid import DEAD, Exit, Pid
 from gpool.otp.signal import is_orderly
 from gpool.waiter import Expired

@@ -1,6 +1,7 @@
 """Looking into a running server, and holding it: for people, tools and tests.
 
-    >>> from gpool.otp.gen_server import GenServer, stop
+    >>> from gpool.otp.gen import stop
+    >>> from gpool.otp.gen_server import GenServer
     >>> class Lamp(GenServer):
     ...     def init(self):
     ...         self.lit = False
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpool.otp import process
-from gpool.otp.gen_server import From, System, partner
+from gpool.otp.gen import From, System, partner
 from gpool.otp.pid import Pid
 
 

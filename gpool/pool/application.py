@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from gpool import clock, telemetry
 from gpool.errors import NameTaken, UnknownPool
-from gpool.otp import gen_server, process
+from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
-from gpool.otp.gen_server import send_cast
+from gpool.otp.gen import send_cast, stop
 from gpool.otp.key_registry import Registry
 from gpool.otp.pid import DEAD, Pid
 from gpool.otp.supervisor import Supervisor
@@ -138,7 +138,7 @@ class Application:
             ledger.phase = "stopped"
         self.ledgers.clear()
         if self.root is not None:
-            gen_server.stop(self.root)
+            stop(self.root)
 
     def set_aside(self) -> None:
         """In a forked child: keep what the parent owned, unused, and start afresh."""

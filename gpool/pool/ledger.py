@@ -40,7 +40,7 @@ from gpool.errors import (
     WrongHub,
 )
 from gpool.otp import process
-from gpool.otp.gen_server import System
+from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, Pid
 from gpool.pool.lease import Client, Lease, Ticket
 from gpool.pool.options import Options

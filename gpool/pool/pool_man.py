@@ -19,7 +19,8 @@ from gpool import clock, telemetry
 from gpool.errors import PoolClosed
 from gpool.otp import process
 from gpool.otp.child_spec import Backoff
-from gpool.otp.gen_server import Cast, GenServer, System
+from gpool.otp.gen import Cast, System
+from gpool.otp.gen_server import GenServer
 from gpool.otp.signal import signal
 from gpool.pool.lease import Lease, Ticket
 from gpool.pool.ledger import Ledger, bound, cancel_timer

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import gpool
-from gpool.otp.gen_server import send_call, send_cast
+from gpool.otp.gen import send_call, send_cast
 from tests.conformance.actors import Actor, Order
 from tests.conformance.roster import Roster
 from tests.conformance.scripted_server import ScriptedServer

@@ -1,0 +1,235 @@
+"""Requests and their answers: what callers of a server do, and what travels to it.
+
+A call does not use the caller's mailbox.  It is a :class:`From`, one wait for one
+answer, which stands among the server's monitors: the reply, the server's death,
+the caller's time-out or its own exit end it on both sides, whichever comes first.
+
+    >>> from gpool.otp.gen_server import GenServer, Reply
+    >>> class Echo(GenServer):
+    ...     def handle_call(self, request, from_):
+    ...         return Reply(request)
+    >>> echo = Echo.start()
+    >>> send_call(echo, "hello")
+    'hello'
+    >>> stop(echo)
+
+Difference to OTP: calls raise errors, they do not exit; a second reply is dropped.
+
+Source:
+    OTP gen.erl, beneath gen_server.
+
+Not here: what a server does with a request (``gen_server.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
+from gpool.otp import process
+from gpool.otp.pid import DEAD, FORKED, Pid
+from gpool.waiter import Expired, Waiter
+
+# --- What travels -------------------------------------------------------------------
+
+
+class From(Waiter):
+    """One caller's wait for one reply; it stands among the server's monitors meanwhile."""
+
+    __slots__ = ("error", "server")
+
+    def __init__(self, server: Pid) -> None:
+        super().__init__()
+        self.server = server
+        self.error: BaseException | None = None  # to be raised in the caller
+        server.monitored_by[self] = None
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """The server is dead: tell the caller."""
+        self.fail(ServerExited(pid, reason))
+
+    def answer(self, value: Any) -> bool:
+        """Answer with a value; False if there is nobody to take it any more."""
+        self.server.monitored_by.pop(self, None)
+        return self.wake(value)
+
+    def fail(self, error: BaseException) -> bool:
+        """Answer with an error that is raised in the caller."""
+        answered = self.answer(None)
+        if answered:
+            self.error = error
+        return answered
+
+    def result(self, timeout: float | None) -> Any:
+        """Block until there is an answer; leave nothing behind, whatever happens."""
+        try:
+            value = self.wait(timeout)
+        except Expired:
+            raise CallTimeout(self.server, timeout) from None
+        finally:
+            self.woken = True
+            self.server.monitored_by.pop(self, None)
+        error, self.error = self.error, None  # no cycle with the traceback
+        if error is None:
+            return value
+        if isinstance(error, ServerExited):
+            raise error from getattr(error.reason, "exception", None)
+        raise error
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that wants an answer."""
+
+    from_: From
+    request: Any
+
+
+@dataclass(slots=True)
+class Cast:
+    """A request that wants none."""
+
+    request: Any
+
+
+class Asker(Protocol):
+    """Whoever wants to know what came of a request; a :class:`From` is one."""
+
+    def answer(self, value: Any) -> object:
+        """Take an answer; must neither switch nor raise."""
+
+    def fail(self, error: BaseException) -> object:
+        """Take an error; must neither switch nor raise."""
+
+
+@dataclass(slots=True)
+class System:
+    """A request of ``sys.py``; served also while the server is suspended."""
+
+    from_: Asker | None
+    verb: str
+    argument: Any = None
+
+
+# --- The caller's side --------------------------------------------------------------
+
+
+def send_call(server: Any, request: Any, timeout: float | None = 5.0) -> Any:
+    """Send `request` to a server's ``handle_call``; blocks until it answers.
+
+    Args:
+        server: A handle, a pid or a registered name.
+        request: Anything; it is not copied.
+        timeout: Seconds; None waits for ever, 0 does not wait.  The server runs
+            the request all the same, and its late reply is dropped.
+
+    Raises:
+        NoProcess: It is dead or nobody has the name.
+        CallTimeout: No answer in time.
+        CallingSelf: The caller is the server, or the server waits for the caller.
+        ServerExited: It died before it answered.
+        WrongHub: It lives in another thread.
+
+    Source:
+        OTP ``gen_server:call/3``, which exits instead of raising.
+    """
+    from_ = From(partner(server))
+    from_.server.mailbox.append(Call(from_, request))
+    return from_.result(timeout)
+
+
+def partner(server: Any) -> Pid:
+    """Return the pid of a server that the caller may wait for.
+
+    Raises:
+        NoProcess: It is dead or nobody has the name.
+        CallingSelf: The caller is the server, or the server waits for the caller.
+        WrongHub: It lives in another thread.
+    """
+    me = process.current()
+    pid = process.resolve(server)
+    if pid is me:
+        raise CallingSelf(pid)
+    if pid.state is DEAD or pid.state is FORKED:
+        raise NoProcess(pid)
+    process.same_hub(pid)
+    if pid.awaiting and _waits_for(pid, me):
+        raise CallingSelf(pid, me)
+    return pid
+
+
+def _waits_for(pid: Pid, me: Pid) -> bool:
+    todo, seen = [pid], {pid}
+    while todo:
+        awaiting = todo.pop().awaiting
+        if me in awaiting:
+            return True
+        further = {other for other in awaiting if other.awaiting} - seen
+        seen |= further
+        todo += further
+    return False
+
+
+def send_cast(server: Any, request: Any) -> None:
+    """Send `request` to a server's ``handle_cast``; never blocks, works from any thread.
+
+    Casts to the dead and to unknown names vanish.
+
+    Source:
+        OTP ``gen_server:cast/2``.
+    """
+    with contextlib.suppress(NoProcess):
+        process.send(server, Cast(request))
+
+
+def reply(from_: From, value: Any) -> bool:
+    """Answer the caller that ``handle_call`` left waiting; any process of its thread may.
+
+    Returns:
+        False if it has its answer already, or waits no more: nothing is sent.
+
+    Source:
+        OTP ``gen_server:reply/2``, where a second reply leaves a stray message.
+    """
+    process.same_hub(from_.server)
+    return from_.answer(value)
+
+
+def stop(server: Any, reason: Any = "normal", timeout: float | None = None) -> None:
+    """Have a server run ``terminate(reason)`` and die so; blocks until it is dead.
+
+    It first handles the messages that are there already.
+
+    Args:
+        server: A handle, a pid or a registered name.
+        reason: What it dies of.
+        timeout: Seconds; None waits for ever.  It stops all the same.
+
+    Raises:
+        NoProcess: It was dead, or nobody has the name.
+        ServerExited: It died of another reason.
+        CallTimeout: It is not dead yet.
+
+    Source:
+        OTP ``gen_server:stop/3``.
+    """
+    pid = partner(server)
+    pid.mailbox.append(System(None, "terminate", reason))
+    try:
+        died_of = process.await_death(pid, timeout)
+    except Expired:
+        raise CallTimeout(pid, timeout) from None
+    if died_of != reason:
+        raise ServerExited(pid, died_of) from getattr(died_of, "exception", None)
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raise unless `timeout` is None or seconds, 0 or more."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout: expected seconds >= 0 or None, got {timeout!r}")
