@@ -23,6 +23,12 @@ def reports() -> Iterator[Events]:
 
 
 @pytest.fixture
+def crashes() -> Iterator[Events]:
+    """Collect the reports of crashes, as (process, reason)."""
+    yield from _attached(Events(telemetry.ProcessCrashed, "process", "reason"))
+
+
+@pytest.fixture
 def unexpected() -> Iterator[Events]:
     """Collect what was sent to servers that do not know it."""
     yield from _attached(Events(telemetry.UnexpectedMessage, "process", "message"))
