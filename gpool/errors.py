@@ -121,14 +121,14 @@ class ServerExited(GPoolError):
 
 
 class CallbackFailed(GPoolError):
-    """A function handed to ``sys.replace_state`` raised; the state is unchanged."""
+    """What ``sys`` had a server run for the caller raised; the server's state is unchanged."""
 
     def __init__(self, server: Any, exception: BaseException) -> None:
         super().__init__(server, exception)
         self.server, self.exception = server, exception
 
     def __str__(self) -> str:
-        return f"the function sent to {self.server!r} raised {self.exception!r}"
+        return f"what ran in {self.server!r} for the caller raised {self.exception!r}"
 
 
 class StartError(GPoolError):

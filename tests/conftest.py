@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import gpool
 from gpool.otp import signal
+from gpool.otp.pid import table
 from gpool.testing import VirtualClock, settle, virtual_clock
 from tests import postgresql
 
@@ -68,6 +69,7 @@ def no_process_survives(unnoticed_deaths: list[BaseException]) -> Iterator[None]
         if not left:
             break
     _end_main()
+    table.zombies.clear()
 
 
 def _end_main() -> None:

@@ -584,10 +584,16 @@ class _Loop:
                 pass
             case "get_status":
                 status = "suspended" if self.suspended else "running"
-                return status, self.parent, self.server.format_status()
+                return status, self.parent, self._format_status()
             case _:
                 raise CallbackFailed(self.pid, ValueError(f"unknown system request {verb!r}"))
         return None
+
+    def _format_status(self) -> Any:
+        try:
+            return self.server.format_status()
+        except Exception as error:
+            raise CallbackFailed(self.pid, error) from error
 
     def _replace_state(self, fn: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
         try:

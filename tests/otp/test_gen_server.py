@@ -657,7 +657,7 @@ class TestTerminate:
         assert reason_of(server.pid) == "boom"
 
     def test_sees_a_signal_that_came_while_a_callback_ran(self):
-        """G16: a callback that fails or stops after the signal: terminate sees the signal's reason."""
+        """G16: if a callback fails after the signal, terminate sees the signal's reason."""
         for end in (raising(ValueError("late")), answering(Stop("late"))):
             server = Scripted.start(
                 cast=lambda _, end=end: end_after(end),

@@ -123,7 +123,12 @@ class TestMailbox:
         box = Mailbox()
         with pytest.raises(Expired):
             box.wait(0)
-        attempt = Attempt(lambda: pytest.raises(Expired, box.wait, 2.0))
+
+        def body():
+            with pytest.raises(Expired):
+                box.wait(2.0)
+
+        attempt = Attempt(body)
         clock.advance(1.9)
         assert not attempt.done
         clock.advance(0.1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
+import pickle
 import weakref
 
 import gevent
@@ -99,7 +102,7 @@ class TestSpawn:
 
     def test_refuses_what_cannot_be_called(self):
         """What is no callable is refused in the caller, and nothing is left behind."""
-        before = gpool.processes() + [gpool.self()]
+        before = [*gpool.processes(), gpool.self()]
         with pytest.raises(TypeError, match="expected a callable, got 42"):
             gpool.spawn(42)
         assert set(gpool.processes()) == set(before)
@@ -453,7 +456,6 @@ class TestZombies:
         assert gpool.zombies() == [pid]
         assert gpool.whereis("stubborn") is None
         assert zombies == [(pid,)]
-        self.end(pid)
 
     def test_one_that_swallows_an_exit_is_killed_later(self, clock):
         """A swallowed exit is given the limit for cleanup, then it is a kill."""
@@ -465,24 +467,20 @@ class TestZombies:
         assert log == ["ExitSignal"]
         clock.advance(0.1)
         assert reason_of(pid) == "killed"
-        self.end(pid)
 
     def test_a_loop_of_primitives_is_parked(self):
         """A loop that swallows what its primitives raise is stopped where it is."""
 
         def body():
             while True:
-                try:
+                with contextlib.suppress(BaseException):
                     gpool.receive()
-                except BaseException:  # noqa: BLE001  # that is the point
-                    pass
 
         pid = gpool.spawn(body)
         settle()
         gpool.exit(pid, "boom")
         assert reason_of(pid) == "killed"
         assert gpool.zombies() == [pid]
-        self.end(pid)
 
     def test_every_primitive_in_it_raises(self):
         """A zombie that goes on can do nothing: each primitive raises its exit."""
@@ -490,10 +488,8 @@ class TestZombies:
 
         def body():
             while not go.is_set():
-                try:
+                with contextlib.suppress(BaseException):
                     go.wait()
-                except BaseException:  # noqa: BLE001  # that is the point
-                    pass
             for primitive in (gpool.self, gpool.receive, lambda: gpool.send(main, 1)):
                 try:
                     primitive()
@@ -510,11 +506,6 @@ class TestZombies:
         assert mailbox() == []
         assert log == ["killed"] * 3
         assert gpool.zombies() == []
-
-    @staticmethod
-    def end(pid):
-        """Have the greenlet of a zombie collected, as no kill could."""
-        table.zombies.pop(pid)
 
 
 class TestTrapExit:
@@ -563,7 +554,7 @@ class TestLink:
     def test_carries_the_reason_along_the_chain(self, reason):
         """L3: every reason but normal kills who is linked, with the same reason, and so on."""
         actors = [Actor() for _ in range(5)]
-        for one, next_one in zip(actors, actors[1:], strict=False):
+        for one, next_one in itertools.pairwise(actors):
             one.do(gpool.link, next_one.pid)
         actors[0].exit(reason)
         assert [actor.pid.reason for actor in actors] == [reason] * 5
@@ -1059,8 +1050,6 @@ class TestProcessInfo:
 class TestPid:
     def test_is_equal_to_itself_only_and_cannot_leave(self):
         """A pid has no equal and cannot be pickled."""
-        import pickle
-
         one, two = Actor().pid, Actor().pid
         assert one != two
         assert repr(one) == f"#PID<{one.id}>"

@@ -1,0 +1,154 @@
+"""One wait of one greenlet."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+import gpool
+from gpool.testing import settle
+from gpool.waiter import Expired, Gate, Waiter
+
+
+def waiting(waiter, got, timeout=None):
+    """Start a greenlet that waits and writes down what came of it."""
+
+    def body():
+        try:
+            got.append(waiter.wait(timeout))
+        except Expired:
+            got.append("expired")
+
+    greenlet = gevent.spawn(body)
+    settle()
+    return greenlet
+
+
+class TestWake:
+    def test_hands_a_value_over(self):
+        """The value of wake is what wait returns, whichever comes first."""
+        early, late, got = Waiter(), Waiter(), []
+        early.wake(1)
+        waiting(early, got)
+        waiting(late, got)
+        late.wake(2)
+        settle()
+        assert got == [1, 2]
+
+    def test_counts_once(self):
+        """The first wake wins; later ones say that they came too late."""
+        waiter, got = Waiter(), []
+        waiting(waiter, got)
+        assert [waiter.wake(number) for number in range(3)] == [True, False, False]
+        settle()
+        assert got == [0]
+
+    def test_never_switches(self):
+        """A wake queues the wake-up; the waker goes on."""
+        waiter, got = Waiter(), []
+        waiting(waiter, got)
+        waiter.wake(1)
+        assert got == []
+
+    def test_after_the_waiter_left_is_refused(self):
+        """A greenlet that was thrown out of its wait cannot be woken any more."""
+        waiter, got = Waiter(), []
+        waiting(waiter, got).kill()
+        assert waiter.wake(1) is False
+
+
+class TestWait:
+    def test_expires(self, clock):
+        """Expired is raised when the time has passed, not before."""
+        waiter, got = Waiter(), []
+        waiting(waiter, got, 2.0)
+        clock.advance(1.9)
+        assert got == []
+        clock.advance(0.1)
+        assert got == ["expired"]
+
+    @pytest.mark.parametrize("timeout", [0, -1.0])
+    def test_0_does_not_block(self, timeout):
+        """A timeout of 0 or less polls."""
+        ran = []
+        gevent.spawn(ran.append, 1)
+        with pytest.raises(Expired):
+            Waiter().wait(timeout)
+        assert ran == []
+
+    def test_cancels_its_timer(self, clock):
+        """A wait that was ended otherwise leaves no timer."""
+        woken, killed = Waiter(), Waiter()
+        waiting(woken, [], 5.0)
+        greenlet = waiting(killed, [], 5.0)
+        woken.wake()
+        greenlet.kill()
+        settle()
+        assert clock.next_due() is None
+
+    def test_is_deaf_to_stray_switches(self):
+        """A switch that was meant for another wait does not end this one."""
+        waiter, got = Waiter(), []
+        greenlet = waiting(waiter, got)
+        gevent.get_hub().loop.run_callback(greenlet.switch, "stray")
+        settle()
+        assert got == []
+        waiter.wake(1)
+        settle()
+        assert got == [1]
+
+    def test_leaves_no_wake_up_behind(self):
+        """A greenlet that is thrown out after its wake-up was queued takes that along."""
+        waiter, log = Waiter(), []
+
+        def body():
+            try:
+                waiter.wait()
+            except gevent.GreenletExit:
+                log.append("thrown out")
+            gevent.get_hub().switch()
+            log.append("woken by a stray")
+
+        greenlet = gevent.spawn(body)
+        settle()
+        gevent.get_hub().loop.run_callback(greenlet.throw, gevent.GreenletExit)
+        waiter.wake()
+        settle()
+        assert log == ["thrown out"]
+        greenlet.kill(block=False)
+
+    def test_in_the_hub_is_refused(self, unnoticed_deaths):
+        """A loop callback cannot wait: it would stop the loop."""
+        gevent.get_hub().loop.run_callback(Waiter().wait)
+        settle()
+        assert [type(error).__name__ for error in unnoticed_deaths] == ["BlockingSwitchOutError"]
+        unnoticed_deaths.clear()
+
+    def test_does_not_keep_the_loop_alive(self):
+        """T24: a main greenlet that nobody can wake gets its LoopExit."""
+
+        def wait_in_vain(wait):
+            with pytest.raises(gevent.exceptions.LoopExit):
+                wait()
+
+        for wait in (Waiter().wait, gpool.receive):  # in a thread, where nothing else is
+            gevent.get_hub().threadpool.apply(wait_in_vain, (wait,))
+
+
+class TestGate:
+    def test_lets_all_pass_once_it_is_open(self):
+        """Those who wait and those who come later pass; nobody stays on its list."""
+        gate, got = Gate(), []
+        for _ in range(3):
+            gevent.spawn(lambda: got.append(gate.wait()))
+        settle()
+        assert got == []
+        gate.open()
+        settle()
+        gate.wait(0)
+        assert got == [None] * 3
+
+    def test_expires(self):
+        """A closed gate does not let anybody pass in no time."""
+        with pytest.raises(Expired):
+            Gate().wait(0)
