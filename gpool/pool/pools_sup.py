@@ -2,7 +2,7 @@
 
 A pool that has failed is revived after a backoff, which PoolsSup's own
 intensity does not count.  A PoolsSup that had to restart brings back every
-pool that the Application knows.
+pool that the Application knows, each one once the tree that it had before is dead.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gpool import clock
 from gpool.errors import StartError
 from gpool.otp.child_spec import Backoff, ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
+from gpool.otp.gen import Cast
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
 from gpool.otp.key_registry import Registry
+from gpool.otp.pid import DEAD, FORKED, RUNNING, Pid
 from gpool.pool.ledger import Ledger
 from gpool.pool.pool_sup import PoolSup
 
@@ -33,6 +36,25 @@ class Forget:
     """Do not revive a pool: it is being stopped."""
 
     ledger: Ledger
+
+
+class _Again:
+    """Has a pool opened later: at a death, or when a delay has passed."""
+
+    __slots__ = ("ledger", "pools_sup")
+
+    def __init__(self, pools_sup: PoolsSup, ledger: Ledger) -> None:
+        self.pools_sup, self.ledger = pools_sup, ledger
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """What was in the way is dead."""
+        self.post()
+
+    def post(self) -> None:
+        """Tell the supervisor, if it still lives; never switches."""
+        me = self.pools_sup.pid
+        if me is not None and me.state is RUNNING:
+            me.mailbox.append(Cast(Open(self.ledger)))
 
 
 class PoolsSup(DynamicSupervisor):
@@ -65,6 +87,10 @@ class PoolsSup(DynamicSupervisor):
         known = any(child.spec.args == (ledger,) for child in self.running.values())
         if known or self.ledgers.get(ledger.name) is not ledger:
             return
+        predecessor = self._predecessor(ledger)
+        if predecessor is not None:
+            predecessor.monitored_by[_Again(self, ledger)] = None
+            return
         spec = ChildSpec(
             ledger.name,
             PoolSup.start_link,
@@ -75,8 +101,17 @@ class PoolsSup(DynamicSupervisor):
         )
         try:
             self._start_child(((spec,), {}))
-        except StartError as error:
-            ledger.fail(error.reason)
+        except StartError:
+            # Nothing of a pool's own fails to start: something was killed meanwhile.
+            again = _Again(self, ledger)
+            clock.call_later(REVIVAL.delay(0), again.post, ref=bool(ledger.tickets))
+
+    def _predecessor(self, ledger: Ledger) -> Pid | None:
+        """Return the tree that is still going down and has the pool's books, or its name."""
+        for pid in (ledger.sup, self.registry.whereis_name(ledger.name)):
+            if pid is not None and pid.state not in (DEAD, FORKED):
+                return pid
+        return None
 
     def _forget(self, ledger: Ledger) -> None:
         for pid, child in list(self.running.items()):

@@ -1,0 +1,298 @@
+"""What the tests of the pool lend, who borrows it, and how they look for harm.
+
+>>> maker = Maker()
+>>> with gpool.Pool(maker.resource(), size=1) as pool, pool.checkout() as thing, thing.used():
+...     check(pool)
+>>> maker.faults, maker.open, maker.peak
+([], 0, 1)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import greenlet
+
+import gpool
+from gpool.testing import VirtualClock, settle
+from gpool.waiter import Gate
+
+# --- What is lent -------------------------------------------------------------------
+
+
+class Thing:
+    """One resource; it notices when two use it at once, or one that is closed."""
+
+    def __init__(self, maker: Maker, number: int) -> None:
+        self.maker = maker
+        self.number = number
+        self.closed = False
+        self.dirty = False
+        self.resets = 0
+        self.user: Any = None  # who uses it now
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[Thing]:
+        """Be in somebody's hands."""
+        if self.user is not None or self.closed:
+            self.maker.faults.append(("used", self, self.user))
+        self.user = me = object()
+        try:
+            yield self
+        finally:
+            if self.user is not me or self.closed:
+                self.maker.faults.append(("taken away", self, self.user))
+            self.user = None
+
+    def __repr__(self) -> str:
+        return f"<Thing {self.number}>"
+
+
+class Maker:
+    """Makes things; each of its steps follows a script, and is well once that is used up.
+
+    A step that is an exception is raised, one that can be called is called.
+    """
+
+    def __init__(self) -> None:
+        self.made: list[Thing] = []  # oldest first
+        self.open = self.peak = 0  # things that a server would see
+        self.faults: list[Any] = []  # what must never happen
+        self.creates: deque[Any] = deque()
+        self.resets: deque[Any] = deque()
+        self.closes: deque[Any] = deque()
+
+    def resource(self, **hooks: Any) -> gpool.Resource[Thing]:
+        """Return the resource that this makes."""
+        return gpool.Resource(create=self.create, close=self.close, **hooks)
+
+    def create(self) -> Thing:
+        """Make a thing."""
+        self.open += 1
+        self.peak = max(self.peak, self.open)
+        try:
+            _follow(self.creates)
+        except BaseException:
+            self.open -= 1
+            raise
+        thing = Thing(self, len(self.made) + 1)
+        self.made.append(thing)
+        return thing
+
+    def reset(self, thing: Thing) -> None:
+        """Make a thing fit for the next one."""
+        if thing.user is not None or thing.closed:
+            self.faults.append(("reset", thing, thing.user))
+        _follow(self.resets)
+        thing.resets += 1
+
+    def close(self, thing: Thing) -> None:
+        """End a thing."""
+        if thing.closed or thing.user is not None:
+            self.faults.append(("closed", thing, thing.user))
+        _follow(self.closes)
+        thing.closed = True
+        self.open -= 1
+
+
+def _follow(script: deque[Any]) -> None:
+    step = script.popleft() if script else None
+    if isinstance(step, BaseException):
+        raise step
+    if callable(step):
+        step()
+
+
+class Echo(gpool.GenServer):
+    """A server that answers at once, or when a gate opens."""
+
+    starts: deque[Any] = deque()  # script of its `init`s
+
+    def init(self) -> None:
+        """Start as the script says."""
+        _follow(self.starts)
+
+    @gpool.call(timeout=None)
+    def say(self, value: Any, gate: Gate | None = None) -> Any:
+        """Answer with `value`."""
+        if gate is not None:
+            gate.wait()
+        return value
+
+    @gpool.cast
+    def work(self, gate: Gate) -> None:
+        """Be busy until the gate opens."""
+        gate.wait()
+
+    @gpool.call
+    def crash(self) -> None:
+        """Die of an error."""
+        raise ValueError("crashed")
+
+
+# --- Who borrows --------------------------------------------------------------------
+
+
+class Client:
+    """A process that runs `fn`, because that may block; it keeps what came of it."""
+
+    def __init__(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.done = False
+        self.value: Any = None  # what it returned
+        self.error: BaseException | None = None  # what it raised
+        self.pid = gpool.spawn(self._run, fn, args, kwargs)
+
+    def _run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        try:
+            self.value = fn(*args, **kwargs)
+        except (Exception, gevent.Timeout) as error:
+            self.error = error
+        finally:
+            self.done = True
+
+    def kill(self) -> None:
+        """Have it killed; that takes until the hub next runs."""
+        gpool.exit(self.pid, "kill")
+
+    def cut(self) -> gevent.Timeout:
+        """Have a gevent.Timeout fire in it, at the hub's next turn."""
+        timeout = gevent.Timeout()
+        gevent.get_hub().loop.run_callback(self._throw, timeout)
+        return timeout
+
+    def _throw(self, timeout: gevent.Timeout) -> None:
+        target = self.pid.greenlet
+        if target is not None and not target.dead:
+            target.throw(timeout)
+
+
+class Holder(Client):
+    """A client that checks out, and checks in when it is told to."""
+
+    def __init__(self, pool: gpool.Pool[Any], timeout: float | None = 5.0) -> None:
+        self.pool = pool
+        self.timeout = timeout
+        self.lease: Any = None
+        self.thing: Any = None
+        self.gate = Gate()
+        super().__init__(self._hold)
+        settle()
+
+    def _hold(self) -> Any:
+        with self.pool.checkout(timeout=self.timeout) as self.thing:
+            if isinstance(self.thing, Thing):
+                with self.thing.used():
+                    self.gate.wait()
+            else:
+                self.gate.wait()
+        return self.thing
+
+    def let_go(self) -> None:
+        """Have it check in."""
+        self.gate.open()
+        settle()
+
+
+# --- Looking for harm ---------------------------------------------------------------
+
+
+def books(pool: gpool.Pool[Any]) -> Any:
+    """Return the PoolState of whoever is in charge."""
+    ledger: Any = pool._ledger
+    assert ledger.man is not None, "nobody is in charge"
+    return ledger.man.state
+
+
+def check(pool: gpool.Pool[Any]) -> None:
+    """Assert the invariants of the books, those between the tables included."""
+    ledger: Any = pool._ledger
+    man = ledger.in_charge()
+    if man is not None:
+        man.state.check()
+        assert set(man.state.waiting) == {t for t in ledger.tickets if not t.granted}
+        ordinary = not man.state.waiting and not man.state.held_up and ledger.phase == "up"
+        assert not ledger.idle or (ordinary and ledger.idle is man.state.idle)
+        assert ledger.back is None or ordinary
+    else:
+        assert ledger.idle == () and ledger.back is None
+    held = {slot.lease for slot in ledger.slots if slot.lease is not None}
+    known = {lease for client in ledger.known.values() for lease in client.leases}
+    assert held == known, (held, known)
+    assert all(pid.state != "dead" for pid in ledger.known)
+    assert all(client.ledger is ledger for client in ledger.clients.values())
+    assert len(ledger.slots) <= ledger.options.cap
+
+
+def assert_whole(pool: gpool.Pool[Any], maker: Maker | None = None) -> None:
+    """Assert that nothing is lost: all `size` workers can be lent, at once, again."""
+    settle()
+    check(pool)
+    ledger: Any = pool._ledger
+    assert not ledger.tickets
+    assert ledger.held == 0, ledger.slots
+    size = ledger.options.size
+    leases = []
+    for _ in range(size):
+        client = Client(pool.checkout, timeout=None)
+        leases.append(client)
+        settle()
+        # Its death reclaims it at once; what counts is that it was served.
+        assert client.done, (pool.stats(), ledger.slots)
+        assert client.error is None, client.error
+    check(pool)
+    assert len(ledger.slots) <= ledger.options.cap
+    if maker is not None:
+        assert maker.faults == []
+        assert maker.open == len(ledger.slots), (maker.open, ledger.slots)
+        assert maker.peak <= ledger.options.cap
+
+
+def pass_time(clock: VirtualClock, seconds: float) -> None:
+    """Let time pass in small steps, so that whoever backs off gets its turns."""
+    clock.advance(seconds)
+
+
+# --- Striking at a chosen moment ----------------------------------------------------
+
+
+class AtTurn:
+    """Does something when the hub gets control for the n-th time.
+
+    The action runs in the hub's greenlet, between two others' turns.
+    """
+
+    def __init__(self, turn: int, action: Callable[[], object]) -> None:
+        self.left = turn
+        self.action = action
+        self.done = False
+
+    def __enter__(self) -> AtTurn:
+        self._hub = gevent.get_hub()
+        self._before = greenlet.settrace(self._trace)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        greenlet.settrace(self._before)
+
+    def _trace(self, event: str, pair: Any) -> None:
+        if pair[1] is self._hub and not self.done:
+            self.left -= 1
+            if self.left <= 0:
+                self.done = True
+                self.action()
+
+
+@contextlib.contextmanager
+def no_switch() -> Iterator[None]:
+    """Fail if the running greenlet switches."""
+    seen: list[Any] = []
+    before = greenlet.settrace(lambda event, pair: seen.append((event, pair)))
+    try:
+        yield
+    finally:
+        greenlet.settrace(before)
+    assert seen == []
