@@ -79,7 +79,8 @@ def _end_main() -> None:
 
 
 def _is_ours(pid: gpool.Pid) -> bool:
-    return pid.runner() in (greenlet.getcurrent(), gevent.get_hub())
+    hub = gevent.get_hub()
+    return pid.hub is not hub or pid.runner() in (greenlet.getcurrent(), hub)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
                 pid.state = UNWINDING
                 if pid.doomed is not None:
                     pid.doomed(pid.reason)
-        super().throw(*args)
+        super().throw(*(() if self._is_unborn() else args))
         self._after_throw(args)
 
     def _after_throw(self, args: tuple[Any, ...]) -> None:
@@ -114,10 +114,14 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
 
     def _maybe_kill_before_start(self, exception: Any) -> bool:
         # gevent's name: Greenlet.kill, killall and Group.kill all pass through here.
-        dead: bool = super()._maybe_kill_before_start(exception)  # type: ignore[misc]
+        # It would print an exception of an unborn greenlet, so it is told of none.
+        dead: bool = super()._maybe_kill_before_start(gevent.GreenletExit())  # type: ignore[misc]
         if dead and self.gpool_pid.state is not DEAD:
             self._died_unborn(exception)
         return dead
+
+    def _is_unborn(self) -> bool:
+        return self._body[0] is not _nothing
 
     def _died_unborn(self, exception: Any) -> None:
         if isinstance(exception, tuple):
