@@ -61,7 +61,7 @@ from gpool.waiter import Expired, Gate, Waiter
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
 
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
-CLOSES: Final = 2  # times that a close is begun before its slot is freed regardless
+CLOSES: Final = 2  # times that a close may fail by itself before its slot is freed regardless
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Stats:
     stale: int  # checkins of a lease that was over
     reclaimed: int  # workers of clients that died
     start_failures: int
-    unclosed: int  # resources whose close was cut short twice
+    unclosed: int  # resources whose close was begun twice and never ended
     last_start_failure: Any
 
 

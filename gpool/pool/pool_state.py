@@ -42,7 +42,7 @@ class Slot:
         self.mailbox: Any = None  # its, if the worker is a server; tells whether it is at rest
         self.lease: Any = None  # its holder's
         self.idle_since = 0.0  # seconds; kept only while there is overflow
-        self.attempts = 0  # closes that were begun and have not ended
+        self.attempts = 0  # closes begun and not ended; those that others cut short do not count
         self.timer: Any = None  # bounds whatever its process does now
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from gpool import clock, telemetry
 from gpool.otp import gen_server, process
 from gpool.otp.gen_server import GenServer
+from gpool.otp.pid import RUNNING
 from gpool.otp.signal import signal
 from gpool.pool.pool_state import NOTHING, Slot, Verdict
 
@@ -110,7 +111,7 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
     """
     if resource.close is not None and slot.thing is not NOTHING:
         slot.attempts += 1
-        me = process.current()
+        me, begun = process.current(), clock.now()
         timer = None
         if limit is not None:
             timer = clock.call_later(limit, partial(signal, me, me, "kill", direct=True))
@@ -118,8 +119,17 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
             resource.close(slot.thing)
         except Exception as error:  # noqa: BLE001  # reported, and nothing is left to do
             telemetry.emit(telemetry.HookFailed(me, "close", error))
+        except BaseException:
+            if me.state is not RUNNING and not _had_its_time(begun, limit):
+                slot.attempts -= 1  # somebody else's fall took it along; it goes well next time
+            raise
         finally:
             if timer is not None:
                 timer.cancel()
     slot.thing = NOTHING
     slot.attempts = 0
+
+
+def _had_its_time(begun: float, limit: float | None) -> bool:
+    # Nearly: whoever stops the process began to count a moment before us.
+    return limit is not None and clock.now() - begun >= 0.9 * limit
