@@ -10,6 +10,7 @@ Not here: looking into a server's state (``sys.py``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from greenlet import getcurrent
@@ -95,8 +96,14 @@ def _status(pid: Pid) -> str:
     return "dead" if pid.state in (DEAD, FORKED) else "exiting"
 
 
+def _is_gevents(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "gevent"
+
+
 def _current_function(pid: Pid) -> str:
     frame = getattr(pid.runner(), "gr_frame", None)
     if frame is None:
         return ""
+    while _is_gevents(frame) and frame.f_back is not None:
+        frame = frame.f_back
     return f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"

@@ -12,6 +12,7 @@ PRELUDE = """
 import gc, os, sys, warnings
 {patch}
 import gevent, gpool
+from gevent import monkey
 from gpool.otp.pid import table
 from gpool.testing import settle
 
@@ -42,7 +43,8 @@ def fork(child):
         warnings.simplefilter("ignore", DeprecationWarning)
     pid = os.fork()
     if pid:
-        _, status = os.waitpid(pid, 0)
+        # Not gevent's: that one may miss a child which is faster than its first watcher.
+        _, status = monkey.get_original("os", "waitpid")(pid, 0)
         assert status == 0, status
         return
     code = 1

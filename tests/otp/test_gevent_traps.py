@@ -18,7 +18,7 @@ from gpool.testing import settle
 from tests.otp.actor import Actor, mailbox, reason_of
 from tests.otp.nursery import Events
 
-NativeThread = monkey.get_original("threading", "Thread")
+start_thread = monkey.get_original("_thread", "start_new_thread")  # a native one, patched or not
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
 
@@ -493,7 +493,7 @@ class TestThreads:
             hubs.append(get_hub_if_exists())
 
         gpool.trap_exit(True)
-        NativeThread(target=elsewhere).start()
+        start_thread(elsewhere, ())
         assert gpool.receive(lambda message: message == "hello", timeout=10.0) == "hello"
         assert type(gpool.receive(timeout=0)) is Exit
         assert hubs == [None]
@@ -530,15 +530,15 @@ class TestThreads:
 
     def test_that_have_ended_swallow_messages(self):
         """T22: a send to a process of a thread that is gone is a send to the dead."""
-        pids = []
+        pids, done = [], []
 
         def elsewhere():
             pids.append(gpool.spawn(gpool.receive))
             gevent.get_hub().destroy(destroy_loop=True)
+            done.append(True)
 
-        thread = NativeThread(target=elsewhere)
-        thread.start()
-        while thread.is_alive():
+        start_thread(elsewhere, ())
+        while not done:
             gevent.sleep(0.001)
         gpool.send(pids[0], 1)
         gpool.exit(pids[0], "kill")
