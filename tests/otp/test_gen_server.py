@@ -28,7 +28,7 @@ from gpool import (
     Stop,
     telemetry,
 )
-from gpool.otp import gen_server
+from gpool.otp import gen_server, signal
 from gpool.otp.gen import From, send_call, send_cast
 from gpool.otp.gen_server import TIMEOUT
 from gpool.testing import settle
@@ -668,6 +668,19 @@ class TestTerminate:
             gpool.exit(server.pid, "boom")
             assert reason_of(server.pid) == "boom"
             assert server.terminations() == ["boom"]
+
+    def test_sees_a_signal_that_the_callback_has_not_met(self):
+        """G16: a callback that fails before it meets its signal: terminate may use primitives."""
+
+        def fail(_):
+            signal.signal(server.pid, server.pid, "boom")
+            raise ValueError("late")
+
+        main = gpool.self()
+        server = Scripted.start(cast=fail, terminate=lambda why: gpool.send(main, why))
+        server.cast(1)
+        assert mailbox() == ["boom"]
+        assert reason_of(server.pid) == "boom"
 
     def test_ignores_a_second_signal_if_it_traps(self):
         """G16: a signal that comes while terminate runs is ignored; kill cuts it short."""

@@ -84,6 +84,14 @@ class TestForeignKills:
         late.greenlet.kill(ValueError("late"), block=False)
         assert [str(reason_of(pid).exception) for pid in (early, late)] == ["early", "late"]
 
+    def test_thrown_by_the_hub_before_the_first_run(self, unnoticed_deaths):
+        """T1: a throw that comes before the first run is a death with that reason, unprinted."""
+        ran, pids = [], []
+        gevent.get_hub().loop.run_callback(lambda: pids[0].greenlet.throw(ValueError("early")))
+        pids.append(gpool.spawn(ran.append, 1))
+        assert str(reason_of(pids[0]).exception) == "early"
+        assert ran == unnoticed_deaths == []
+
     def test_then_start_never_runs(self):
         """T2: a process that was killed before its first run stays dead, started again or not."""
         ran = []

@@ -705,6 +705,24 @@ class TestMonitor:
         assert mailbox() == [Down(ref, target.pid, "boom")]
         assert [(pid, type(error)) for pid, error in failures] == [(target.pid, ValueError)]
 
+    def test_a_monitor_may_take_another_back(self):
+        """A monitor that an earlier one has taken back is not told any more."""
+
+        class Watch:
+            def __init__(self, other=None):
+                self.told, self.other = False, other
+
+            def down(self, pid, reason):
+                self.told = True
+                pid.monitored_by.pop(self.other, None)
+
+        target = Actor()
+        second = Watch()
+        first = Watch(second)
+        target.pid.monitored_by[first] = target.pid.monitored_by[second] = None
+        target.exit("boom")
+        assert (first.told, second.told) == (True, False)
+
 
 class TestDemonitor:
     def test_no_down_comes_afterwards(self):
@@ -810,10 +828,13 @@ class TestDeath:
     def test_can_be_called_again(self):
         """Dying is idempotent: nobody hears twice, and the reason stays."""
         target = Actor()
+        gpool.register("name", target.pid)
         ref = gpool.monitor(target.pid)
         target.exit("boom")
+        gpool.register("name", gpool.self())
         signal.die(target.pid, "again", [])
         assert mailbox() == [Down(ref, target.pid, "boom")]
+        assert gpool.whereis("name") is gpool.self()
         assert gpool.recently_ended().count(target.pid) == 1
 
     def test_keeps_no_frame_alive(self):
@@ -866,6 +887,20 @@ class TestDeath:
         kept = sum(witness() is not None for witness in witnesses)
         assert kept <= 256
         assert (me.monitors, me.links, len(me.mailbox)) == ({}, {}, 0)
+
+    def test_a_long_line_of_ancestors_is_forgotten(self):
+        """Who is remembered does not keep the spawners of its spawners for ever."""
+
+        def spawn_the_next(left):
+            witnesses.append(weakref.ref(gpool.self()))
+            if left:
+                gpool.spawn(spawn_the_next, left - 1)
+
+        witnesses = []
+        gpool.spawn(spawn_the_next, 600)
+        settle()
+        gc.collect()
+        assert sum(witness() is not None for witness in witnesses) < 300
 
     def test_a_listener_may_send_from_the_last_frame(self):
         """A listener that is told of a crash may send, although the process is dead."""
@@ -980,12 +1015,14 @@ class TestForeign:
 
         def callback():
             gpool.spawn_link(gpool.exit, "boom")
-            gpool.send(main, gpool.process_info(gpool.self()).initial_call)
+            hub = gpool.self()
+            gpool.send(main, (hub, gpool.process_info(hub).initial_call))
 
         main = gpool.self()
         gevent.get_hub().loop.run_callback(callback)
-        assert mailbox() == ["hub"]
-        gevent.sleep(0)
+        ((hub, call),) = mailbox()
+        assert call == "hub"
+        assert gpool.is_alive(hub)
 
     def test_a_signal_can_end_the_main_greenlet(self):
         """The main greenlet gets its exit where it waits, as an exception."""
