@@ -50,9 +50,7 @@ from gpool.otp.pid import (
     Ref,
     table,
 )
-from gpool.otp.signal import THROWS, declare_dead, finish, limit_unwinding
-from gpool.otp.signal import reason_of as reason_of
-from gpool.otp.signal import signal as signal
+from gpool.otp.signal import THROWS, declare_dead, finish, limit_unwinding, reason_of, signal
 from gpool.waiter import Expired, Waiter
 
 # --- The greenlet of a process ------------------------------------------------------
@@ -72,11 +70,11 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
 
     def _run(self) -> None:
         pid = self.gpool_pid
-        reason: Any = "killed"  # if a KeyboardInterrupt strikes between the body and its end
         try:
             reason = self._live(pid)
-        finally:
             finish(pid, reason)
+        finally:
+            finish(pid, "killed")  # nothing is left to do, unless a KeyboardInterrupt struck
         if isinstance(reason, Error) and isinstance(reason.exception, KeyboardInterrupt):
             pid.hub.handle_system_error(type(reason.exception), reason.exception)
 

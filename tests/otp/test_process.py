@@ -6,6 +6,7 @@ import contextlib
 import gc
 import itertools
 import pickle
+import sys
 import weakref
 
 import gevent
@@ -824,6 +825,45 @@ class TestDeath:
             settle()
         assert mailbox() == [Exit(pid, "boom"), Down(first, pid, "boom"), Down(second, pid, "boom")]
         assert pid not in gpool.processes()
+
+    def test_an_interrupt_at_any_line_loses_nothing(self):
+        """Wherever in the death a KeyboardInterrupt strikes, links and monitors are told."""
+        ours = (signal.__file__, process.__file__)
+        for line in itertools.count():
+            left = [line]
+
+            def strike(frame, event, _, left=left):
+                if frame.f_code.co_filename not in ours:
+                    return None
+                if event == "line":
+                    left[0] -= 1
+                    if left[0] == -1:
+                        sys.settrace(None)
+                        raise KeyboardInterrupt
+                return strike
+
+            linked, watcher = Actor(trap=True), Actor()
+
+            def body(strike=strike, linked=linked, watcher=watcher):
+                gpool.receive()
+                sys.settrace(strike)
+
+            pid = gpool.spawn(body)
+            linked.do(gpool.link, pid)
+            watcher.do(gpool.monitor, pid)
+            gpool.register("struck", pid)
+            gpool.send(pid, "end")
+            with contextlib.suppress(KeyboardInterrupt):
+                settle()
+            sys.settrace(None)
+            settle()
+            assert pid.state == "dead", line
+            assert gpool.whereis("struck") is None, line
+            assert [type(message) for message in linked.got][:1] == [Exit], line
+            assert [type(message) for message in watcher.got][:1] == [Down], line
+            if left[0] >= 0:  # the death has fewer lines
+                break
+        assert line > 20
 
     def test_can_be_called_again(self):
         """Dying is idempotent: nobody hears twice, and the reason stays."""
