@@ -22,6 +22,7 @@ Not here: carrying decisions out (``pool_man.py``).
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
@@ -422,13 +423,27 @@ class Ledger:
             del self.slots[slot]
         self.note(telemetry.WorkerDied(pid, self.name, reason, holder))
 
+    def close_rest(self) -> None:
+        """Have all closed that a fallen tree has left, if the pool is to stay down."""
+        for slot in list(self.slots):
+            self._close_late(slot)
+
     def _close_late(self, slot: Slot) -> None:
+        """Have one closed, in the hub: the running process may be in its last frame."""
+        if self.phase == "stopped":
+            self.hub.loop.run_callback(self._start_closer, slot)
+
+    def _start_closer(self, slot: Slot) -> None:
         """Close what is left after the pool has stopped: there is no supervisor any more."""
-        if self.phase == "stopped" and slot.pid is None and slot.lease is None:
+        if slot in self.slots and slot.pid is None and slot.lease is None and self.man is None:
             slot.state = CLOSING
             watch = Watch(self, slot)
             slot.pid = process.new_process(
-                self.kind.close, (slot, self.options.shutdown), monitor=watch
+                self.kind.close,
+                (slot, self.options.shutdown),
+                initial_call="close",
+                monitor=watch,
+                context=contextvars.Context(),
             )
 
     # --- Grants ---

@@ -17,6 +17,7 @@ PoolMan is in charge.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -32,7 +33,7 @@ from gpool.errors import PoolClosed, PoolNotReady
 from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
-from gpool.otp.pid import RUNNING
+from gpool.otp.pid import RUNNING, Pid
 from gpool.otp.signal import signal
 from gpool.pool.application import application
 from gpool.pool.lease import Lease
@@ -286,7 +287,7 @@ class Pool(Generic[W]):
         return True
 
     def stop(self, timeout: float | None = 5.0) -> None:
-        """Stop the pool and its workers; blocks until its tree is dead; twice is fine.
+        """Stop the pool and its workers; blocks until all are gone; twice is fine.
 
         Those who wait raise :class:`PoolClosed` at once.  Servers that are lent are
         stopped in their holders' hands; resources are closed when they are let go.
@@ -303,15 +304,14 @@ class Pool(Generic[W]):
         ledger.bar()
         ledger.fail_waiting(PoolClosed)
         application.forget(ledger)
-        sup = ledger.sup
-        if sup is None:
-            return
-        signal(sup, sup.parent or sup, "shutdown", direct=True)
-        try:
-            process.await_death(sup, timeout)
-        except Expired:
-            signal(sup, sup, "kill", direct=True)
-            process.await_death(sup)
+        ledger.close_rest()  # if its tree has fallen already
+        end = None if timeout is None else clock.now() + timeout
+        if ledger.sup is not None:
+            _stop_tree(ledger.sup, timeout)
+        emptied = ledger.emptied = ledger.emptied or Gate()
+        ledger.note_quiet()
+        with contextlib.suppress(Expired):
+            emptied.wait(None if end is None else end - clock.now())
 
     def __enter__(self) -> Self:
         return self.start()
@@ -395,6 +395,15 @@ class Pool(Generic[W]):
         application.open(ledger)
         self._ledger = ledger
         return ledger
+
+
+def _stop_tree(sup: Pid, timeout: float | None) -> None:
+    signal(sup, sup.parent or sup, "shutdown", direct=True)
+    try:
+        process.await_death(sup, timeout)
+    except Expired:
+        signal(sup, sup, "kill", direct=True)
+        process.await_death(sup)
 
 
 def _options(options: dict[str, Any]) -> Options:

@@ -48,6 +48,8 @@ class PoolSup(Supervisor):
         ledger = self.ledger
         if ledger.man is not None and ledger.sup is self.pid:
             ledger.close_epoch(ledger.man)
+        if ledger.sup is self.pid:
+            ledger.close_rest()
 
     def counts_restart(self, spec: ChildSpec, reason: Any) -> bool:
         """An exception that struck in a client is not the pool's fault."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gpool import clock
 from gpool.errors import StartError
+from gpool.otp.child import Child
 from gpool.otp.child_spec import Backoff, ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
 from gpool.otp.gen import Cast
@@ -115,7 +116,11 @@ class PoolsSup(DynamicSupervisor):
 
     def _forget(self, ledger: Ledger) -> None:
         for pid, child in list(self.running.items()):
-            if child.spec.args == (ledger,):
-                child.spec = replace(child.spec, restart="temporary", backoff=None)
-                if child.restarting:
-                    self._terminate_child(pid)
+            if child.spec.args == (ledger,) and child.restarting:
+                self._terminate_child(pid)
+
+    def _has_died(self, child: Child) -> Stop | None:
+        # Not left to Forget: a pool may be stopped before anybody knows where to send it.
+        if child.spec.args[0] not in self.ledgers.values():
+            child.spec = replace(child.spec, restart="temporary", backoff=None)
+        return super()._has_died(child)

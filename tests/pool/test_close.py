@@ -8,10 +8,14 @@ from gpool.waiter import Gate
 from tests.pool.workshop import Maker, assert_whole
 
 
-def in_charge_of(initial_call: str) -> gpool.Pid:
+def initial_call(pid: gpool.Pid) -> str:
+    """Return what a process runs."""
+    return gpool.process_info(pid).initial_call
+
+
+def in_charge_of(what: str) -> gpool.Pid:
     """Return the oldest living process that runs something of that name."""
-    infos = map(gpool.process_info, gpool.processes())
-    return next(info.pid for info in infos if info.initial_call == initial_call)
+    return next(pid for pid in gpool.processes() if initial_call(pid) == what)
 
 
 def discard(pool: gpool.Pool[object]) -> None:
@@ -58,3 +62,28 @@ class TestClose:
         with gpool.Pool(maker.resource(), size=1) as pool:
             discard(pool)
             assert (pool.stats().idle, pool.stats().unclosed) == (1, 1)
+
+
+class TestStop:
+    def test_closes_what_a_failed_pool_has_left(self, clock: VirtualClock, maker: Maker) -> None:
+        """There is no tree that could: what was open stays so neither for ever nor for a while."""
+        pool = gpool.Pool(maker.resource(), size=2, max_restarts=0).start()
+        settle()
+        closing = Gate()
+        maker.closes.extend([closing.wait] * 2)
+        for pid in [p for p in gpool.processes() if initial_call(p) == "ResourceOwner"]:
+            gpool.exit(pid, "kill")  # what they had is being closed when PoolMan falls
+        settle()
+        gpool.exit(in_charge_of("PoolMan"), "kill")
+        settle()
+        assert (pool.stats().phase, maker.open) == ("failed", 2)
+        pool.stop()
+        assert (pool.stats().closing, maker.open, maker.faults) == (0, 0, [])
+
+    def test_is_final_even_at_once_after_the_start(self, clock: VirtualClock) -> None:
+        """Nobody knows yet where the tree of all pools is; the pool stays down all the same."""
+        pool = gpool.Pool(gpool.Resource(create=list), size=1).start()
+        pool.wait_ready()
+        pool.stop()
+        clock.advance(60.0)
+        assert "PoolSup" not in map(initial_call, gpool.processes())
