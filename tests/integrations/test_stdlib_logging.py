@@ -1,0 +1,93 @@
+"""Events in words, for the logging module."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+import gpool
+from gpool import telemetry
+from gpool.integrations.stdlib_logging import log
+from gpool.testing import settle
+
+PID = "#PID<7>"
+
+SAID = [
+    (telemetry.ProcessCrashed(PID, "db", "boom", "Doubler", (), (), 0), "'db' '#PID<7>' crashed"),
+    (
+        telemetry.ProcessCrashed(PID, None, "boom", "Doubler", (), (), 0),
+        "(Doubler) crashed: 'boom'",
+    ),
+    (
+        telemetry.SupervisorReport(PID, "start_error", "boom", "a", None),
+        "child 'a' None: start error",
+    ),
+    (telemetry.WorkerStartFailed(PID, "db", "boom", 0.25), "next try in 0.25 s: 'boom'"),
+    (telemetry.PoolHasFailed(PID, "db", "boom"), "pool 'db' fell too often: 'boom'"),
+    (
+        telemetry.LeaseReclaimed(PID, "db", "killed", "app.py:3 in view"),
+        "worker from app.py:3 in view",
+    ),
+    (telemetry.ProcessIsZombie(PID, ("line 1\n",)), "swallows its exit and runs on:\nline 1"),
+    (telemetry.CleanupFailed(PID, ValueError("x")), "CleanupFailed: ValueError('x')"),
+    (telemetry.ListenerFailed(PID, telemetry.Event(PID), ValueError("x")), "ListenerFailed"),
+    (telemetry.HookFailed(PID, "close", ValueError("x")), "close of '#PID<7>' raised ValueError"),
+    (telemetry.UnexpectedMessage(PID, "hello"), "unexpected message: 'hello'"),
+]
+SILENT = [
+    telemetry.WorkerStarted(PID, "db"),
+    telemetry.WorkerDied(PID, "db", "shutdown", None),
+    telemetry.PoolRose(PID, "db", 1),
+]
+
+
+class TestLog:
+    @pytest.mark.parametrize(("event", "words"), SAID, ids=lambda value: type(value).__name__)
+    def test_words_what_somebody_should_read(
+        self, event: telemetry.Event, words: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One record an event, which carries the event itself."""
+        log(event)
+        (record,) = caplog.records
+        assert words in record.getMessage()
+        assert record.levelno >= logging.WARNING
+        assert vars(record)["gpool_event"] is event
+
+    @pytest.mark.parametrize("event", SILENT, ids=lambda event: type(event).__name__)
+    def test_is_silent_about_the_ordinary(
+        self, event: telemetry.Event, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What happens in any healthy pool is no news."""
+        log(event)
+        assert not caplog.records
+
+    def test_every_event_is_either(self) -> None:
+        """An event that is added has to be decided upon here."""
+        decided = {type(event).__name__ for event in (*(event for event, _ in SAID), *SILENT)}
+        assert decided == {kind.__name__ for kind in telemetry.Event.__subclasses__()}
+
+    def test_shows_the_traceback_of_a_crash(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The report of an exception is where it was raised, not only what it was."""
+
+        def crash() -> Any:
+            raise ZeroDivisionError("here")
+
+        telemetry.attach(log)
+        try:
+            gpool.spawn(crash)
+            settle()
+        finally:
+            telemetry.detach(log)
+        (record,) = caplog.records
+        assert "in crash" in record.getMessage()
+        assert "ZeroDivisionError: here" in record.getMessage()
+
+
+class TestApplication:
+    def test_attaches_it_when_it_starts(self, caplog: pytest.LogCaptureFixture) -> None:
+        """DESIGN 4.13: a bare script that uses a pool sees what fails."""
+        with gpool.Pool(gpool.Resource(create=lambda: 1 / 0), size=1, name="bad"):
+            settle()
+        assert any("pool 'bad': a worker did not start" in r.getMessage() for r in caplog.records)
