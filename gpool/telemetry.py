@@ -123,7 +123,10 @@ class WorkerDied(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseReclaimed(Event):
-    """A client died with a worker in its hands; `line` is where it had checked out."""
+    """A client died with a worker in its hands, or dropped its lease (the reason then).
+
+    `line` is where it had checked out.
+    """
 
     pool: str
     reason: Any

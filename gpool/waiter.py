@@ -55,10 +55,10 @@ class Waiter:
         """
         if self.woken:
             return False
-        self.woken = True
         self.value = value
         if self._greenlet is not None:
             self._callback = self._hub.loop.run_callback(self._greenlet.switch, self)
+        self.woken = True  # last: if a signal handler strikes before, the next call wakes
         return True
 
     def wait(self, timeout: float | None = None) -> Any:

@@ -31,12 +31,12 @@ class Mailbox:
 
     def append(self, message: Any) -> None:
         """Put `message` last and wake the owner if it waits; never switches."""
-        self.messages.append(message)
         waiter = self.waiter
         if waiter is not None:
+            waiter.wake()  # first: if a signal handler strikes, no message is slept on
             self.waiter = None
             self.resting = False
-            waiter.wake()
+        self.messages.append(message)
 
     def take(self, match: Callable[[Any], bool] | None = None, timeout: float | None = None) -> Any:
         """Remove and return the first message that matches; blocks until there is one.
@@ -75,10 +75,11 @@ class Mailbox:
         Raises:
             Expired: The mailbox stayed empty.
         """
-        if not self.messages:
+        deadline = None if timeout is None else clock.now() + timeout
+        while not self.messages:
             self.resting = True
             try:
-                self._wait(timeout)
+                self._wait(None if deadline is None else deadline - clock.now())
             finally:
                 self.resting = False
 

@@ -257,7 +257,7 @@ class Table:
     def remember(self, pid: Pid) -> None:
         """Keep a dead process for a while; what falls out lets go of its ancestors."""
         self.ended.append(pid)
-        if len(self.ended) > ENDED_KEPT:
+        while len(self.ended) > ENDED_KEPT:
             forgotten = self.ended.popleft()
             forgotten.parent, forgotten.ancestors = None, ()
 

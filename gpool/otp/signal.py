@@ -72,12 +72,12 @@ def signal(target: Pid, sender: Pid, reason: Any, *, direct: bool = False) -> No
 
 
 def _accept(target: Pid, reason: Any) -> None:
-    target.reason = reason
     if target.greenlet is None and target.weak_greenlet is None:
         _end(target, reason)  # a shell has nothing to unwind
         return
+    target.hub.loop.run_callback(_interrupt, target)  # first: a signal handler may strike
+    target.reason = reason
     target.state = PENDING
-    target.hub.loop.run_callback(_interrupt, target)
     if target.doomed is not None:
         target.doomed(reason)
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from sys import exception
+from threading import get_ident
 from types import CodeType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from gpool.errors import LeaseLost
-from gpool.otp.pid import Pid
+from gpool.otp.pid import FORKED, Pid
 from gpool.pool.pool_state import BUSY, IDLE, LOST, Slot
 from gpool.waiter import Waiter
 
@@ -32,6 +33,7 @@ class Books(Protocol):
     name: str
     epoch: int
     phase: Any
+    thread: int  # the one that it runs in
     back: Callable[[Slot], object] | None  # puts a worker back if nothing is special
 
     def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
@@ -94,8 +96,13 @@ class Lease(Generic[W]):
         """Whether the worker has died, or its pool has fallen, in the client's hands."""
         slot = self.slot
         return slot is not None and (
-            slot.lease is not self or slot.state is LOST or self.ledger.phase == "forked"
+            slot.lease is not self or slot.state is LOST or self.is_the_parents
         )
+
+    @property
+    def is_the_parents(self) -> bool:
+        """Whether it belongs to the operating system process that this one was forked off."""
+        return self.owner.pid.state is FORKED
 
     @property
     def number(self) -> int:
@@ -140,7 +147,8 @@ class Lease(Generic[W]):
 
     def __enter__(self) -> W:
         slot = self.slot
-        assert slot is not None
+        if slot is None:
+            raise LeaseLost(self.ledger.name, self)
         thing: W = slot.thing
         return thing
 
@@ -164,6 +172,7 @@ class Lease(Generic[W]):
             or slot.lease is not self
             or slot.state is not BUSY
             or (slot.mailbox is not None and not slot.mailbox.resting)
+            or get_ident() != ledger.thread
         ):
             ledger.checkin(self, None)
             return
@@ -183,13 +192,14 @@ class Lease(Generic[W]):
 class Ticket:
     """A client's place in the queue: waiting, then granted, then accepted or given up."""
 
-    __slots__ = ("error", "granted", "lease", "number", "waiter")
+    __slots__ = ("error", "granted", "lease", "left", "number", "waiter")
 
     def __init__(self, lease: Lease[Any]) -> None:
         self.lease = lease  # what it will get, prepared
         self.number = next(_numbers)  # order of arrival
         self.waiter = Waiter()
         self.granted = False  # the lease has a slot, but its client does not know yet
+        self.left = False  # its client has gone, but could not say so
         self.error: Exception | None = None  # why it gets nothing
 
     def __repr__(self) -> str:

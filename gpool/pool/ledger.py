@@ -15,7 +15,9 @@ Rules:
   woken included; what belonged to the old epoch can only be closed.
 * An exception that strikes inside a transition all the same (a signal, a
   RecursionError) closes the epoch: plain stores bar the fast path, the next call
-  cleans up.
+  cleans up, and the next epoch takes over nothing whose client does not have it.
+* A lease that nobody refers to any more can never be checked in: it is reclaimed
+  when the next client is about to wait, dirty as it is.
 
 Not here: carrying decisions out (``pool_man.py``).
 """
@@ -23,12 +25,14 @@ Not here: carrying decisions out (``pool_man.py``).
 from __future__ import annotations
 
 import contextvars
+import functools
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from sys import getrefcount
+from threading import get_ident
 from types import CodeType
-from typing import Any, Final, Literal, Protocol, get_args
-
-from greenlet import getcurrent
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, get_args
 
 from gpool import clock, telemetry
 from gpool.errors import (
@@ -42,12 +46,11 @@ from gpool.errors import (
 )
 from gpool.otp import process
 from gpool.otp.gen import System
-from gpool.otp.pid import DEAD, FORKED, Pid
+from gpool.otp.pid import DEAD, FORKED, Pid, table
 from gpool.pool.lease import Client, Lease, Ticket
 from gpool.pool.options import Options
 from gpool.pool.pool_state import (
     CLOSING,
-    IDLE,
     LOST,
     NOTHING,
     STARTING,
@@ -62,6 +65,7 @@ from gpool.waiter import Expired, Gate, Waiter
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
 
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
+UNSAID: Final = 256  # events that are kept for the next PoolMan to tell
 CLOSES: Final = 2  # times that a close may fail by itself before its slot is freed regardless
 
 
@@ -115,6 +119,23 @@ class Manager(Protocol):
         """The epoch is over."""
 
 
+P = ParamSpec("P")
+
+
+def transition(method: Callable[Concatenate[Ledger, P], None]) -> Callable[..., None]:
+    """Mark a method that changes the books and raises nothing: what strikes ends the epoch."""
+
+    @functools.wraps(method)
+    def guarded(self: Ledger, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except BaseException:
+            self.struck()
+            raise
+
+    return guarded
+
+
 class Ledger:
     """The books of one run of a pool."""
 
@@ -123,6 +144,7 @@ class Ledger:
         self.kind = kind
         self.options = options
         self.hub: Any = None  # of the thread that it runs in, once it is opened
+        self.thread = 0  # the identity of that thread
         # The books.
         self.slots: dict[Slot, None] = {}  # oldest first
         self.tickets: dict[Ticket, None] = {}  # not yet accepted
@@ -148,6 +170,7 @@ class Ledger:
         self.timed_out = self.refused = self.stale = self.reclaimed = 0
         self.start_failures = self.unclosed = 0
         self.last_failure: Any = None  # reason of the last start that failed
+        self.unsaid: deque[telemetry.Event] = deque(maxlen=UNSAID)  # while nobody is in charge
 
     # --- Clients: checkout ---
 
@@ -161,11 +184,13 @@ class Ledger:
         client = self.known.get(pid)
         if client is None:
             if pid.hub is not self.hub:
-                raise WrongHub(self.sup)
-            client = self._enter(pid, getcurrent() if pid.weak_greenlet is None else None)
+                raise WrongHub(self.pool)
+            client = self._enter(pid)
         return client
 
-    def _enter(self, pid: Pid, greenlet: Any) -> Client:
+    def _enter(self, pid: Pid) -> Client:
+        # A raw greenlet's death is known only while nobody refers to it.
+        greenlet = None if pid in table.raw else pid.runner()
         client = Client(self, pid, greenlet)
         pid.monitored_by[client] = None
         self.known[pid] = client
@@ -192,14 +217,27 @@ class Ledger:
         except BaseException:
             self.struck()
             raise
+        process.reap_raw()
+        self._reclaim_dropped()
         if timeout is not None and timeout <= 0:
             raise self._timed_out(0.0)
         limit = self.options.max_waiting
         if limit is not None and len(self.tickets) >= limit:
             self.refused += 1
             raise PoolFull(self.name, limit, self.held)
-        process.reap_raw()
-        return self._wait(Ticket(lease), timeout)
+        ticket = Ticket(lease)
+        try:
+            return self._wait(ticket, timeout)
+        except BaseException:
+            if ticket in self.tickets:  # struck while it gave up
+                ticket.left = True
+                self.struck()
+            raise
+
+    def _reclaim_dropped(self) -> None:
+        for slot in list(self.slots):
+            if slot.lease is not None and _references(slot) <= _DROPPED:
+                self._reclaim(slot.lease, "dropped", "close")
 
     def refuse_unless_open(self) -> None:
         """Raise unless clients may check out."""
@@ -228,16 +266,13 @@ class Ledger:
             raise
         return lease
 
+    @transition
     def _enqueue(self, ticket: Ticket) -> None:
         ticket.lease.owner.ticket = ticket
         self.tickets[ticket] = None
-        try:
-            man = self.in_charge()
-            if man is not None:
-                man.enqueue(ticket)
-        except BaseException:
-            self.struck()
-            raise
+        man = self.in_charge()
+        if man is not None:
+            man.enqueue(ticket)
 
     def _accept(self, ticket: Ticket) -> None:
         lease = ticket.lease
@@ -245,30 +280,27 @@ class Ledger:
         lease.owner.ticket = None
         del self.tickets[ticket]
 
+    @transition
     def _give_up(self, ticket: Ticket) -> None:
         """Take a ticket out; a worker that was granted goes on, unused, in the same turn."""
-        try:
-            self.tickets.pop(ticket, None)
-            ticket.lease.owner.ticket = None
-            granted, ticket.granted = ticket.granted, False
-            if granted:
-                if ticket.lease.slot is not None:
-                    self._return(ticket.lease, "clean")
-            elif (man := self.in_charge()) is not None:
-                man.withdraw(ticket)
-        except BaseException:
-            self.struck()
-            raise
+        self.tickets.pop(ticket, None)
+        ticket.lease.owner.ticket = None
+        granted, ticket.granted = ticket.granted, False
+        if granted:
+            if ticket.lease.slot is not None:
+                self._return(ticket.lease, "clean")
+        elif (man := self.in_charge()) is not None:
+            man.withdraw(ticket)
         self.note_quiet()
 
     def _timed_out(self, timeout: float) -> CheckoutTimeout:
         self.timed_out += 1
-        holders = self.holders()
+        leases = [slot.lease for slot in self.slots if slot.lease is not None]
         starting = sum(slot.state is STARTING for slot in self.slots)
+        oldest = min(leases, key=lambda lease: lease.since, default=None)
         return CheckoutTimeout(
-            self.name, timeout, self.held, starting, len(self.tickets),
-            max(holders, key=lambda holder: holder.age, default=None),
-        )  # fmt: skip
+            self.name, timeout, len(leases), starting, len(self.tickets), oldest and _holder(oldest)
+        )
 
     def _cause(self) -> BaseException | None:
         failing = self.man is not None and self.man.state.failures > 0
@@ -278,38 +310,43 @@ class Ledger:
 
     def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
         """Take a worker back, in the condition that `error` and its hooks tell."""
-        slot = lease.slot
-        if slot is None or slot.lease is not lease or self.phase == "forked":
-            self.stale += 1
-            return
-        verdict = self._verdict(lease, slot, error)
-        if slot.lease is lease:  # a hook may have given it back itself
-            self._return(lease, verdict)
+        slot = self._slot_of(lease)
+        if slot is not None:
+            verdict = self._verdict(lease, slot, error)
+            if slot.lease is lease:  # a hook may have given it back itself
+                self._return(lease, verdict)
 
     def discard(self, lease: Lease[Any], reason: Any) -> None:
         """Take a worker back to be stopped."""
-        slot = lease.slot
-        if slot is None or slot.lease is not lease or self.phase == "forked":
-            self.stale += 1
-        else:
+        if self._slot_of(lease) is not None:
             self._return(lease, "close")
+
+    def _slot_of(self, lease: Lease[Any]) -> Slot | None:
+        """Return the slot of a lease that is given back; None, counted, if it is over."""
+        if get_ident() != self.thread:
+            raise WrongHub(self.pool)
+        slot = lease.slot
+        if slot is not None and slot.lease is lease and not lease.is_the_parents:
+            return slot
+        self.stale += 1
+        return None
 
     def transfer(self, lease: Lease[Any], to: Pid) -> None:
         """Give a lease another owner."""
         lease.worker  # noqa: B018  # raises if the lease is over
-        process.current()
+        self.meet()
         process.same_hub(to)
         if to.state is DEAD or to.state is FORKED:
             raise NoProcess(to)
-        owner = self.known.get(to) or self._enter(to, to.greenlet)
-        try:
-            del lease.owner.leases[lease]
-            lease.owner = owner
-            owner.leases[lease] = None
-        except BaseException:
-            self.struck()
-            raise
+        self._hand_on(lease, self.known.get(to) or self._enter(to))
 
+    @transition
+    def _hand_on(self, lease: Lease[Any], owner: Client) -> None:
+        del lease.owner.leases[lease]
+        lease.owner = owner
+        owner.leases[lease] = None
+
+    @transition
     def client_died(self, client: Client, reason: Any) -> None:
         """Reclaim what a dead client holds, and withdraw its ticket."""
         self.known.pop(client.pid, None)
@@ -317,14 +354,16 @@ class Ledger:
         if client.ticket is not None:
             self._give_up(client.ticket)
         for lease in list(client.leases):
-            if lease.slot is None or lease.slot.lease is not lease:
-                continue
-            self.reclaimed += 1
-            verdict: Verdict = "close"
-            if lease.slot.state is not LOST and not self.kind.is_open(lease.slot):
-                verdict = self.kind.verdict(lease.slot, None)
-            self._return(lease, verdict)
-            self.note(telemetry.LeaseReclaimed(client.pid, self.name, reason, lease.line))
+            slot = lease.slot
+            if slot is not None and slot.lease is lease:
+                sound = slot.state is not LOST and not self.kind.is_open(slot)
+                verdict = self.kind.verdict(slot, None) if sound else "close"
+                self._reclaim(lease, reason, verdict)
+
+    def _reclaim(self, lease: Lease[Any], reason: Any, verdict: Verdict) -> None:
+        self.reclaimed += 1
+        self._return(lease, verdict)
+        self.note(telemetry.LeaseReclaimed(lease.owner.pid, self.name, reason, lease.line))
 
     def _verdict(self, lease: Lease[Any], slot: Slot, error: BaseException | None) -> Verdict:
         if slot.state is LOST:
@@ -335,24 +374,22 @@ class Ledger:
             self.note(telemetry.HookFailed(slot.pid, "is_dirty or is_broken", failure))
             return "close"
         except BaseException:
-            self._return(lease, "close")
+            if slot.lease is lease:
+                self._return(lease, "close")
             raise
 
+    @transition
     def _return(self, lease: Lease[Any], verdict: Verdict) -> None:
         slot = lease.slot
         assert slot is not None
-        try:
-            lease.owner.leases.pop(lease, None)
-            lease.slot = None
-            man = self.in_charge()
-            if man is not None:
-                man.checkin(slot, verdict)
-            else:
-                slot.lease = None
-                self._close_late(slot)
-        except BaseException:
-            self.struck()
-            raise
+        lease.owner.leases.pop(lease, None)
+        lease.slot = None
+        man = self.in_charge()
+        if man is not None:
+            man.checkin(slot, verdict)
+        else:
+            slot.lease = None
+            self._close_late(slot)
         self.note_quiet()
 
     def note_quiet(self) -> None:
@@ -364,6 +401,7 @@ class Ledger:
 
     # --- Workers ---
 
+    @transition
     def worker_started(self, slot: Slot) -> None:
         """A worker has been initialised; in its process."""
         cancel_timer(slot)
@@ -371,17 +409,23 @@ class Ledger:
         if man is not None and slot.state is STARTING:
             man.started(slot)
 
+    @transition
     def worker_doomed(self, slot: Slot) -> None:
         """An exit of a worker was accepted: it is not lent any more."""
-        if slot.state is IDLE and (man := self.in_charge()) is not None:
+        lease, man = slot.lease, self.in_charge()
+        if lease is not None and self._is_unaccepted(lease):
+            self._put_back(lease.owner.ticket)
+        if man is not None and slot in self.slots:
             man.doomed(slot)
 
+    @transition
     def worker_recovered(self, slot: Slot) -> None:
         """A worker has finished what it was asked for, or reset its resource; in its process."""
         man = self.in_charge()
         if man is not None:
             man.recovered(slot)
 
+    @transition
     def worker_died(self, slot: Slot, pid: Pid | None, reason: Any) -> None:
         """A worker, or what closed a resource without one, is dead; in its last frame."""
         cancel_timer(slot)
@@ -409,8 +453,8 @@ class Ledger:
     ) -> None:
         lease = slot.lease
         holder = None if lease is None else lease.owner.pid
-        if lease is not None and lease.owner.ticket is not None and self._is_unaccepted(lease):
-            self._revoke(lease.owner.ticket)
+        if lease is not None and self._is_unaccepted(lease):
+            self._put_back(lease.owner.ticket)
         elif lease is not None and not is_open:
             lease.owner.leases.pop(lease, None)
         if man is not None:
@@ -452,6 +496,11 @@ class Ledger:
         ticket = lease.owner.ticket
         return ticket is not None and ticket.granted and ticket.lease is lease
 
+    def _put_back(self, ticket: Ticket) -> None:
+        self._revoke(ticket)
+        if self.man is not None:
+            self.man.state.requeue(ticket)
+
     def _revoke(self, ticket: Ticket) -> None:
         """Take a grant back that its client does not know of yet; it keeps its place."""
         lease = ticket.lease
@@ -460,8 +509,6 @@ class Ledger:
         if lease.slot is not None:
             lease.slot.lease = None
             lease.slot = None
-        if self.man is not None:
-            self.man.state.requeue(ticket)
 
     # --- Epochs ---
 
@@ -490,10 +537,7 @@ class Ledger:
         self.epoch += 1
         for slot in [s for s in self.slots if s.pid is None and not self.kind.is_open(s)]:
             del self.slots[slot]
-        for slot in self.slots:
-            lease = slot.lease
-            if lease is not None and lease not in lease.owner.leases:
-                slot.lease = None  # a checkout was struck before its client had it
+        self._drop_what_nobody_has()
         state = PoolState(self.options, self.slots, self.tickets)
         state.held_up = self.phase == "stopped"
         self.is_struck = False
@@ -503,17 +547,33 @@ class Ledger:
         self.risen.open()
         return state
 
+    def _drop_what_nobody_has(self) -> None:
+        """Take out what an exception has left that struck in the middle of a transition."""
+        for ticket in list(self.tickets):
+            if ticket.left or ticket.lease.owner.pid.state is DEAD:
+                del self.tickets[ticket]
+            else:
+                self._revoke(ticket)
+        for slot in self.slots:
+            lease = slot.lease
+            if lease is not None and (
+                lease not in lease.owner.leases
+                or lease.slot is not slot
+                or lease.owner.pid.state is DEAD
+            ):
+                lease.owner.leases.pop(lease, None)
+                slot.lease = None
+
     def close_epoch(self, man: Manager) -> None:
         """Nobody is in charge any more: bar the fast path, take unaccepted grants back."""
         if self.man is not man:
             return
         self.idle = ()
         self.back = None
-        self.man = None
         man.cancel_timers()
         for ticket in self.tickets:
-            if ticket.granted:
-                self._revoke(ticket)
+            self._revoke(ticket)
+        self.man = None
 
     def set_aside(self) -> None:
         """In a forked child: all of this is the parent's; keep it, and use none of it."""
@@ -531,7 +591,6 @@ class Ledger:
         """The pool fell too often: tell those who wait, refuse those who come."""
         self.phase, self.failure = "failed", reason
         self.fail_waiting(PoolFailed, reason)
-        self.note(telemetry.PoolHasFailed(self.sup, self.name, reason))
 
     def fail_waiting(self, error: type[PoolError], *facts: Any) -> None:
         """Have every waiting client raise."""
@@ -547,6 +606,8 @@ class Ledger:
         """Have PoolMan tell the listeners, who may block: not in a transition."""
         if self.man is not None and self.man.pid is not None:
             self.man.pid.mailbox.append(event)
+        else:
+            self.unsaid.append(event)
 
     # --- Looking ---
 
@@ -558,18 +619,34 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """Return how many slots are in each state."""
         counts = dict.fromkeys(get_args(SlotState), 0)
-        for slot in self.slots:
+        for slot in list(self.slots):
             counts[slot.state] += 1
         return counts
 
     def holders(self) -> list[Holder]:
         """Return who holds what, the oldest slot first."""
-        now = clock.now()
-        leases = [slot.lease for slot in self.slots if slot.lease is not None]
-        return [
-            Holder(lease.owner.pid, lease.slot.thing, now - lease.since, lease.line)
-            for lease in leases
-        ]
+        leases = [slot.lease for slot in list(self.slots) if slot.lease is not None]
+        return [_holder(lease) for lease in leases]
+
+
+def _holder(lease: Lease[Any]) -> Holder:
+    thing = NOTHING if lease.slot is None else lease.slot.thing
+    return Holder(lease.owner.pid, thing, clock.now() - lease.since, lease.line)
+
+
+def _references(slot: Slot) -> int:
+    return getrefcount(slot.lease)
+
+
+def _count_of_dropped() -> int:
+    """Return how many references a lease has that only the books refer to."""
+    slot = Slot()
+    slot.lease = object()
+    leases = {slot.lease: None}
+    return _references(slot) if leases else 0
+
+
+_DROPPED: Final = _count_of_dropped()
 
 
 def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:

@@ -22,6 +22,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from sys import _getframe
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
@@ -391,7 +392,7 @@ class Pool(Generic[W]):
 
     def _open(self) -> Ledger:
         ledger = Ledger(self.name, self._kind, self._options)
-        ledger.pool, ledger.hub = self, gevent.get_hub()
+        ledger.pool, ledger.hub, ledger.thread = self, gevent.get_hub(), get_ident()
         application.open(ledger)
         self._ledger = ledger
         return ledger

@@ -80,6 +80,8 @@ class PoolMan(GenServer):
         self.state = self.ledger.open_epoch(self)
         orphans = [s for s in self.ledger.slots if s.pid is None and s.lease is None]
         self._do([*map(Stop, orphans), *self.state.dispatch()])
+        while self.ledger.unsaid:
+            self.ledger.note(self.ledger.unsaid.popleft())
         self.ledger.note(telemetry.PoolRose(me, self.ledger.name, self.ledger.epoch))
 
     def _fell(self, reason: Any) -> None:

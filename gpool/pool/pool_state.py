@@ -30,16 +30,25 @@ Verdict = Literal["clean", "finish", "reset", "close"]  # on a worker that comes
 NOTHING: Final = type("Nothing", (), {"__repr__": lambda _: "nothing", "__slots__": ()})()
 
 
+class NeverAtRest:
+    """Stands for the mailbox of a worker that is about to die, to keep it off the fast path."""
+
+    resting: Final = False
+
+
 class Slot:
     """One place under the cap, from the decision to fill it until it is proven empty."""
 
-    __slots__ = ("attempts", "idle_since", "lease", "mailbox", "pid", "state", "thing", "timer")
+    __slots__ = (
+        "attempts", "doomed", "idle_since", "lease", "mailbox", "pid", "state", "thing", "timer",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.state: SlotState = STARTING
         self.thing: Any = NOTHING  # what the client gets: a server's handle or a resource
         self.pid: Any = None  # the process that runs it, or closes it
         self.mailbox: Any = None  # its, if the worker is a server; tells whether it is at rest
+        self.doomed = False  # an exit of its worker was accepted: it is not lent any more
         self.lease: Any = None  # its holder's
         self.idle_since = 0.0  # seconds; kept only while there is overflow
         self.attempts = 0  # closes begun and not ended; those that others cut short do not count
@@ -190,7 +199,7 @@ class PoolState:
         if slot.state is LOST:
             self.lost -= 1
             return self._close(slot)
-        match verdict:
+        match "close" if slot.doomed else verdict:
             case "clean":
                 return self._ready(slot, now)
             case "finish":
@@ -236,10 +245,12 @@ class PoolState:
         return self._ready(slot, now)
 
     def doomed(self, slot: Slot) -> None:
-        """An idle worker is about to die by itself."""
-        self._leave(slot)
-        slot.state = CLOSING
-        self.closing += 1
+        """A worker is about to die by itself: it will not be lent again."""
+        slot.doomed, slot.mailbox = True, NeverAtRest
+        if slot.state is IDLE:
+            self._leave(slot)
+            slot.state = CLOSING
+            self.closing += 1
 
     def condemn(self, slot: Slot) -> list[Decision]:
         """A worker that nobody holds must go."""
@@ -309,6 +320,8 @@ class PoolState:
         return max(min(wanted, 1 - self.starting) if self.failures else wanted, 0)
 
     def _ready(self, slot: Slot, now: float) -> list[Decision]:
+        if slot.doomed:
+            return self._close(slot)
         if self.waiting and not self.held_up:
             return [self._grant(slot)]
         slot.state = IDLE

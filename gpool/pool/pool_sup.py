@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpool import telemetry
 from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
@@ -61,4 +62,5 @@ class PoolSup(Supervisor):
         if isinstance(answer, Stop):
             reason = message.reason if isinstance(message, Exit) else answer.reason
             self.ledger.fail(reason)
+            telemetry.emit(telemetry.PoolHasFailed(self.pid, self.ledger.name, reason))
         return answer

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gpool import telemetry
 from gpool.pool.application import application
 from tests.pool.workshop import Maker
 
@@ -18,6 +19,16 @@ def own_application(no_process_survives: None) -> Iterator[None]:
     for ledger in application.ledgers.values():
         ledger.phase = "stopped"
     application.ledgers.clear()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Keep thousands of deaths out of the log."""
+    listeners, application.listeners = application.listeners, []
+    for listener in listeners:
+        telemetry.detach(listener)
+    yield
+    application.listeners = listeners
 
 
 @pytest.fixture

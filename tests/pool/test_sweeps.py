@@ -6,14 +6,13 @@ somebody is struck, for every n until the script is over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 import pytest
 
 import gpool
-from gpool import telemetry
 from gpool.pool.application import application
 from gpool.testing import VirtualClock, settle
 from tests.pool.workshop import AtTurn, Client, Echo, Maker, Thing, assert_whole
@@ -24,14 +23,7 @@ KINDS = ["plain", "slow", "server"]
 SIZE = 2
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Keep thousands of deaths out of the log."""
-    listeners, application.listeners = application.listeners, []
-    for listener in listeners:
-        telemetry.detach(listener)
-    yield
-    application.listeners = listeners
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def session(pool: gpool.Pool[Any], number: int) -> None:

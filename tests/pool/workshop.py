@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import greenlet
@@ -110,7 +110,7 @@ def _follow(script: deque[Any]) -> None:
 class Echo(gpool.GenServer):
     """A server that answers at once, or when a gate opens."""
 
-    starts: deque[Any] = deque()  # script of its `init`s
+    starts: ClassVar[deque[Any]] = deque()  # script of its `init`s
 
     def init(self) -> None:
         """Start as the script says."""
@@ -149,7 +149,7 @@ class Client:
     def _run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         try:
             self.value = fn(*args, **kwargs)
-        except (Exception, gevent.Timeout) as error:
+        except (Exception, gevent.Timeout) as error:  # noqa: BLE001  # the test will ask
             self.error = error
         finally:
             self.done = True
@@ -218,7 +218,8 @@ def check(pool: gpool.Pool[Any]) -> None:
         assert not ledger.idle or (ordinary and ledger.idle is man.state.idle)
         assert ledger.back is None or ordinary
     else:
-        assert ledger.idle == () and ledger.back is None
+        assert ledger.idle == ()
+        assert ledger.back is None
     held = {slot.lease for slot in ledger.slots if slot.lease is not None}
     known = {lease for client in ledger.known.values() for lease in client.leases}
     assert held == known, (held, known)

@@ -1,0 +1,232 @@
+"""Rule 1: an exception struck at every bytecode of every transition loses no slot.
+
+What a signal handler raises, or a RecursionError, can come anywhere.  Each test
+runs one transition again and again, and has its n-th bytecode raise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpool
+from gpool.otp.signal import finish
+from gpool.testing import VirtualClock, settle
+from tests.pool.workshop import Echo, Holder, Maker, assert_whole, check
+
+HOME = str(Path(gpool.__file__).parent)
+
+
+class Struck(BaseException):
+    """What the signal handler of a user raises."""
+
+
+class Lightning:
+    """Raises at the n-th bytecode that gpool runs in the calling greenlet."""
+
+    def __init__(self, bytecode: int) -> None:
+        self.left = bytecode
+
+    def run(self, fn: Callable[[], object]) -> bool:
+        """Call `fn`; tell whether it came to that."""
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            fn()
+        except Struck:
+            return True
+        finally:
+            sys.settrace(before)
+        assert self.left > 0, "a transition has swallowed an exception that is not its own"
+        return False
+
+    def _trace(self, frame: Any, event: str, arg: object) -> Any:
+        if not frame.f_code.co_filename.startswith(HOME):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                raise Struck
+        return self._trace
+
+
+class Scene:
+    """A pool of two, and whoever is about to act."""
+
+    def __init__(self, kind: str) -> None:
+        self.maker = Maker()
+        hooks = {"reset": self.maker.reset} if kind == "reset" else {}
+        self.is_server = kind == "server"
+        worker: Any = Echo if self.is_server else self.maker.resource(**hooks)
+        self.pool: gpool.Pool[Any] = gpool.Pool(worker, size=2, max_restarts=0)
+        self.pool.start()
+        settle()
+        self.ledger: Any = self.pool._ledger
+        self.clients: list[Holder] = []
+        self.lease: Any = None  # of whoever acts
+        self.heir: gpool.Pid | None = None
+
+    def hold(self) -> Holder:
+        """Have another client hold a worker, or wait for one."""
+        self.clients.append(Holder(self.pool, timeout=None))
+        return self.clients[-1]
+
+    def cold_checkout(self) -> Callable[[], object]:
+        """Be about to borrow for the first time."""
+        return self._borrow
+
+    def warm_checkout(self) -> Callable[[], object]:
+        """Be about to borrow on the fast path."""
+        self.pool.checkout().checkin()
+        settle()
+        return self._borrow
+
+    def _borrow(self) -> None:
+        self.lease = self.pool.checkout()
+
+    def empty_checkout(self) -> Callable[[], object]:
+        """Be about to find nothing."""
+        self.hold(), self.hold()
+        return lambda: attempt(self.pool)
+
+    def checkin(self) -> Callable[[], object]:
+        """Be about to give back."""
+        self.lease = self.pool.checkout()
+        return self.lease.checkin
+
+    def checkin_to_a_waiter(self) -> Callable[[], object]:
+        """Be about to give back while another waits."""
+        self.lease = lease = self.pool.checkout()
+        self.hold(), self.hold()
+        return lease.checkin
+
+    def leave(self) -> Callable[[], object]:
+        """Be about to leave a `with` block."""
+        self.lease = lease = self.pool.checkout()
+        lease.__enter__()
+        return lambda: lease.__exit__(None, None, None)
+
+    def leave_by_error(self) -> Callable[[], object]:
+        """Be about to leave a `with` block by an exception."""
+        self.lease = lease = self.pool.checkout()
+        error = ValueError()
+        return lambda: lease.__exit__(ValueError, error, None)
+
+    def discard(self) -> Callable[[], object]:
+        """Be about to discard, while another waits."""
+        self.lease = lease = self.pool.checkout()
+        self.hold(), self.hold()
+        return lease.discard
+
+    def transfer(self) -> Callable[[], object]:
+        """Be about to give another process a lease."""
+        self.lease = lease = self.pool.checkout()
+        self.heir = heir = gpool.spawn(gpool.receive)
+        settle()
+        return lambda: lease.transfer(heir)
+
+    def give_up(self) -> Callable[[], object]:
+        """Be about to stop waiting."""
+        self.hold(), self.hold(), self.hold()
+        [ticket] = self.ledger.tickets
+        return lambda: self._as(ticket, self.ledger._give_up)
+
+    def give_up_granted(self) -> Callable[[], object]:
+        """Be about to stop waiting when a worker has just been granted."""
+        lease = self.pool.checkout()
+        self.hold(), self.hold()
+        lease.checkin()  # nobody has run since: the waiter does not know yet
+        [ticket] = self.ledger.tickets
+        return lambda: self._as(ticket, self.ledger._give_up)
+
+    def _as(self, ticket: Any, fn: Callable[[Any], object]) -> None:
+        # The client itself is asleep: it will find that it has left.
+        ticket.error = gpool.PoolClosed("gone")
+        ticket.waiter.wake()
+        fn(ticket)
+
+    def _lease_of(self, holder: Holder) -> Any:
+        [client] = [c for c in self.ledger.known.values() if c.pid is holder.pid]
+        return next(iter(client.leases))
+
+    def client_dies(self) -> Callable[[], object]:
+        """Be about to die with a worker, while another waits."""
+        self.heir = heir = gpool.spawn(gpool.receive)
+        self.pool.checkout().transfer(heir)
+        self.hold(), self.hold()
+        return lambda: finish(heir, "killed")
+
+    def worker_is_doomed(self) -> Callable[[], object]:
+        """Be about to have an idle worker killed."""
+        [pid, *_] = [slot.pid for slot in self.ledger.slots]
+        return lambda: gpool.exit(pid, "kill")
+
+    def worker_dies(self) -> Callable[[], object]:
+        """Be about to be told of the death of a worker that is held, while another waits."""
+        holder = self.hold()
+        self.hold(), self.hold()
+        slot = self._lease_of(holder).slot
+        pid = slot.pid
+
+        def act() -> None:
+            finish(pid, "killed")
+
+        return act
+
+    def verify(self) -> None:
+        """Assert that nothing is lost, and nobody is to blame."""
+        settle()
+        check(self.pool)
+        if self.lease is not None:
+            self.lease.checkin()  # struck before it began, it may be given back still
+        if self.heir is not None:
+            gpool.exit(self.heir, "kill")
+        for client in self.clients:
+            client.let_go()
+        both = [self.hold(), self.hold()]  # what was dropped is found when somebody waits
+        assert all(client.thing for client in both), self.ledger.slots
+        for client in both:
+            client.let_go()
+        assert self.pool.stats().phase == "up", "the intensity was charged"
+        assert_whole(self.pool, None if self.is_server else self.maker)
+        self.pool.stop()
+        assert self.maker.open == 0
+
+
+def attempt(pool: gpool.Pool[Any]) -> None:
+    """Check out without waiting."""
+    try:
+        pool.checkout(timeout=0).checkin()
+    except gpool.CheckoutTimeout:
+        return
+
+
+SCENES = [
+    name for name, fn in vars(Scene).items()
+    if callable(fn) and not name.startswith("_") and name not in ("hold", "verify")
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("kind", ["plain", "reset", "server"])
+@pytest.mark.parametrize("act", SCENES)
+def test_struck_at_every_bytecode(clock: VirtualClock, kind: str, act: str) -> None:
+    """Rule 1: the epoch closes, the caller keeps its exception, the pool is whole again."""
+    for bytecode in range(1, 5000):
+        scene = Scene(kind)
+        fn = getattr(scene, act)()
+        try:
+            struck = Lightning(bytecode).run(fn)
+            del fn
+            scene.verify()
+        except BaseException as error:
+            error.add_note(f"struck at bytecode {bytecode}")
+            raise
+        if not struck:
+            return
+    raise AssertionError("it never ends")
