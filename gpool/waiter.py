@@ -9,12 +9,18 @@ that was already queued is stopped, so it can never land in a later wait.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent import monkey
 from greenlet import getcurrent
 
 from gpool import clock
+
+#: Return the identity of the running thread; in a patched process ``threading`` tells
+#: that of the greenlet instead.
+get_ident: Callable[[], int] = monkey.get_original("threading", "get_ident")
 
 
 class Expired(Exception):

@@ -13,14 +13,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from sys import exception
-from threading import get_ident
 from types import CodeType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from gpool.errors import LeaseLost
 from gpool.otp.pid import FORKED, Pid
 from gpool.pool.pool_state import BUSY, IDLE, LOST, Slot
-from gpool.waiter import Waiter
+from gpool.waiter import Waiter, get_ident
 
 W = TypeVar("W")
 

@@ -30,7 +30,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from sys import getrefcount
-from threading import get_ident
 from types import CodeType
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, get_args
 
@@ -60,7 +59,7 @@ from gpool.pool.pool_state import (
     Verdict,
 )
 from gpool.pool.worker import Kind, Watch
-from gpool.waiter import Expired, Gate, Waiter
+from gpool.waiter import Expired, Gate, Waiter, get_ident
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
 

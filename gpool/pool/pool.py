@@ -22,7 +22,6 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from sys import _getframe
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
@@ -43,7 +42,7 @@ from gpool.pool.options import Options, OptionsDict, check_seconds
 from gpool.pool.pool_state import BUSY
 from gpool.pool.resource import Resource
 from gpool.pool.worker import kind_of
-from gpool.waiter import Expired, Gate
+from gpool.waiter import Expired, Gate, get_ident
 
 W = TypeVar("W")
 G = TypeVar("G", bound=GenServer)
