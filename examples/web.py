@@ -3,10 +3,10 @@
     python examples/web.py                                        SQLite, 15 s
     python examples/web.py --dsn postgresql://localhost/postgres  needs gpool[postgres]
 
-The application is in ``web_app.py``; the load comes from a second process
-(``web_load.py``), the faults from this one (``web_faults.py``).  It ends, at
-Ctrl-C too, with a table, and with exit code 0 if no slot was lost, no connection
-was left open, no write was half done, and the server still answers.
+The application is in ``web_app.py``, what is done to it in ``web_trial.py``: load
+from a second process (``web_load.py``), faults from this one (``web_faults.py``).
+It ends, at Ctrl-C too, with a table, and with exit code 0 if no slot was lost, no
+connection was left open, no write was half done, and the server still answers.
 """
 
 from gevent import monkey
@@ -15,26 +15,15 @@ monkey.patch_all()  # before anything else is imported
 
 import argparse
 import contextlib
-import http.client
-import json
 import logging
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import gevent
-import web_report
-from gevent.pywsgi import WSGIServer
-from web_app import Application
-from web_database import Connections, Database, PostgreSQL, SQLite
-from web_faults import Faults
-
-import gpool
+from web_app import Connections
+from web_database import PostgreSQL, SQLite
+from web_report import table
+from web_trial import trial
 
 
 def main() -> int:
@@ -48,62 +37,10 @@ def main() -> int:
             database.run("drop table if exists gpool_entries")
             database.run("create table gpool_entries (account text, amount integer)")
             outcome = trial(connections, options)
-            [(unbalanced,)] = database.run("select coalesce(sum(amount), 0) from gpool_entries")
+            [(balance,)] = database.run("select coalesce(sum(amount), 0) from gpool_entries")
+            code = table(outcome, connections, balance)
             database.run("drop table gpool_entries")
-    return web_report.table(outcome, connections, abs(unbalanced))
-
-
-def trial(connections: Connections, options: argparse.Namespace) -> web_report.Outcome:
-    """Run the server, the load and the faults."""
-    # Managers are killed on purpose here, far more often than a pool allows by default.
-    pool = gpool.Pool(connections.resource(), size=options.size, max_restarts=1000)
-    application = Application(pool)
-    faults = Faults(application, rate=options.faults)
-    server = WSGIServer(("127.0.0.1", options.port), faults, log=None)
-    server.start()
-    # pywsgi sends head and body apart: do not hold the body back until the client has the head.
-    server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with pool:
-        address = f"127.0.0.1:{server.server_port}"
-        gevent.spawn(faults.run, options.seconds)
-        for load in loads(address, options):
-            web_report.progress(load, faults.counts.total(), pool.stats())
-        faults.rate = 0
-        borrowed = borrow_all(pool, options.size)
-        answers = is_answered(address)
-        server.stop(timeout=1.0)
-        return web_report.Outcome(
-            load, application.waits, faults.counts, pool.stats(), borrowed, answers
-        )
-
-
-def loads(address: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Have a second process load the server; yield what it tells, until it ends or Ctrl-C."""
-    program = str(Path(__file__).with_name("web_load.py"))
-    command = [sys.executable, program, address, f"--clients={options.clients}"]
-    command.append(f"--seconds={options.seconds}")
-    # In a session of its own: Ctrl-C is for this process alone.
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True, start_new_session=True) as load:
-        gevent.signal_handler(signal.SIGINT, load.terminate)
-        for line in load.stdout or ():
-            yield json.loads(line)
-
-
-def borrow_all(pool: gpool.Pool[Database], size: int) -> int:
-    """Borrow as many workers as there should be, at once; return how many there are."""
-    with contextlib.ExitStack() as stack, contextlib.suppress(gpool.PoolError):
-        borrowed: set[Database] = set()
-        for _ in range(size):
-            borrowed.add(stack.enter_context(pool.checkout(timeout=5.0)))
-    return len(borrowed)
-
-
-def is_answered(address: str) -> bool:
-    """Tell whether the server answers a request as it should."""
-    with contextlib.closing(http.client.HTTPConnection(address, timeout=5.0)) as connection:
-        connection.request("POST", "/")
-        return connection.getresponse().status == 200
+    return code
 
 
 def parse() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The web application of the example: what you would write with gpool."""
+"""The web application of the example: what you would write yourself."""
 
 import json
 import random
@@ -12,6 +12,31 @@ import gpool
 
 WRITE = "insert into gpool_entries values (?, ?)"
 READ = "select account, amount from gpool_entries limit 10"
+
+
+class Connections:
+    """All that the pool has opened and closed, counted here, whatever its books say."""
+
+    def __init__(self, kind: type[Database], where: str) -> None:
+        self.kind, self.where = kind, where
+        self.opened = self.closed = 0
+        self.most = 0  # open at the same time
+
+    def create(self) -> Database:
+        """Open one."""
+        database = self.kind(self.where)
+        self.opened += 1
+        self.most = max(self.most, self.opened - self.closed)
+        return database
+
+    def close(self, database: Database) -> None:
+        """Close one."""
+        database.close()
+        self.closed += 1
+
+    def resource(self) -> gpool.Resource[Database]:
+        """Tell a pool what to do."""
+        return gpool.Resource(self.create, close=self.close, is_dirty=self.kind.is_dirty)
 
 
 class Application:

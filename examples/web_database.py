@@ -7,8 +7,6 @@ from typing import Any
 
 import gevent
 
-import gpool
-
 Rows = list[tuple[Any, ...]]
 
 
@@ -95,28 +93,3 @@ class PostgreSQL(Database):
     def is_dirty(self) -> bool:
         """Look at the transaction."""
         return bool(self.connection.info.transaction_status)  # 0: idle, between transactions
-
-
-class Connections:
-    """All that the pool has opened and closed, counted here, whatever its books say."""
-
-    def __init__(self, kind: type[Database], where: str) -> None:
-        self.kind, self.where = kind, where
-        self.opened = self.closed = 0
-        self.most = 0  # open at the same time
-
-    def create(self) -> Database:
-        """Open one."""
-        database = self.kind(self.where)
-        self.opened += 1
-        self.most = max(self.most, self.opened - self.closed)
-        return database
-
-    def close(self, database: Database) -> None:
-        """Close one."""
-        database.close()
-        self.closed += 1
-
-    def resource(self) -> gpool.Resource[Database]:
-        """Tell a pool what to do."""
-        return gpool.Resource(self.create, close=self.close, is_dirty=self.kind.is_dirty)

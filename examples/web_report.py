@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from web_database import Connections
+from web_app import Connections
 
 import gpool
 
@@ -36,8 +36,14 @@ def progress(load: Mapping[str, Any], faults: int, stats: gpool.Stats) -> None:
         print(line, flush=True)
 
 
-def table(outcome: Outcome, connections: Connections, half_done: int) -> int:
-    """Print all that there is to know; return 0 if the promise was kept, else 1."""
+def table(outcome: Outcome, connections: Connections, balance: int) -> int:
+    """Print all that there is to know; return 0 if the promise was kept, else 1.
+
+    Args:
+        outcome: Of the trial.
+        connections: What the example has counted itself.
+        balance: Of all entries: 0, unless a transfer was written by half.
+    """
     stats, requests = outcome.stats, outcome.load["requests"]
     lost = stats.size - min(outcome.borrowed, stats.idle)
     left_open = connections.opened - connections.closed
@@ -51,13 +57,14 @@ def table(outcome: Outcome, connections: Connections, half_done: int) -> int:
     row("connections", connections.opened, f"opened, at most {connections.most} at a time")
     row("", left_open, "left open")
     row("slots lost", lost, f"of {stats.size}")
-    row("half-done writes", half_done)
+    row("balance of entries", balance, "must be 0: no half-done write")
     row("still answers", "yes" if outcome.answers else "no")
     print(f"{'':22}" + "".join(f"{share:>11}" for share in ("50%", "90%", "99%", "most")))
     times = {"wait for a connection": spread(outcome.waits), "answer": outcome.load["answers"]}
     for what, seconds in times.items():
         print(f"{what:<22}" + "".join(f"{1000 * value:8.1f} ms" for value in seconds))
-    return 1 if lost or left_open or half_done or not outcome.answers else 0
+    kept = not (lost or left_open or balance) and connections.most <= stats.size
+    return 0 if kept and outcome.answers else 1
 
 
 def rows(counts: Mapping[str, int]) -> None:
@@ -68,7 +75,7 @@ def rows(counts: Mapping[str, int]) -> None:
 
 def row(what: str, value: object, remark: str = "") -> None:
     """Print one line of the table."""
-    print(f"{what:<18}{value:>8}  {remark}".rstrip())
+    print(f"{what:<20}{value:>8}  {remark}".rstrip())
 
 
 def spread(seconds: Iterable[float]) -> list[float]:
