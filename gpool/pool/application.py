@@ -20,17 +20,18 @@ import os
 from typing import Any, Final
 
 from gpool import clock, telemetry
-from gpool.errors import NameTaken, UnknownPool
+from gpool.errors import NameTaken, UnknownPool, WrongHub
 from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen import send_cast, stop
 from gpool.otp.key_registry import Registry
-from gpool.otp.pid import DEAD, Pid
+from gpool.otp.pid import DEAD, Pid, table
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.ledger import Ledger
 from gpool.pool.pools_sup import Forget, Open, PoolsSup
 from gpool.pool.worker import Fall
 
+NAME: Final = "gpool"  # of the root
 REBOOT_DELAY: Final = 0.1  # s before a root that fell is started again
 
 
@@ -38,6 +39,7 @@ class Application:
     """What is global: the root, and every pool that should run."""
 
     def __init__(self) -> None:
+        self.hub: Any = None  # of the thread that it runs in
         self.root: Supervisor | None = None
         self.booting: Pid | None = None  # the process that starts the root
         self.pools_sup: Pid | None = None
@@ -51,7 +53,9 @@ class Application:
 
         Raises:
             NameTaken: A pool of that name runs.
+            WrongHub: The Application runs in another thread.
         """
+        self._claim(ledger.hub)
         other = self.ledgers.setdefault(ledger.name, ledger)
         if other is not ledger:
             raise NameTaken(ledger.name, other.sup)
@@ -59,6 +63,21 @@ class Application:
             self.boot()
         elif self.pools_sup is not None:
             send_cast(self.pools_sup, Open(ledger))
+
+    def _claim(self, hub: Any) -> None:
+        """Make sure that the Application runs in the calling thread, or in none."""
+        if self.hub is not None and self.hub.loop is None:
+            self._bury()
+        if self.root is None and self.booting is None and not self.ledgers:
+            self.hub = hub
+        if hub is not self.hub:
+            raise WrongHub(self.root or "the pools' Application")
+
+    def _bury(self) -> None:
+        """Start afresh: the thread that it ran in has ended, and all of it."""
+        if self.root is not None and self.root.pid is table.names.get(NAME):
+            del table.names[NAME]
+        self.set_aside()
 
     def forget(self, ledger: Ledger) -> None:
         """Do not start a pool again: it is being stopped; never blocks."""
@@ -96,7 +115,7 @@ class Application:
                 ChildSpec("pools_sup", self._start_pools_sup, type="supervisor"),
             ],
             strategy="rest_for_one",
-            server_name="gpool",
+            server_name=NAME,
         )
         assert self.root.pid is not None
         Fall(self.root.pid, self._fell)
@@ -135,7 +154,7 @@ class Application:
     def stop(self) -> None:
         """Stop the root and every pool; blocks until it is dead.  For tests and tools."""
         for ledger in list(self.ledgers.values()):
-            ledger.phase = "stopped"
+            ledger.shut()
         self.ledgers.clear()
         if self.root is not None:
             stop(self.root)
@@ -145,7 +164,7 @@ class Application:
         for ledger in self.ledgers.values():
             ledger.set_aside()
         self.parents.append((self.root, self.booting, self.ledgers, self.registry))
-        self.root = self.booting = self.pools_sup = self.registry = None
+        self.hub = self.root = self.booting = self.pools_sup = self.registry = None
         self.ledgers = {}
 
 

@@ -238,6 +238,11 @@ class Ledger:
             if slot.lease is not None and _references(slot) <= _DROPPED:
                 self._reclaim(slot.lease, "dropped", "close")
 
+    def in_its_thread(self) -> None:
+        """Raise WrongHub unless the caller runs in the pool's thread."""
+        if get_ident() != self.thread:
+            raise WrongHub(self.pool)
+
     def refuse_unless_open(self) -> None:
         """Raise unless clients may check out."""
         if self.phase == "failed":
@@ -322,8 +327,7 @@ class Ledger:
 
     def _slot_of(self, lease: Lease[Any]) -> Slot | None:
         """Return the slot of a lease that is given back; None, counted, if it is over."""
-        if get_ident() != self.thread:
-            raise WrongHub(self.pool)
+        self.in_its_thread()
         slot = lease.slot
         if slot is not None and slot.lease is lease and not lease.is_the_parents:
             return slot
@@ -389,6 +393,8 @@ class Ledger:
         else:
             slot.lease = None
             self._close_late(slot)
+            if self.phase == "stopped":
+                self._take_leave(lease.owner)
         self.note_quiet()
 
     def note_quiet(self) -> None:
@@ -468,8 +474,18 @@ class Ledger:
 
     def close_rest(self) -> None:
         """Have all closed that a fallen tree has left, if the pool is to stay down."""
-        for slot in list(self.slots):
-            self._close_late(slot)
+        if self.phase == "stopped":
+            for slot in list(self.slots):
+                self._close_late(slot)
+            for client in list(self.known.values()):
+                self._take_leave(client)
+
+    def _take_leave(self, client: Client) -> None:
+        """Forget a client that has nothing of a stopped pool, or it would keep all of this."""
+        if not client.leases and client.ticket is None:
+            client.pid.monitored_by.pop(client, None)
+            self.known.pop(client.pid, None)
+            self.clients.pop(client.greenlet, None)
 
     def _close_late(self, slot: Slot) -> None:
         """Have one closed, in the hub: the running process may be in its last frame."""
@@ -585,6 +601,13 @@ class Ledger:
         """Close the fast path both ways: the phase has changed."""
         self.idle = ()
         self.back = None
+
+    def shut(self) -> None:
+        """The pool is stopped: nobody is let in, those who wait are told; never switches."""
+        self.phase = "stopped"
+        self.bar()
+        self.fail_waiting(PoolClosed)
+        self.close_rest()  # if its tree has fallen already
 
     def fail(self, reason: Any) -> None:
         """The pool fell too often: tell those who wait, refuse those who come."""

@@ -29,7 +29,7 @@ import gevent
 from greenlet import getcurrent
 
 from gpool import clock
-from gpool.errors import PoolClosed, PoolNotReady
+from gpool.errors import PoolNotReady
 from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
@@ -243,7 +243,7 @@ class Pool(Generic[W]):
         return self
 
     def wait_ready(self, timeout: float | None = 5.0) -> None:
-        """Block until the pool had all of its `size` workers up; a lazy one: its manager.
+        """Block until the pool had all its `size` workers up; a lazy or empty one: its manager.
 
         Args:
             timeout: Seconds; None waits for ever.
@@ -255,8 +255,9 @@ class Pool(Generic[W]):
         check_seconds("timeout", timeout)
         ledger = self._running()
         ledger.refuse_unless_open()
+        has_workers = self._options.size > 0 and not self._options.lazy
         try:
-            (ledger.risen if self._options.lazy else ledger.ready).wait(timeout)
+            (ledger.ready if has_workers else ledger.risen).wait(timeout)
         except Expired:
             up = 0 if ledger.man is None else ledger.man.state.up
             cause = getattr(ledger.last_failure, "exception", None)
@@ -275,6 +276,7 @@ class Pool(Generic[W]):
         ledger = self._ledger
         if ledger is None or ledger.phase not in ("up", "draining"):
             return True
+        ledger.in_its_thread()
         ledger.phase = "draining"
         ledger.drained = ledger.drained or Gate()
         ledger.bar()
@@ -296,18 +298,17 @@ class Pool(Generic[W]):
             timeout: Seconds until what still runs is killed; None waits for ever.
         """
         check_seconds("timeout", timeout)
-        process.current()
         ledger = self._ledger
-        if ledger is None or ledger.phase in ("stopped", "forked"):
+        if ledger is None or ledger.phase == "forked":
             return
-        ledger.phase = "stopped"
-        ledger.bar()
-        ledger.fail_waiting(PoolClosed)
-        application.forget(ledger)
-        ledger.close_rest()  # if its tree has fallen already
+        process.current()
+        ledger.in_its_thread()
+        if ledger.phase != "stopped":
+            ledger.shut()
+            application.forget(ledger)
         end = None if timeout is None else clock.now() + timeout
         if ledger.sup is not None:
-            _stop_tree(ledger.sup, timeout)
+            _stop_tree(ledger, ledger.sup, timeout)
         emptied = ledger.emptied = ledger.emptied or Gate()
         ledger.note_quiet()
         with contextlib.suppress(Expired):
@@ -397,12 +398,16 @@ class Pool(Generic[W]):
         return ledger
 
 
-def _stop_tree(sup: Pid, timeout: float | None) -> None:
+def _stop_tree(ledger: Ledger, sup: Pid, timeout: float | None) -> None:
+    """Stop the processes of a pool, and kill those that are not dead in time."""
     signal(sup, sup.parent or sup, "shutdown", direct=True)
     try:
         process.await_death(sup, timeout)
     except Expired:
-        signal(sup, sup, "kill", direct=True)
+        man = ledger.man.pid if ledger.man is not None else None
+        for pid in [sup, ledger.worker_sup, man, *[slot.pid for slot in ledger.slots]]:
+            if pid is not None:
+                signal(pid, sup, "kill", direct=True)
         process.await_death(sup)
 
 

@@ -100,7 +100,7 @@ class PoolMan(GenServer):
         if ledger.phase == "stopped" and ledger.man is self:
             ledger.fail_waiting(PoolClosed)
             self.state.held_up = True
-            ledger.emptied = Gate()
+            ledger.emptied = ledger.emptied or Gate()
             for slot in list(ledger.slots):
                 self._stop_for_good(slot)
             ledger.note_quiet()

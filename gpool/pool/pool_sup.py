@@ -38,8 +38,10 @@ class PoolSup(Supervisor):
         self.ledger = ledger
 
     def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
-        """Tell the Ledger which tree it belongs to."""
+        """Tell the Ledger which tree it belongs to, unless the pool was stopped meanwhile."""
         ledger, me = self.ledger, process.current()
+        if ledger.phase == "stopped":  # meanwhile
+            return Ignore()
         ledger.sup = me
         Fall(me, self._fell)
         return super().init()
