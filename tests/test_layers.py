@@ -21,6 +21,7 @@ LAYERS = (
     ("otp.mailbox",),
     ("otp.pid",),
     ("otp.signal",),
+    ("otp.greenlets",),
     ("otp.process",),
     ("otp.process_info", "otp.proc_lib"),
     ("otp.registry",),

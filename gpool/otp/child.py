@@ -30,6 +30,7 @@ from gpool import clock, telemetry
 from gpool.errors import StartError
 from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
+from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, FORKED, RUNNING, Exit, ExitSignal, Pid
 from gpool.otp.signal import is_orderly, reason_of, signal
 from gpool.waiter import Expired, Waiter
@@ -150,7 +151,7 @@ def start(spec: ChildSpec) -> tuple[Pid | None, Any]:
     Raises:
         StartError: The start function raised, or returned something odd.
     """
-    me = process.current()
+    me = current()
     try:
         value = contextvars.Context().run(spec.start, *spec.args, **spec.kwargs)
         pid = _pid_of(value)
@@ -169,7 +170,7 @@ def start(spec: ChildSpec) -> tuple[Pid | None, Any]:
 def _pid_of(value: Any) -> Pid | None:
     started = value[0] if isinstance(value, tuple) and len(value) == 2 else value
     pid = started if isinstance(started, Pid) else getattr(started, "pid", started)
-    if pid is not None and (not isinstance(pid, Pid) or pid is process.current()):
+    if pid is not None and (not isinstance(pid, Pid) or pid is current()):
         raise ExitSignal(value)  # as OTP has it, the odd value is the reason
     return pid
 
@@ -182,7 +183,7 @@ def take(pid: Pid, spec: ChildSpec) -> None:
     Raises:
         WrongHub: It lives in another thread.
     """
-    me = process.current()
+    me = current()
     process.same_hub(pid)
     if pid.state is not DEAD:
         process.link(pid)
@@ -224,7 +225,7 @@ def stop(children: Sequence[Child]) -> None:
     Those that are dead, restarting or never ran are no trouble.  The caller
     notes what has become of them.
     """
-    me = process.current()
+    me = current()
     running = [child for child in children if child.is_running]
     left = {c.pid: c.spec for c in running if c.pid and c.pid.state not in (DEAD, FORKED)}
     if left:

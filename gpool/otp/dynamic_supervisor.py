@@ -38,6 +38,7 @@ from gpool.otp import child as children_of
 from gpool.otp import process
 from gpool.otp.child import Child
 from gpool.otp.child_spec import ChildSpec
+from gpool.otp.greenlets import current
 from gpool.otp.pid import Pid
 from gpool.otp.supervisor import AutoShutdown, Counts, Supervisor
 
@@ -146,7 +147,7 @@ class DynamicSupervisor(Supervisor):
             ValueError: The caller is not the supervisor's process.
             WrongHub: It lives in another thread.
         """
-        if process.current() is not self.pid:
+        if current() is not self.pid:
             raise ValueError(f"adopt: expected to be called in {self.pid!r} itself")
         self._check_room(spec)
         if pid in self.running:

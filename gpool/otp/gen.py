@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
 from gpool.otp import process
+from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, FORKED, Pid
 from gpool.waiter import Expired, Waiter
 
@@ -148,7 +149,7 @@ def partner(server: Any) -> Pid:
         CallingSelf: The caller is the server, or the server waits for the caller.
         WrongHub: It lives in another thread.
     """
-    me = process.current()
+    me = current()
     pid = process.resolve(server)
     if pid is me:
         raise CallingSelf(pid)

@@ -56,6 +56,7 @@ from gpool.errors import (
 )
 from gpool.otp import proc_lib, process, registry
 from gpool.otp.gen import Call, Cast, From, System, check_timeout, send_call, send_cast
+from gpool.otp.greenlets import current, new_process
 from gpool.otp.pid import (
     RUNNING,
     Exit,
@@ -183,7 +184,7 @@ def call(
     def mark(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def remote(self: GenServer, *args: Any, **kwargs: Any) -> Any:
-            if self.pid is process.current():
+            if self.pid is current():
                 return method(self, *args, **kwargs)
             copied = contextvars.copy_context() if context else None
             return send_call(self, MethodCall(method, args, kwargs, raises, copied), timeout)
@@ -210,7 +211,7 @@ def cast(fn: Callable[..., Any] | None = None, *, context: bool = True) -> Any:
     def mark(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def remote(self: GenServer, *args: Any, **kwargs: Any) -> None:
-            if self.pid is process.current():
+            if self.pid is current():
                 method(self, *args, **kwargs)
                 return
             copied = contextvars.copy_context() if context else None
@@ -376,7 +377,7 @@ def _start(
 ) -> S:
     check_timeout(timeout)
     what = type(server).__qualname__.replace("<locals>.", "")
-    loop = _Loop(server, process.current() if link else None)
+    loop = _Loop(server, current() if link else None)
     if name is not None and (owner := registry.owner_of(name)) is not None:
         raise StartError(what, ("already_started", owner))
 
@@ -404,8 +405,8 @@ def launch(server: GenServer, *, starter: Starter, monitor: Monitor) -> Pid:
         monitor: Told of its death.
     """
     what = type(server).__qualname__.replace("<locals>.", "")
-    loop = _Loop(server, process.current())
-    pid = process.new_process(
+    loop = _Loop(server, current())
+    pid = new_process(
         loop.run, initial_call=what, link=True, monitor=monitor, context=contextvars.Context()
     )
     server.pid, pid.server, pid.starter = pid, server, starter
@@ -431,7 +432,7 @@ class _Loop:
 
     def run(self) -> None:
         """Be the body of the server's process."""
-        self.pid = process.current()
+        self.pid = current()
         then = self._init()
         proc_lib.init_ack()
         from_: From | None = None
@@ -457,7 +458,7 @@ class _Loop:
         if self.pid.state is not RUNNING:
             reason = self.pid.reason  # a signal was accepted, be it while a callback ran
             with contextlib.suppress(ExitSignal):
-                process.current()  # from here on it unwinds, and primitives work again
+                current()  # from here on it unwinds, and primitives work again
         # A kill must not be answered with cleanup of unknown length.
         if reason != "killed" or self.pid.state is RUNNING:
             try:
@@ -513,7 +514,7 @@ class _Loop:
 
     def _next_message(self, then: Then) -> Any:
         if self.pid.state is not RUNNING:
-            process.current()
+            current()
         mailbox = self.pid.mailbox
         if self.suspended:
             return mailbox.take(self._is_urgent)

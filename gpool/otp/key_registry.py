@@ -36,6 +36,7 @@ from typing import Any
 from gpool.errors import BadName, NameTaken, NoProcess
 from gpool.otp import process
 from gpool.otp.gen_server import Continue, GenServer, IdleTimeout, Ignore, Stop
+from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, RUNNING, Exit, Pid
 
 
@@ -95,7 +96,7 @@ class Registry(GenServer):
         Source:
             Elixir ``Registry.register/3``.
         """
-        self.register_name(key, process.current(), value)
+        self.register_name(key, current(), value)
 
     def register_name(self, key: Hashable, pid: Pid, value: Any = None) -> None:
         """Give another process a key; otherwise as :meth:`register`.
@@ -132,7 +133,7 @@ class Registry(GenServer):
         Source:
             Elixir ``Registry.unregister/2``.
         """
-        me, caller = self._alive(), process.current()
+        me, caller = self._alive(), current()
         if self.owners.get(key) is not caller:
             return
         self._take_away(key)
@@ -182,7 +183,7 @@ class Registry(GenServer):
         owner = self.whereis_name(key)
         if owner is None:
             raise NoProcess((self, key))
-        if owner is not process.current():
+        if owner is not current():
             raise NameTaken(key, owner)
         old = self.owners.data[key]
         new = self.owners.data[key] = fn(old)

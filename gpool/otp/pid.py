@@ -17,7 +17,8 @@ Rules:
 * `forked` is what a process of the parent is in a forked child: never run,
   never finalised, never told.
 
-Not here: what sends signals and throws them (``process.py``).
+Not here: what sends signals and throws them (``signal.py``), what runs a process
+(``greenlets.py``).
 """
 
 from __future__ import annotations

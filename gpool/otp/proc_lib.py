@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from gpool.errors import StartError
 from gpool.otp import process
+from gpool.otp.greenlets import current, new_process
 from gpool.otp.pid import ExitSignal, Pid
 from gpool.otp.signal import signal
 from gpool.waiter import Expired, Waiter
@@ -61,8 +62,8 @@ def start(
     Raises:
         StartError: It died first, or was killed for being too slow.
     """
-    me = process.current()
-    pid = process.new_process(body, initial_call=what, link=link, context=contextvars.Context())
+    me = current()
+    pid = new_process(body, initial_call=what, link=link, context=contextvars.Context())
     pid.starter = attempt = Start(me)
     prepare(pid)
     me.awaiting = (pid,)
@@ -84,7 +85,7 @@ def start(
 
 def init_ack() -> None:
     """Tell the starter that the running process is initialised; never blocks."""
-    me = process.current()
+    me = current()
     starter, me.starter = me.starter, None
     if starter is not None:
         starter.wake(("ok", None))
@@ -92,7 +93,7 @@ def init_ack() -> None:
 
 def init_ignore() -> NoReturn:
     """End the running process, which has nothing to do; its start returns all the same."""
-    starter = process.current().starter
+    starter = current().starter
     if isinstance(starter, Start):
         starter.ignored = True
     raise ExitSignal("normal")

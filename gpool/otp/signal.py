@@ -12,7 +12,8 @@ Rules:
 
 Nothing here ever switches to another greenlet, but for the hub's own throws.
 
-Not here: how a greenlet comes to be a process, and what it may do (``process.py``).
+Not here: how a greenlet comes to be a process (``greenlets.py``), and what it may do
+(``process.py``).
 """
 
 from __future__ import annotations

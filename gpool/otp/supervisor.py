@@ -56,6 +56,7 @@ from gpool.otp.child import Child, TryAgain
 from gpool.otp.child_spec import ChildSpec, ChildType, check_word, is_number
 from gpool.otp.gen import From
 from gpool.otp.gen_server import Continue, GenServer, IdleTimeout, Ignore, NoReply, Reply, Stop
+from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, Exit, Pid
 from gpool.otp.signal import is_orderly
 from gpool.waiter import Expired
@@ -302,7 +303,7 @@ class Supervisor(GenServer):
             WrongHub: It lives in another thread.
         """
         pid = process.resolve(self)
-        if pid is process.current():
+        if pid is current():
             raise CallingSelf(pid)
         process.same_hub(pid)
         keeper = gevent.get_hub().loop.async_()

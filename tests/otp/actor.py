@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gevent
+
 import gpool
 from gpool.testing import settle
 
@@ -84,3 +86,14 @@ def mailbox() -> list[Any]:
             messages.append(gpool.receive(timeout=0))
         except gpool.ReceiveTimeout:
             return messages
+
+
+def sleeper(log, seconds=60.0):
+    """Wait, and write down how the wait ended and that the cleanup was run."""
+    try:
+        gevent.sleep(seconds)
+    except BaseException as error:
+        log.append(type(error).__name__)
+        raise
+    finally:
+        log.append("cleanup")

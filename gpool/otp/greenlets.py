@@ -1,0 +1,289 @@
+"""The greenlets of processes: their birth, their last frame, and who runs now.
+
+A process is a :class:`~gpool.otp.pid.Pid`; what runs it is a greenlet:
+
+* one of ours, a :class:`Process`, made by :func:`new_process` for ``spawn`` and
+  its kin.  Whatever ends its body ends there, and the death is done in its last
+  frame: nothing can run between the two.
+* any other (the main one, a raw one, another library's): :func:`current` gives it
+  a pid on its first use of gpool.  gevent tells of the end of its own greenlets;
+  of a raw one's, :func:`reap_raw` and its garbage collection do.
+
+Rules:
+
+* :func:`current` is the gate that every primitive goes through first: it raises
+  the exit of a process that may not go on, and lets an unwinding one pass.
+* ``Greenlet.kill``, ``gevent.killall`` and the like count as ``killed``, before
+  the first run and after.
+* In a forked child the parent's greenlets stay where they are, for ever.
+
+Not here: what a process may do (``process.py``); how it takes a signal, and what
+its death entails (``signal.py``).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import weakref
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import gevent
+from gevent._hub_local import get_hub_if_exists  # never creates a hub, as get_hub() would
+from greenlet import getcurrent
+
+from gpool import clock
+from gpool.otp.pid import (
+    DEAD,
+    FORKED,
+    PENDING,
+    RUNNING,
+    UNWINDING,
+    Error,
+    ExitSignal,
+    Monitor,
+    Pid,
+    table,
+)
+from gpool.otp.signal import THROWS, declare_dead, finish, limit_unwinding, reason_of
+
+# --- The greenlet of a process ------------------------------------------------------
+
+
+class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run time
+    """The greenlet that runs one process of ours."""
+
+    gpool_parks = True  # in a forked child: it is the parent's
+
+    def __init__(
+        self, pid: Pid, fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.gpool_pid = pid
+        self._body = (fn, args, kwargs)
+
+    def _run(self) -> None:
+        pid = self.gpool_pid
+        try:
+            reason = self._live(pid)
+            finish(pid, reason)
+        finally:
+            finish(pid, "killed")  # nothing is left to do, unless a KeyboardInterrupt struck
+        if isinstance(reason, Error) and isinstance(reason.exception, KeyboardInterrupt):
+            pid.hub.handle_system_error(type(reason.exception), reason.exception)
+
+    def _live(self, pid: Pid) -> Any:
+        (fn, args, kwargs), self._body = self._body, (_nothing, (), {})
+        try:
+            if pid.state is not RUNNING:
+                raise ExitSignal(pid.reason)
+            fn(*args, **kwargs)
+        except BaseException as raised:  # noqa: BLE001  # whatever it is, it ends here
+            return reason_of(raised)
+        return "normal"
+
+    def throw(self, *args: Any) -> None:
+        """Raise in the process; ``GreenletExit`` is the exit signal ``killed``."""
+        pid = self.gpool_pid
+        if _is_exit(args):
+            if pid.state is UNWINDING:
+                return  # one exit a process: its cleanup is not cut by a second one
+            if pid.state is RUNNING:
+                pid.reason = "killed"
+            if pid.state is not DEAD:
+                pid.state = UNWINDING
+                if pid.doomed is not None:
+                    pid.doomed(pid.reason)
+        super().throw(*(() if self._is_unborn() else args))
+        self._after_throw(args)
+
+    def _after_throw(self, args: tuple[Any, ...]) -> None:
+        pid = self.gpool_pid
+        if self.dead and pid.state is not DEAD:
+            self._died_unborn(args[0] if args else gevent.GreenletExit())
+        elif pid.state is UNWINDING:
+            limit_unwinding(pid)
+
+    def _maybe_kill_before_start(self, exception: Any) -> bool:
+        # gevent's name: Greenlet.kill, killall and Group.kill all pass through here.
+        # It would print an exception of an unborn greenlet, so it is told of none.
+        dead: bool = super()._maybe_kill_before_start(gevent.GreenletExit())  # type: ignore[misc]
+        if dead and self.gpool_pid.state is not DEAD:
+            self._died_unborn(exception)
+        return dead
+
+    def _is_unborn(self) -> bool:
+        return self._body[0] is not _nothing
+
+    def _died_unborn(self, exception: Any) -> None:
+        if isinstance(exception, tuple):
+            exception = exception[1] or exception[0]
+        if isinstance(exception, type):
+            exception = exception()
+        finish(self.gpool_pid, reason_of(exception))
+
+
+def _nothing() -> None:
+    """Stand in for the body of a process that has started."""
+
+
+def _is_exit(args: tuple[Any, ...]) -> bool:
+    kind = args[0] if args else gevent.GreenletExit
+    if not isinstance(kind, type):
+        kind = type(kind)
+    return issubclass(kind, gevent.GreenletExit)
+
+
+def _initial_call(fn: Callable[..., object]) -> str:
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return name.replace("<locals>.", "")
+
+
+def new_process(
+    fn: Callable[..., object],
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    initial_call: str | None = None,
+    link: bool = False,
+    monitor: Monitor | None = None,
+    context: contextvars.Context | None = None,
+) -> Pid:
+    """Make a process, linked and monitored before it first runs, and start it.
+
+    The public ways are ``spawn`` and its kin.
+
+    Args:
+        fn: The body; what it returns is dropped.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        initial_call: What the process is shown as; the name of `fn` if None.
+        link: Whether to link it to the caller.
+        monitor: Told of its death.
+        context: Its context variables; a copy of the caller's if None.
+    """
+    parent = current()
+    if not callable(fn):
+        raise TypeError(f"fn: expected a callable, got {fn!r}")
+    pid = Pid(gevent.get_hub(), initial_call or _initial_call(fn), parent, clock.now())
+    greenlet = Process(pid, fn, args, kwargs or {})
+    greenlet.gr_context = context if context is not None else contextvars.copy_context()
+    pid.greenlet = greenlet
+    table.processes[pid.id] = pid
+    if link:
+        pid.links[parent] = parent.links[pid] = None
+    if monitor is not None:
+        pid.monitored_by[monitor] = None
+    greenlet.start()
+    return pid
+
+
+# --- Who runs -----------------------------------------------------------------------
+
+
+def current() -> Pid:
+    """Return the running process, if it may go on; raise its exit if it may not."""
+    greenlet: Any = getcurrent()
+    try:
+        pid: Pid = greenlet.gpool_pid
+    except AttributeError:
+        return _adopt(greenlet)
+    if pid.state is not RUNNING:
+        return _refuse(pid, greenlet)
+    return pid
+
+
+def _refuse(pid: Pid, greenlet: Any) -> Pid:
+    if pid.state is UNWINDING:
+        return pid
+    if pid.state is FORKED:
+        if isinstance(greenlet, Process):
+            park()
+        return _adopt(greenlet)
+    if pid.state is PENDING:
+        pid.state = UNWINDING
+    else:
+        note_refusal(pid)
+    raise ExitSignal(pid.reason)
+
+
+def note_refusal(pid: Pid) -> None:
+    """Count that a primitive refuses to work; give up on a process that will not hear it."""
+    # A loop that swallows what its primitives raise would never let the hub run.
+    pid.raised += 1
+    if pid.raised > THROWS:
+        if pid.state is not DEAD:
+            declare_dead(pid)
+        park()
+
+
+def park() -> NoReturn:
+    """Leave the running greenlet where it is, for ever."""
+    while True:
+        gevent.get_hub().switch()
+
+
+def _adopt(greenlet: Any) -> Pid:
+    hub = gevent.get_hub()  # others will signal it through its hub
+    pid = Pid(hub, _foreign_call(greenlet, hub), None, clock.now())
+    table.processes[pid.id] = pid
+    if isinstance(greenlet, gevent.Greenlet):
+        pid.greenlet = greenlet
+        greenlet.rawlink(_foreign_ended)
+    elif greenlet is hub:
+        pid.greenlet = greenlet
+        pid.trapping = True  # a link made in a loop callback must not end the loop
+    else:
+        pid.weak_greenlet = weakref.ref(greenlet, lambda _: _raw_ended(pid))
+        if greenlet.parent is not None:  # else the main greenlet of its thread
+            table.raw[pid] = None
+    greenlet.gpool_pid = pid
+    return pid
+
+
+def _foreign_call(greenlet: Any, hub: Any) -> str:
+    if greenlet is hub:
+        return "hub"
+    if greenlet.parent is None:
+        return "main"
+    run = getattr(greenlet, "_run", None)
+    return _initial_call(run) if run is not None else type(greenlet).__name__
+
+
+def _foreign_ended(greenlet: Any) -> None:
+    exception = greenlet.exception
+    if exception is None and isinstance(greenlet.value, gevent.GreenletExit):
+        exception = greenlet.value
+    finish(greenlet.gpool_pid, "normal" if exception is None else _foreign_reason(exception))
+
+
+def _foreign_reason(exception: BaseException) -> Any:
+    # gevent has reported it already, and may raise it again from get().
+    if isinstance(exception, gevent.GreenletExit):
+        return reason_of(exception)
+    kept, error = exception.__traceback__, Error(exception)
+    exception.__traceback__ = kept
+    return error
+
+
+def _raw_ended(pid: Pid) -> None:
+    finish(pid, "normal")
+
+
+def reap_raw() -> None:
+    """Notice the raw greenlets that have ended but are still referenced by somebody.
+
+    Nothing tells of their death; those who are about to wait ask.
+    """
+    hub = get_hub_if_exists()
+    for pid in list(table.raw):
+        if pid.hub is hub and is_over(pid):
+            _raw_ended(pid)
+
+
+def is_over(pid: Pid) -> bool:
+    """Tell whether the greenlet of a process has ended, even if nobody has noticed yet."""
+    if pid.greenlet is None and pid.weak_greenlet is None:
+        return False  # a shell
+    greenlet = pid.runner()
+    return greenlet is None or bool(greenlet.dead)
