@@ -261,6 +261,7 @@ class Ledger:
                 if ticket.waiter.woken:  # by a grant that was taken back
                     ticket.waiter = Waiter()
                 ticket.waiter.wait(None if deadline is None else deadline - clock.now())
+            process.current()  # raises if its exit was accepted since: it gets nothing then
             self._accept(ticket)
         except Expired:
             self._give_up(ticket)

@@ -190,8 +190,10 @@ class TestClients:
 
 
 class TestTree:
-    @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("how", HOWS)
+    @pytest.mark.parametrize(
+        ("kind", "how"),
+        [*[("plain", how) for how in HOWS], ("slow", "kill"), ("server", "kill")],
+    )
     @pytest.mark.parametrize("victim", [*TREE, "worker", "booting"])
     def test_a_process_struck_at_any_turn(
         self, clock: VirtualClock, kind: str, how: str, victim: str
