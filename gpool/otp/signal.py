@@ -227,7 +227,7 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
         if ref.target is not None:
             ref.target.monitored_by.pop(ref, None)
         pid.monitors.pop(ref, None)
-    pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = None
+    pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = pid.doomed = None
     pid.awaiting = ()
     pid.mailbox.messages.clear()
 

@@ -170,7 +170,10 @@ class Pool(Generic[W]):
             poolboy ``checkout/3``; ``timeout=0`` stands for its ``Block = false``.
         """
         ledger = self._ledger
-        frame = _getframe(1)
+        try:
+            frame = _getframe(1)
+        except ValueError:  # gevent.spawn(pool.checkout): no Python code has called
+            frame = _getframe()
         if ledger is not None and ledger.idle:
             client = ledger.clients.get(getcurrent())
             if client is not None and client.pid.state is RUNNING:
