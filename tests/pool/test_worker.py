@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -16,10 +17,8 @@ class Echo(gpool.GenServer):
     def handle_call(self, request: object, from_: gpool.From) -> gpool.Reply:
         """Answer, after as many seconds as the request says."""
         if isinstance(request, float):
-            try:
+            with contextlib.suppress(gpool.ReceiveTimeout):
                 gpool.receive(lambda message: message == "go", timeout=request)
-            except gpool.ReceiveTimeout:
-                pass
         return gpool.Reply(request)
 
 
