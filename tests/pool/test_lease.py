@@ -1,0 +1,313 @@
+"""Leases: capabilities, given back once, whoever has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gevent import monkey
+
+import gpool
+from gpool.testing import VirtualClock, settle
+from gpool.waiter import Gate
+from tests.pool.workshop import Client, Echo, Holder, Maker, assert_whole
+
+
+@pytest.fixture
+def pool(clock: VirtualClock, maker: Maker) -> gpool.Pool[Any]:
+    """A pool of one, running."""
+    pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1, name="one")
+    pool.start()
+    settle()
+    return pool
+
+
+class TestWorker:
+    def test_is_the_resource_or_the_handle(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """`worker` and `resource` are two words for it."""
+        lease = pool.checkout()
+        assert lease.worker is lease.resource is maker.made[0]
+
+    def test_of_a_lease_that_is_over(self, pool: gpool.Pool[Any]) -> None:
+        """Use after the checkin is an error that says where it was checked out."""
+        lease = pool.checkout()
+        lease.checkin()
+        with pytest.raises(gpool.LeaseLost, match=r"pool 'one': <Lease of 'one' by #PID<\d+> at"):
+            _ = lease.worker
+        with pytest.raises(gpool.LeaseLost), lease:
+            raise AssertionError
+
+
+class TestLost:
+    def test_when_the_pool_fell(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """Rule 10: the thing stays open in the client's hands, and is closed then."""
+        lease = pool.checkout()
+        assert not lease.lost
+        assert pool._ledger is not None
+        assert pool._ledger.man is not None
+        gpool.exit(pool._ledger.man.pid, "kill")
+        settle()
+        assert lease.lost
+        assert not maker.made[0].closed
+        lease.checkin()
+        settle()
+        assert maker.made[0].closed
+        assert_whole(pool, maker)
+
+    def test_not_once_it_is_over(self, pool: gpool.Pool[Any]) -> None:
+        """Given back is not lost."""
+        lease = pool.checkout()
+        lease.checkin()
+        assert not lease.lost
+
+
+class TestNumber:
+    def test_is_never_used_twice(self, pool: gpool.Pool[Any]) -> None:
+        """Drawn when it is read, and kept."""
+        numbers = set()
+        for _ in range(10):
+            with pool.checkout():
+                pass
+            lease = pool.checkout()
+            numbers.add(lease.number)
+            assert lease.number in numbers
+            lease.checkin()
+        assert len(numbers) == 10
+
+
+class TestLine:
+    def test_is_that_of_the_checkout(self, pool: gpool.Pool[Any]) -> None:
+        """File, line and function, of either path and of a wait."""
+        here = f"{__file__}:{TestLine.test_is_that_of_the_checkout.__code__.co_firstlineno + 3}"
+        slow = pool.checkout()
+        assert slow.line.startswith(here)
+        slow.checkin()
+        fast = pool.checkout()
+        assert fast.line.endswith("in TestLine.test_is_that_of_the_checkout")
+        assert repr(fast).startswith("<Lease of 'one' by #PID<")
+
+    def test_of_a_lease_in_a_with(self, pool: gpool.Pool[Any]) -> None:
+        """The line of the `with`."""
+        with pool.checkout():
+            [holder] = pool.holders()
+        assert "test_lease.py" in holder.line
+
+
+class TestCheckin:
+    def test_again_is_a_counted_no_op(self, pool: gpool.Pool[Any]) -> None:
+        """5-6: late or twice, nothing happens."""
+        lease = pool.checkout()
+        for _ in range(3):
+            lease.checkin()
+        assert (pool.stats().stale, pool.stats().idle) == (2, 1)
+
+    def test_by_another_process(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """It is a capability: whoever has it may check it in."""
+        lease = pool.checkout()
+        client = Client(lease.checkin)
+        settle()
+        assert client.done
+        assert pool.stats().idle == len(maker.made) == 1
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, gpool.ExitSignal, GeneratorExit])
+    def test_in_a_finally_after_a_kill(
+        self, pool: gpool.Pool[Any], maker: Maker, error: type[BaseException]
+    ) -> None:
+        """Rule 7: while a BaseException that is no Exception is handled it counts as dirty."""
+        with pytest.raises(error):
+            self._use(pool, error("cut"))
+        settle()
+        assert maker.made[0].closed
+        assert_whole(pool, maker)
+
+    @staticmethod
+    def _use(pool: gpool.Pool[Any], error: BaseException) -> None:
+        lease = pool.checkout()
+        try:
+            raise error
+        finally:
+            lease.checkin()
+
+    def test_in_a_finally_after_an_error(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """Rule 7: an Exception says nothing about the thing."""
+        with pytest.raises(ValueError, match="cut"):
+            self._use(pool, ValueError("cut"))
+        settle()
+        assert len(maker.made) == 1
+
+
+class TestDiscard:
+    def test_stops_the_worker(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """It is closed and replaced; twice is counted."""
+        lease = pool.checkout()
+        lease.discard("smells")
+        lease.discard()
+        settle()
+        assert maker.made[0].closed
+        assert pool.stats().stale == 1
+        assert_whole(pool, maker)
+
+    def test_stops_a_server(self, clock: VirtualClock) -> None:
+        """Busy or not."""
+        pool: gpool.Pool[Echo] = gpool.Pool(Echo, size=1)
+        lease = pool.checkout()
+        echo = lease.worker
+        echo.work(Gate())
+        lease.discard()
+        settle()
+        assert not gpool.is_alive(echo)
+        assert pool.stats().idle == 1
+
+
+class TestTransfer:
+    def test_makes_another_death_reclaim_it(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """The first owner's does not any more."""
+        heir = gpool.spawn(gpool.receive)
+        leases: list[Any] = []
+
+        def client() -> None:
+            leases.append(pool.checkout())
+            leases[0].transfer(heir)
+
+        Client(client)
+        settle()
+        assert leases[0].worker is maker.made[0]
+        assert pool.holders()[0].pid is heir
+        gpool.exit(heir, "kill")
+        settle()
+        assert pool.stats().reclaimed == 1
+        assert_whole(pool, maker)
+
+    def test_to_the_dead(self, pool: gpool.Pool[Any]) -> None:
+        """Refused; the owner keeps it."""
+        lease = pool.checkout()
+        dead = gpool.spawn(lambda: None)
+        settle()
+        with pytest.raises(gpool.NoProcess):
+            lease.transfer(dead)
+        assert pool.holders()[0].pid is gpool.self()
+
+    def test_of_a_lease_that_is_over(self, pool: gpool.Pool[Any]) -> None:
+        """There is nothing to transfer."""
+        lease = pool.checkout()
+        lease.checkin()
+        with pytest.raises(gpool.LeaseLost):
+            lease.transfer(gpool.spawn(gpool.receive))
+
+    def test_to_main_keeps_its_fast_path(self, pool: gpool.Pool[Any]) -> None:
+        """Whoever is met as an heir is a client like any other."""
+        main = gpool.self()
+        leases: list[Any] = []
+
+        def client() -> None:
+            leases.append(pool.checkout())
+            leases[0].transfer(main)
+
+        Client(client)
+        settle()
+        leases[0].checkin()
+        assert pool._ledger is not None
+        assert main in [client.pid for client in pool._ledger.clients.values()]
+
+
+class TestContextManager:
+    def test_yields_the_worker(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """And takes it back at the end."""
+        with pool.checkout() as thing:
+            assert thing is maker.made[0]
+        assert pool.status().idle == 1
+
+    def test_given_back_within(self, pool: gpool.Pool[Any]) -> None:
+        """Then the end is a counted no-op."""
+        lease = pool.checkout()
+        with lease:
+            lease.checkin()
+            holder = Holder(pool)
+        assert holder.thing is not None
+        assert pool.stats().stale == 1
+
+    def test_a_worker_that_dies_within(self, clock: VirtualClock) -> None:
+        """5-4: a normal end; the dead one is not lent again."""
+        pool: gpool.Pool[Echo] = gpool.Pool(Echo, size=1)
+        with pool.checkout() as echo:
+            gpool.exit(echo.pid, "kill")
+            settle()
+        assert_whole(pool)
+
+    def test_ended_before_the_doomed_worker_is_dead(self, clock: VirtualClock) -> None:
+        """Its exit was accepted in this very turn: it goes to nobody."""
+        pool: gpool.Pool[Echo] = gpool.Pool(Echo, size=1)
+        pool.start()
+        settle()
+        for _ in range(2):  # by the slow path, then by the fast one
+            with pool.checkout() as echo:
+                gpool.exit(echo.pid, "kill")
+            assert pool.stats().idle == 0
+            holder = Holder(pool)
+            assert holder.thing is not echo
+            holder.let_go()
+        assert_whole(pool)
+
+
+class TestTheForeignThread:
+    def test_cannot_give_back(self, pool: gpool.Pool[Any]) -> None:
+        """Rule 12: a clear error, and the books are as they were."""
+        errors: list[Any] = []
+        pool.checkout().checkin()
+        lease = pool.checkout()
+
+        def use() -> None:
+            for act in (lease.checkin, lease.discard, pool.checkout, pool.stop, pool.drain):
+                try:
+                    act()
+                except gpool.WrongHub as error:
+                    errors.append(str(error))
+
+        _in_a_thread(use)
+        assert len(errors) == 5
+        assert all("another thread's hub" in error for error in errors)
+        lease.checkin()
+        assert_whole(pool)
+
+    def test_may_look(self, pool: gpool.Pool[Any]) -> None:
+        """Numbers and holders are there for everybody."""
+        seen: list[Any] = []
+        _in_a_thread(lambda: seen.extend([pool.stats(), pool.status(), pool.holders()]))
+        assert seen[1].state == "ready"
+
+    def test_cannot_start_a_pool_of_its_own(self, pool: gpool.Pool[Any]) -> None:
+        """The Application runs in one thread; another says so, and nothing is left."""
+        errors: list[Any] = []
+
+        def use() -> None:
+            try:
+                gpool.Pool(Echo, name="mine").start()
+            except gpool.WrongHub as error:
+                errors.append(error)
+
+        _in_a_thread(use)
+        assert len(errors) == 1
+        with pytest.raises(gpool.UnknownPool):
+            gpool.get_pool("mine")
+
+
+def _in_a_thread(fn: Any) -> None:
+    """Run `fn` in a real thread, and wait for it without the hub."""
+    start: Any = monkey.get_original("_thread", "start_new_thread")
+    allocate: Any = monkey.get_original("_thread", "allocate_lock")
+    done = allocate()
+    done.acquire()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fn()
+        except BaseException as error:  # noqa: BLE001  # raised in the test
+            failures.append(error)
+        finally:
+            done.release()
+
+    start(run, ())
+    done.acquire()
+    if failures:
+        raise failures[0]
