@@ -1,0 +1,192 @@
+"""The Ledger: what it keeps between two managers, and for those who look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import gpool
+from gpool import telemetry
+from gpool.pool.ledger import EPOCH_CLOSED, UNSAID, Ledger
+from gpool.pool.options import Options
+from gpool.pool.resource import Resource
+from gpool.pool.worker import Resources
+from gpool.testing import VirtualClock, settle
+from tests.pool.workshop import Client, Holder, Maker, assert_whole, books, check
+
+
+@pytest.fixture
+def pool(clock: VirtualClock, maker: Maker) -> gpool.Pool[Any]:
+    """A pool of one, running; its supervisor can be told to wait."""
+    pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1, name="one", max_restarts=3)
+    pool.start()
+    settle()
+    return pool
+
+
+def ledger_of(pool: gpool.Pool[Any]) -> Any:
+    """Return the books of a pool's run."""
+    return pool._ledger
+
+
+def fell(pool: gpool.Pool[Any]) -> None:
+    """Have the manager accept a kill; nobody has run since."""
+    gpool.exit(ledger_of(pool).man.pid, "kill")
+    assert ledger_of(pool).man is None
+
+
+class TestMeet:
+    def test_meets_a_client_once(self, pool: gpool.Pool[Any]) -> None:
+        """Rule 4: one monitor, in every form of checkout."""
+        me = gpool.self()
+        for _ in range(3):
+            pool.checkout().checkin()
+            pool.transaction(repr)
+        assert len(me.monitored_by) == 1
+        assert ledger_of(pool).known[me].pid is me
+
+    def test_forgets_it_at_its_death(self, pool: gpool.Pool[Any]) -> None:
+        """All tables are empty again."""
+        for _ in range(5):
+            Client(pool.transaction, repr)
+        settle()
+        assert ledger_of(pool).known == ledger_of(pool).clients == {}
+
+
+class TestBetweenTwoManagers:
+    def test_a_newcomer_waits(self, pool: gpool.Pool[Any]) -> None:
+        """Rule 2: it queues, and is served by the next one."""
+        fell(pool)
+        check(pool)
+        holder = Holder(pool)
+        assert holder.thing is not None
+        assert pool.stats().epoch == 2
+
+    def test_one_that_may_not_wait_is_refused(self, pool: gpool.Pool[Any]) -> None:
+        """Rule 2: timeout=0."""
+        fell(pool)
+        with pytest.raises(gpool.CheckoutTimeout):
+            pool.checkout(timeout=0)
+
+    @pytest.mark.parametrize("act", ["checkin", "discard"])
+    def test_what_comes_back_is_recorded(
+        self, pool: gpool.Pool[Any], maker: Maker, act: str
+    ) -> None:
+        """Rule 10: it can only be closed."""
+        lease = pool.checkout()
+        fell(pool)
+        getattr(lease, act)()
+        check(pool)
+        settle()
+        assert maker.made[0].closed
+        assert_whole(pool, maker)
+
+    def test_a_holder_that_dies(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """Its thing is closed by the next manager."""
+        holder = Holder(pool)
+        fell(pool)
+        holder.kill()
+        settle()
+        assert_whole(pool, maker)
+
+    def test_a_waiter_that_dies_or_gives_up(
+        self, pool: gpool.Pool[Any], clock: VirtualClock
+    ) -> None:
+        """Nothing of it is taken over."""
+        holder = Holder(pool)
+        waiters = [Holder(pool), Holder(pool, timeout=1.0), Holder(pool)]
+        fell(pool)
+        waiters[0].kill()
+        settle()
+        clock.advance(1.0)
+        assert pool.stats().waiting == 1
+        holder.let_go()
+        assert waiters[2].thing is not None
+
+    def test_a_transfer(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """A thing that is still held may get another owner until then."""
+        lease = pool.checkout()
+        fell(pool)
+        heir = gpool.spawn(gpool.receive)
+        lease.transfer(heir)
+        gpool.exit(heir, "kill")
+        settle()
+        assert_whole(pool, maker)
+
+    def test_a_grant_that_was_not_accepted(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """Rule 10: taken back; its client keeps its place, first in the line."""
+        lease = pool.checkout()
+        first, second = Holder(pool), Holder(pool)
+        lease.checkin()  # granted to the first, which does not know yet
+        fell(pool)
+        settle()
+        assert first.thing is maker.made[1]
+        assert second.thing is None
+        first.let_go()
+        assert second.thing is not None
+
+    def test_those_who_wait_keep_their_order(self, pool: gpool.Pool[Any]) -> None:
+        """Rule 10: over many restarts."""
+        holder = Holder(pool)
+        waiters = [Holder(pool, timeout=None) for _ in range(4)]
+        for _ in range(3):
+            fell(pool)
+            settle()
+        numbers = [ticket.number for ticket in books(pool).waiting]
+        assert numbers == sorted(numbers)
+        holder.let_go()
+        for waiter in waiters:
+            assert waiter.thing is not None
+            waiter.let_go()
+
+    def test_events_are_kept(self, pool: gpool.Pool[Any]) -> None:
+        """Rule 13: the next manager tells what happened meanwhile."""
+        seen: list[Any] = []
+        heir = gpool.spawn(gpool.receive)
+        pool.checkout().transfer(heir)
+        telemetry.attach(seen.append)
+        fell(pool)
+        gpool.exit(heir, "kill")
+        settle()
+        telemetry.detach(seen.append)
+        kinds = [type(event) for event in seen]
+        assert kinds.count(telemetry.LeaseReclaimed) == 1
+        assert kinds.count(telemetry.PoolRose) == 1
+
+    def test_events_are_bounded(self) -> None:
+        """Nobody may ever come to tell them."""
+        ledger = Ledger("x", Resources(Resource(list)), Options())
+        for number in range(2 * UNSAID):
+            ledger.note(telemetry.PoolRose(None, "x", number))
+        assert len(ledger.unsaid) == UNSAID
+
+
+class TestStruck:
+    def test_closes_the_epoch_and_charges_nobody(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """Rule 1: PoolMan dies of a reason of its own, more often than it might fall."""
+        for epoch in range(1, 12):
+            man = ledger_of(pool).man.pid
+            ledger_of(pool).struck()
+            assert ledger_of(pool).idle == ()
+            settle()
+            assert man.reason == EPOCH_CLOSED
+            assert pool.stats().epoch == epoch + 1
+        assert_whole(pool, maker)
+
+    def test_the_next_call_cleans_up(self, pool: gpool.Pool[Any]) -> None:
+        """A client that comes in the same turn finds nobody in charge, and waits."""
+        ledger_of(pool).struck()
+        with pytest.raises(gpool.CheckoutTimeout):
+            pool.checkout(timeout=0)
+        assert ledger_of(pool).man is None
+        holder = Holder(pool)
+        assert holder.thing is not None
+
+    def test_while_the_manager_is_suspended(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """It goes all the same."""
+        gpool.sys.suspend(ledger_of(pool).man.pid)
+        ledger_of(pool).struck()
+        settle()
+        assert pool.stats().epoch == 2
+        assert_whole(pool, maker)
