@@ -178,20 +178,31 @@ class CheckoutTimeout(PoolError, Timeout):
     """
 
     def __init__(
-        self, pool: str, timeout: float, busy: int, starting: int, waiting: int, oldest: Any
+        self,
+        pool: str,
+        timeout: float,
+        busy: int,
+        starting: int,
+        waiting: int,
+        oldest: Any = None,
+        start_failure: Any = None,
     ) -> None:
-        super().__init__(pool, timeout, busy, starting, waiting, oldest)
+        super().__init__(pool, timeout, busy, starting, waiting, oldest, start_failure)
         self.pool, self.timeout = pool, timeout
         self.busy, self.starting, self.waiting = busy, starting, waiting
         self.oldest = oldest  # the holder that has had its worker for the longest time, or None
+        self.start_failure = start_failure  # why workers cannot be started now, or None
 
     def __str__(self) -> str:
-        held = f"; oldest holder: {self.oldest}" if self.oldest is not None else ""
-        return (
+        what = (
             f"pool {self.pool!r}: no worker free after {self.timeout:g} s ({self.busy} busy, "
-            f"{self.starting} starting, {self.waiting} clients waiting{held}); raise size or "
-            "timeout, or look for clients that never check in"
+            f"{self.starting} starting, {self.waiting} clients waiting)"
         )
+        if self.oldest is not None:
+            what += f"; oldest holder: {self.oldest}"
+        if self.start_failure is not None:
+            return f"{what}; workers do not start: {self.start_failure!r}; it goes on trying"
+        return f"{what}; raise size or timeout, or look for clients that never check in"
 
 
 class PoolFull(PoolError):

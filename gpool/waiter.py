@@ -114,7 +114,7 @@ class Waiter:
 
 
 class Gate:
-    """A place where any number of greenlets wait until it is opened, once and for all."""
+    """A place where any number of greenlets wait until it is opened."""
 
     __slots__ = ("_waiters", "is_open")
 
@@ -123,13 +123,26 @@ class Gate:
         self._waiters: dict[Waiter, None] = {}
 
     def open(self) -> None:
-        """Let all pass, now and later; never switches."""
+        """Let all pass, until it is shut; never switches."""
         self.is_open = True
+        self.turn_away()
+
+    def turn_away(self) -> None:
+        """Wake those who wait, open or not: they see for themselves; never switches."""
         for waiter in self._waiters:
             waiter.wake()
 
+    def shut(self) -> None:
+        """Let those who come later wait; never switches."""
+        self.is_open = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for it to open."""
+        return bool(self._waiters)
+
     def wait(self, timeout: float | None = None) -> None:
-        """Block until it is open.
+        """Block until it is open, or those who wait are turned away.
 
         Args:
             timeout: Seconds; None waits for ever, 0 polls.

@@ -152,3 +152,11 @@ class TestGate:
         """A closed gate does not let anybody pass in no time."""
         with pytest.raises(Expired):
             Gate().wait(0)
+
+    def test_can_be_shut_again(self):
+        """Those who come later wait."""
+        gate = Gate()
+        gate.open()
+        gate.shut()
+        with pytest.raises(Expired):
+            gate.wait(0)

@@ -185,7 +185,8 @@ class Lease(Generic[W]):
             raise
 
     def __repr__(self) -> str:
-        return f"<Lease of {self.ledger.name!r} by {self.owner.pid!r} at {self.line}>"
+        state = "lost" if self.lost else "over" if self.slot is None else "held"
+        return f"<Lease of {self.ledger.name!r}, {state}, by {self.owner.pid!r} at {self.line}>"
 
 
 class Ticket:

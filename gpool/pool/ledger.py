@@ -114,6 +114,9 @@ class Manager(Protocol):
     def died(self, slot: Slot, is_open: bool) -> None:
         """A worker is dead."""
 
+    def keep_trying(self) -> None:
+        """Somebody waits for starts that back off: the loop has to live as long."""
+
     def cancel_timers(self) -> None:
         """The epoch is over."""
 
@@ -156,8 +159,8 @@ class Ledger:
         self.man: Manager | None = None  # None between two epochs
         self.sup: Pid | None = None
         self.worker_sup: Pid | None = None
-        self.risen = Gate()  # a first PoolMan is in charge
-        self.ready = Gate()  # `size` workers were up at the same time
+        self.risen = Gate()  # a PoolMan is in charge
+        self.ready = Gate()  # this epoch had `size` workers up at the same time
         self.emptied: Gate | None = None  # opens when no slot is left but lost ones
         self.drained: Gate | None = None  # opens when nobody holds or waits any more
         self.failure: Any = None  # why the pool has failed
@@ -238,6 +241,11 @@ class Ledger:
             if slot.lease is not None and _references(slot) <= _DROPPED:
                 self._reclaim(slot.lease, "dropped", "close")
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was left behind: by a fork, or by the end of its thread."""
+        return self.phase == "forked" or (self.hub is not None and self.hub.loop is None)
+
     def in_its_thread(self) -> None:
         """Raise WrongHub unless the caller runs in the pool's thread."""
         if get_ident() != self.thread:
@@ -265,7 +273,8 @@ class Ledger:
             self._accept(ticket)
         except Expired:
             self._give_up(ticket)
-            raise self._timed_out(timeout or 0.0) from self._cause()
+            error = self._timed_out(timeout or 0.0)
+            raise error from error.__cause__
         except BaseException:
             self._give_up(ticket)
             raise
@@ -303,13 +312,17 @@ class Ledger:
         leases = [slot.lease for slot in self.slots if slot.lease is not None]
         starting = sum(slot.state is STARTING for slot in self.slots)
         oldest = min(leases, key=lambda lease: lease.since, default=None)
-        return CheckoutTimeout(
-            self.name, timeout, len(leases), starting, len(self.tickets), oldest and _holder(oldest)
-        )
+        error = CheckoutTimeout(
+            self.name, timeout, len(leases), starting, len(self.tickets),
+            oldest and _holder(oldest), self._start_failure(),
+        )  # fmt: skip
+        error.__cause__ = getattr(error.start_failure, "exception", None)
+        return error
 
-    def _cause(self) -> BaseException | None:
+    def _start_failure(self) -> Any:
+        """Return why workers cannot be started now; None if they can."""
         failing = self.man is not None and self.man.state.failures > 0
-        return getattr(self.last_failure, "exception", None) if failing else None
+        return self.last_failure if failing else None
 
     # --- Clients: the way back ---
 
@@ -590,6 +603,8 @@ class Ledger:
         for ticket in self.tickets:
             self._revoke(ticket)
         self.man = None
+        self.risen.shut()
+        self.ready.shut()
 
     def set_aside(self) -> None:
         """In a forked child: all of this is the parent's; keep it, and use none of it."""
@@ -608,12 +623,19 @@ class Ledger:
         self.phase = "stopped"
         self.bar()
         self.fail_waiting(PoolClosed)
+        self._turn_away()
         self.close_rest()  # if its tree has fallen already
 
     def fail(self, reason: Any) -> None:
         """The pool fell too often: tell those who wait, refuse those who come."""
         self.phase, self.failure = "failed", reason
         self.fail_waiting(PoolFailed, reason)
+        self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Tell those who wait for the start that it does not come now."""
+        self.risen.turn_away()
+        self.ready.turn_away()
 
     def fail_waiting(self, error: type[PoolError], *facts: Any) -> None:
         """Have every waiting client raise."""

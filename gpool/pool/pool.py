@@ -234,15 +234,20 @@ class Pool(Generic[W]):
         Raises:
             NameTaken: A pool of that name runs.
             PoolNotReady: No manager in time.
+            PoolClosed: It was stopped meanwhile.
+            WrongHub: It runs in another thread.
         """
         check_seconds("timeout", timeout)
         ledger = self._ledger
-        if ledger is None or ledger.phase in ("stopped", "forked"):
+        if ledger is None or ledger.phase == "stopped" or ledger.is_gone:
             ledger = self._open()
+        ledger.in_its_thread()
         try:
             ledger.risen.wait(timeout)
         except Expired:
             raise PoolNotReady(self.name, timeout or 0.0, 0, self._options.size) from None
+        if not ledger.risen.is_open:
+            ledger.refuse_unless_open()
         return self
 
     def wait_ready(self, timeout: float | None = 5.0) -> None:
@@ -253,18 +258,25 @@ class Pool(Generic[W]):
 
         Raises:
             PoolNotReady: They were not up in time; its cause is the last start failure.
-            PoolClosed, PoolFailed: It does not run.
+            PoolClosed, PoolFailed: It does not run, or no more.
+            WrongHub: It runs in another thread.
         """
         check_seconds("timeout", timeout)
         ledger = self._running()
+        ledger.in_its_thread()
         ledger.refuse_unless_open()
         has_workers = self._options.size > 0 and not self._options.lazy
+        gate = ledger.ready if has_workers else ledger.risen
+        if ledger.man is not None:
+            ledger.man.keep_trying()
         try:
-            (ledger.ready if has_workers else ledger.risen).wait(timeout)
+            gate.wait(timeout)
         except Expired:
             up = 0 if ledger.man is None else ledger.man.state.up
             cause = getattr(ledger.last_failure, "exception", None)
             raise PoolNotReady(self.name, timeout or 0.0, up, self._options.size) from cause
+        if not gate.is_open:
+            ledger.refuse_unless_open()
 
     def drain(self, timeout: float | None = DRAIN) -> bool:
         """Let nobody in any more; blocks until those who wait were served and all is back.
@@ -302,7 +314,7 @@ class Pool(Generic[W]):
         """
         check_seconds("timeout", timeout)
         ledger = self._ledger
-        if ledger is None or ledger.phase == "forked":
+        if ledger is None or ledger.is_gone:
             return
         process.current()
         ledger.in_its_thread()
@@ -389,7 +401,7 @@ class Pool(Generic[W]):
     def _running(self) -> Ledger:
         """Return the books, starting the pool at its first use; never blocks."""
         ledger = self._ledger
-        if ledger is None or ledger.phase == "forked":
+        if ledger is None or ledger.is_gone:
             ledger = self._open()
         return ledger
 

@@ -146,6 +146,10 @@ class PoolMan(GenServer):
     def enqueue(self, ticket: Ticket) -> None:
         """A client waits (anyone)."""
         self._do(self.state.enqueue(ticket))
+        self.keep_trying()
+
+    def keep_trying(self) -> None:
+        """Somebody waits: starts that back off keep the loop alive (anyone)."""
         if self.state.backing_off:
             self._retry_after(self.retry_at - clock.now(), ref=True)
 
@@ -170,7 +174,7 @@ class PoolMan(GenServer):
         delay = START_BACKOFF.delay(self.state.failures)
         self.retry_at = clock.now() + delay
         self._do(self.state.failed(slot))
-        self._retry_after(delay, ref=bool(self.state.waiting))
+        self._retry_after(delay, ref=bool(self.state.waiting or self.ledger.ready.is_awaited))
         self.ledger.note(telemetry.WorkerStartFailed(self.pid, self.ledger.name, reason, delay))
 
     def doomed(self, slot: Slot) -> None:

@@ -32,7 +32,9 @@ class TestWorker:
         """Use after the checkin is an error that says where it was checked out."""
         lease = pool.checkout()
         lease.checkin()
-        with pytest.raises(gpool.LeaseLost, match=r"pool 'one': <Lease of 'one' by #PID<\d+> at"):
+        with pytest.raises(
+            gpool.LeaseLost, match=r"pool 'one': <Lease of 'one', over, by #PID<\d+> at"
+        ):
             _ = lease.worker
         with pytest.raises(gpool.LeaseLost), lease:
             raise AssertionError
@@ -84,7 +86,7 @@ class TestLine:
         slow.checkin()
         fast = pool.checkout()
         assert fast.line.endswith("in TestLine.test_is_that_of_the_checkout")
-        assert repr(fast).startswith("<Lease of 'one' by #PID<")
+        assert repr(fast).startswith("<Lease of 'one', held, by #PID<")
 
     def test_of_a_lease_in_a_with(self, pool: gpool.Pool[Any]) -> None:
         """The line of the `with`."""

@@ -165,6 +165,16 @@ class TestWaitReady:
         assert client.done
         pool.wait_ready(timeout=0)
 
+    def test_waits_again_after_a_fall(self, clock: VirtualClock, maker: Maker) -> None:
+        """What the manager before had up is not what this one has."""
+        pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=2)
+        pool.wait_ready()
+        gpool.exit(pool._ledger.man.pid, "kill")
+        with pytest.raises(gpool.PoolNotReady):
+            pool.wait_ready(timeout=0)
+        pool.wait_ready()
+        assert pool.status().idle == 2
+
     def test_raises_with_the_last_failure_as_its_cause(
         self, clock: VirtualClock, maker: Maker
     ) -> None:
