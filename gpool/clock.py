@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import gevent
+
+
+RESOLUTION: Final = 0.001  # s; libuv has no shorter timers, and would warn
 
 
 class Timer(Protocol):
@@ -47,7 +50,8 @@ class HubTimer:
     def __init__(
         self, seconds: float, fn: Callable[..., object], args: tuple[Any, ...], ref: bool
     ) -> None:
-        self._timer: Any = gevent.get_hub().loop.timer(max(seconds, 0.0), ref=ref)
+        due = max(seconds, RESOLUTION) if seconds > 0 else 0.0
+        self._timer: Any = gevent.get_hub().loop.timer(due, ref=ref)
         self._timer.start(self._fire, fn, args)
 
     def _fire(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
