@@ -16,7 +16,6 @@ from typing import Any, Final, Protocol
 
 import gevent
 
-
 RESOLUTION: Final = 0.001  # s; libuv has no shorter timers, and would warn
 
 
