@@ -4,8 +4,8 @@ A :class:`Lease` is a capability: whoever has it may check it in, once; again,
 or when it is lost, is a counted no-op.  The client that checked it out, its
 owner, decides only whose death reclaims it.
 
-The moves busy -> idle stand here as well as in ``pool_state.py``: this is the
-fast way back, taken when nothing is special.
+The move busy -> idle stands here, twice, as well as in ``pool_state.py``: this is
+the fast way back, taken when nothing is special.  A call would cost as much again.
 """
 
 from __future__ import annotations
@@ -59,19 +59,25 @@ class Lease(Generic[W]):
     ``gevent.Timeout`` ended the block.
     """
 
-    __slots__ = ("_lasti", "_number", "code", "epoch", "ledger", "owner", "since", "slot")
+    __slots__ = ("code", "epoch", "lasti", "ledger", "number_drawn", "owner", "since", "slot")
 
     def __init__(
-        self, ledger: Books, owner: Client, since: float, code: CodeType, lasti: int
+        self,
+        ledger: Books,
+        owner: Client,
+        since: float,
+        code: CodeType,
+        lasti: int,
+        slot: Slot | None = None,
     ) -> None:
         self.ledger = ledger
         self.owner = owner  # whose death reclaims it
         self.since = since  # seconds of gpool's clock
-        self.code = code  # where it was checked out
-        self._lasti = lasti
+        self.code = code  # where it was checked out ...
+        self.lasti = lasti  # ... and at which instruction
         self.epoch = ledger.epoch
-        self.slot: Slot | None = None  # None until it is granted, and once it is given back
-        self._number = 0  # drawn when it is read
+        self.slot = slot  # None until it is granted, and once it is given back
+        self.number_drawn = 0  # drawn when it is read
 
     # --- The worker ---
 
@@ -106,14 +112,14 @@ class Lease(Generic[W]):
     @property
     def number(self) -> int:
         """A number that no other lease has."""
-        if not self._number:
-            self._number = next(_numbers)
-        return self._number
+        if not self.number_drawn:
+            self.number_drawn = next(_numbers)
+        return self.number_drawn
 
     @property
     def line(self) -> str:
         """Where it was checked out: file, line and function."""
-        position = next(itertools.islice(self.code.co_positions(), self._lasti // 2, None))
+        position = next(itertools.islice(self.code.co_positions(), self.lasti // 2, None))
         return f"{self.code.co_filename}:{position[0]} in {self.code.co_qualname}"
 
     # --- Its end ---
@@ -125,10 +131,30 @@ class Lease(Generic[W]):
         ``finally`` after a kill) a resource counts as dirty and is discarded.
         """
         error = exception()
-        if error is not None and not isinstance(error, Exception):
-            self.ledger.checkin(self, error)
-        else:
-            self._checkin()
+        if error is not None:
+            self.ledger.checkin(self, None if isinstance(error, Exception) else error)
+            return
+        slot, ledger = self.slot, self.ledger
+        back = ledger.back
+        if (
+            back is None
+            or slot is None
+            or slot.lease is not self
+            or slot.state is not BUSY
+            or (slot.mailbox is not None and not slot.mailbox.resting)
+            or get_ident() != ledger.thread
+        ):
+            ledger.checkin(self, None)
+            return
+        try:
+            del self.owner.leases[self]
+            self.slot = slot.lease = None
+            slot.spare = self
+            slot.state = IDLE
+            back(slot)
+        except BaseException:
+            ledger.struck()
+            raise
 
     def discard(self, reason: Any = "discarded") -> None:
         """Give the worker back to be stopped, not lent again; never blocks."""
@@ -157,12 +183,9 @@ class Lease(Generic[W]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._checkin()
-        else:
+        if error is not None:
             self.ledger.checkin(self, error)
-
-    def _checkin(self) -> None:
+            return
         slot, ledger = self.slot, self.ledger
         back = ledger.back
         if (
@@ -178,6 +201,7 @@ class Lease(Generic[W]):
         try:
             del self.owner.leases[self]
             self.slot = slot.lease = None
+            slot.spare = self
             slot.state = IDLE
             back(slot)
         except BaseException:

@@ -16,8 +16,8 @@ Rules:
 * An exception that strikes inside a transition all the same (a signal, a
   RecursionError) closes the epoch: plain stores bar the fast path, the next call
   cleans up, and the next epoch takes over nothing whose client does not have it.
-* A lease that nobody refers to any more can never be checked in: it is reclaimed
-  when the next client is about to wait, dirty as it is.
+* A lease that nobody refers to any more can never be checked in: it is reclaimed,
+  dirty as it is, when a client begins to wait, or while it does.
 
 Not here: carrying decisions out (``pool_man.py``).
 """
@@ -219,8 +219,8 @@ class Ledger:
         except BaseException:
             self.struck()
             raise
-        process.reap_raw()
-        self._reclaim_dropped()
+        if not self.tickets:  # else PoolMan looks every now and then
+            self.sweep()
         if timeout is not None and timeout <= 0:
             raise self._timed_out(0.0)
         limit = self.options.max_waiting
@@ -236,7 +236,9 @@ class Ledger:
                 self.struck()
             raise
 
-    def _reclaim_dropped(self) -> None:
+    def sweep(self) -> None:
+        """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""
+        process.reap_raw()
         for slot in list(self.slots):
             if slot.lease is not None and _references(slot) <= _DROPPED:
                 self._reclaim(slot.lease, "dropped", "close")

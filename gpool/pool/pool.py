@@ -12,7 +12,7 @@ runs under the Application until it is stopped.
 
 The move idle -> busy stands here as well as in ``pool_state.py``: this is the
 fast path of :meth:`Pool.checkout`, open while a worker is idle, nobody waits and
-PoolMan is in charge.
+PoolMan is in charge.  A worker's last lease is used again if nobody refers to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from sys import _getframe
+from sys import _getframe, getrefcount
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
@@ -179,12 +179,18 @@ class Pool(Generic[W]):
             if client is not None and client.pid.state is RUNNING:
                 try:
                     slot = ledger.idle.pop()
-                    lease: Lease[W] = Lease(
-                        ledger, client, clock.now(), frame.f_code, frame.f_lasti
-                    )
+                    lease: Lease[W] = slot.spare
+                    slot.spare = None
+                    if lease is not None and getrefcount(lease) == SOLE:
+                        lease.owner, lease.since = client, clock.now()
+                        lease.code, lease.lasti = frame.f_code, frame.f_lasti
+                        lease.slot, lease.number_drawn = slot, 0
+                    else:
+                        lease = Lease(
+                            ledger, client, clock.now(), frame.f_code, frame.f_lasti, slot
+                        )
                     slot.lease = lease
                     slot.state = BUSY
-                    lease.slot = slot
                     client.leases[lease] = None
                 except BaseException:
                     ledger.struck()
@@ -424,6 +430,15 @@ def _stop_tree(ledger: Ledger, sup: Pid, timeout: float | None) -> None:
             if pid is not None:
                 signal(pid, sup, "kill", direct=True)
         process.await_death(sup)
+
+
+def _sole() -> int:
+    """Return what ``getrefcount`` says of an object that only one variable refers to."""
+    lease = object()
+    return getrefcount(lease)
+
+
+SOLE: Final = _sole()
 
 
 def _options(options: dict[str, Any]) -> Options:

@@ -43,6 +43,7 @@ from gpool.pool.pool_state import (
 from gpool.pool.worker import Fall
 from gpool.waiter import Gate
 
+SWEEP: Final = 1.0  # s between two looks for what nobody will give back, while somebody waits
 START_BACKOFF: Final = Backoff(first=0.01, maximum=5.0)  # between starts that fail
 
 
@@ -71,6 +72,7 @@ class PoolMan(GenServer):
         self.ledger = ledger
         self.retry_timer: Any = None  # runs while starts back off
         self.retire_timer: Any = None  # runs while a worker above size is idle
+        self.sweep_timer: Any = None  # runs while a client waits
 
     def init(self) -> None:
         """Take the books over, close what is left of the last epoch, start what is missing."""
@@ -214,6 +216,7 @@ class PoolMan(GenServer):
                     self._limit(slot)
         self._open_fast_path()
         self._watch_overflow()
+        self._watch_waiting()
 
     def _tell_worker_sup(self, decision: Start | Stop) -> None:
         # If WorkerSup is dying the message is lost, and so is the epoch.
@@ -265,6 +268,16 @@ class PoolMan(GenServer):
         if self.ledger.man is self:
             self._do(self.state.retire(clock.now()))
 
+    def _watch_waiting(self) -> None:
+        if self.sweep_timer is None and self.state.waiting:
+            self.sweep_timer = clock.call_later(SWEEP, self._sweep, ref=False)
+
+    def _sweep(self) -> None:
+        self.sweep_timer = None
+        if self.ledger.man is self and self.state.waiting:
+            self.ledger.sweep()
+            self._watch_waiting()
+
     def _open_fast_path(self) -> None:
         """Let clients lend and return by themselves if nothing is special, else bar it."""
         state, ledger = self.state, self.ledger
@@ -278,6 +291,6 @@ class PoolMan(GenServer):
 
     def cancel_timers(self) -> None:
         """The epoch is over."""
-        for timer in (self.retry_timer, self.retire_timer):
+        for timer in (self.retry_timer, self.retire_timer, self.sweep_timer):
             if timer is not None:
                 timer.cancel()

@@ -40,7 +40,8 @@ class Slot:
     """One place under the cap, from the decision to fill it until it is proven empty."""
 
     __slots__ = (
-        "attempts", "doomed", "idle_since", "lease", "mailbox", "pid", "state", "thing", "timer",
+        "attempts", "doomed", "idle_since", "lease", "mailbox", "pid", "spare", "state", "thing",
+        "timer",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class Slot:
         self.mailbox: Any = None  # its, if the worker is a server; tells whether it is at rest
         self.doomed = False  # an exit of its worker was accepted: it is not lent any more
         self.lease: Any = None  # its holder's
+        self.spare: Any = None  # its last holder's, to be used again if nobody else has it
         self.idle_since = 0.0  # seconds; kept only while there is overflow
         self.attempts = 0  # closes begun and not ended; those that others cut short do not count
         self.timer: Any = None  # bounds whatever its process does now

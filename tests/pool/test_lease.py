@@ -77,6 +77,33 @@ class TestNumber:
         assert len(numbers) == 10
 
 
+class TestReuse:
+    def test_of_a_lease_that_nobody_has(self, pool: gpool.Pool[Any]) -> None:
+        """It is as good as new: another number, another line, another owner."""
+        with pool.checkout():
+            pass
+        lease = pool.checkout()
+        number, line = lease.number, lease.line
+        lease.checkin()
+        identity = id(lease)
+        del lease
+        again = pool.checkout()
+        assert id(again) == identity
+        assert (again.number > number, again.line != line, again.lost) == (True, True, False)
+
+    def test_never_of_one_that_somebody_has(self, pool: gpool.Pool[Any]) -> None:
+        """Case 6: a late checkin of a lease that is over touches nobody's worker."""
+        with pool.checkout():
+            pass
+        mine = [pool.checkout()]
+        mine[0].checkin()
+        other = pool.checkout()
+        assert other is not mine[0]
+        mine[0].checkin()
+        assert pool.stats().stale == 1
+        assert not other.lost
+
+
 class TestLine:
     def test_is_that_of_the_checkout(self, pool: gpool.Pool[Any]) -> None:
         """File, line and function, of either path and of a wait."""
