@@ -12,6 +12,7 @@ import pytest
 
 import gpool
 from gpool.pool.application import application
+from gpool.pool.pool_man import SWEEP
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import Client, Echo, Holder, Maker, assert_whole, books, check
@@ -736,6 +737,18 @@ class TestClients:
         assert kept.worker is not None
         assert pool.stats().reclaimed == 1
 
+    def test_a_lease_dropped_while_somebody_waits(
+        self, clock: VirtualClock, pool: gpool.Pool[Any]
+    ) -> None:
+        """Rule 13: found within a second, by PoolMan."""
+        leases = [pool.checkout(), pool.checkout()]
+        waiters = [Holder(pool), Holder(pool)]
+        leases.clear()
+        settle()
+        assert [waiter.thing for waiter in waiters] == [None, None]
+        clock.advance(SWEEP)
+        assert all(waiter.thing is not None for waiter in waiters)
+
     def test_leases_that_are_in_use_are_not_dropped(
         self, pool: gpool.Pool[Any], maker: Maker
     ) -> None:
@@ -818,12 +831,17 @@ class TestClients:
 
 class TestCost:
     def test_a_waiter_takes_one_timer(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
-        """Rule 2: timers exist only for those who wait, and go with them."""
+        """Rule 2: timers exist only for those who wait (one more for all), and go with them."""
         assert clock.next_due() is None
         holders = [Holder(pool), Holder(pool)]
         waiter = Holder(pool, timeout=7.0)
-        assert clock.next_due() == 7.0
+        assert clock.next_due() == SWEEP
+        clock.advance(5.5)
+        assert clock.next_due() == SWEEP / 2
+        clock.advance(1.0)
+        assert clock.next_due() == 0.5  # its own
         holders[0].let_go()
         assert waiter.thing is not None
+        clock.advance(SWEEP)
         assert clock.next_due() is None
         assert books(pool).busy == 2
