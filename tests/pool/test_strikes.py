@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
+from greenlet import getcurrent
 
 import gpool
 from gpool.otp.signal import finish
@@ -30,6 +32,7 @@ class Lightning:
 
     def __init__(self, bytecode: int) -> None:
         self.left = bytecode
+        self.greenlet = getcurrent()
 
     def run(self, fn: Callable[[], object]) -> bool:
         """Call `fn`; tell whether it came to that."""
@@ -45,7 +48,7 @@ class Lightning:
         return False
 
     def _trace(self, frame: Any, event: str, arg: object) -> Any:
-        if not frame.f_code.co_filename.startswith(HOME):
+        if not frame.f_code.co_filename.startswith(HOME) or getcurrent() is not self.greenlet:
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
@@ -58,7 +61,8 @@ class Lightning:
 class Scene:
     """A pool of two, and whoever is about to act."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, clock: VirtualClock) -> None:
+        self.clock = clock
         self.maker = Maker()
         hooks = {"reset": self.maker.reset} if kind == "reset" else {}
         self.is_server = kind == "server"
@@ -93,6 +97,19 @@ class Scene:
         """Be about to find nothing."""
         self.hold(), self.hold()
         return lambda: attempt(self.pool)
+
+    def wait_in_vain(self) -> Callable[[], object]:
+        """Be about to wait until the deadline."""
+        self.hold(), self.hold()
+        helper = gevent.spawn(self.clock.advance, 1.0)
+        return lambda: attempt(self.pool, 1.0, helper)
+
+    def wait_and_be_served(self) -> Callable[[], object]:
+        """Be about to wait for what another one gives back."""
+        holder = self.hold()
+        self.hold()
+        helper = gevent.spawn(holder.let_go)
+        return lambda: attempt(self.pool, 1.0, helper)
 
     def checkin(self) -> Callable[[], object]:
         """Be about to give back."""
@@ -198,10 +215,10 @@ class Scene:
         assert self.maker.open == 0
 
 
-def attempt(pool: gpool.Pool[Any]) -> None:
-    """Check out without waiting."""
+def attempt(pool: gpool.Pool[Any], timeout: float = 0, *helpers: object) -> None:
+    """Check out, or not."""
     try:
-        pool.checkout(timeout=0).checkin()
+        pool.checkout(timeout=timeout).checkin()
     except gpool.CheckoutTimeout:
         return
 
@@ -224,7 +241,7 @@ SCENES = [
 def test_struck_at_every_bytecode(clock: VirtualClock, act: str, kind: str) -> None:
     """Rule 1: the epoch closes, the caller keeps its exception, the pool is whole again."""
     for bytecode in range(1, 5000):
-        scene = Scene(kind)
+        scene = Scene(kind, clock)
         fn = getattr(scene, act)()
         try:
             struck = Lightning(bytecode).run(fn)

@@ -8,6 +8,7 @@ import gevent
 import pytest
 
 import gpool
+from gpool.otp.signal import finish
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import Client, Echo, Holder, Maker, assert_whole, books
@@ -202,6 +203,21 @@ class TestBeam:
         waiter.kill()
         settle()
         assert pool.stats().idle == len(maker.made) == 1
+
+    @pytest.mark.parametrize("how", [gpool.exit, finish])
+    def test_a_worker_that_dies_after_the_grant(
+        self, pool: gpool.Pool[Any], maker: Maker, how: Any
+    ) -> None:
+        """The client that does not know yet keeps its place, and gets the replacement."""
+        lease = pool.checkout()
+        first, second = Holder(pool), Holder(pool)
+        pid = next(iter(books(pool).slots)).pid
+        lease.checkin()
+        how(pid, "kill")
+        settle()
+        assert maker.made[0].closed
+        assert first.thing is maker.made[1]
+        assert second.thing is None
 
     @pytest.mark.parametrize("first", ["deadline", "release"])
     def test_a_deadline_at_the_moment_of_the_release(
