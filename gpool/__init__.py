@@ -77,8 +77,7 @@ from gpool.otp.process_info import (
 from gpool.otp.registry import register, unregister, whereis
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
-from gpool.pool.lease import Lease
-from gpool.pool.ledger import Holder
+from gpool.pool.lease import Holder, Lease
 from gpool.pool.pool import Pool, Stats, Status, get_pool, start_pool, stop_pool
 from gpool.pool.resource import Resource
 

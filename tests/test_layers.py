@@ -35,7 +35,7 @@ LAYERS = (
     ("pool.options",),
     ("pool.pool_state",),
     ("pool.lease", "pool.resource"),
-    ("pool.worker",),
+    ("pool.manager", "pool.worker"),
     ("pool.ledger",),
     ("pool.worker_sup",),
     ("pool.pool_man",),

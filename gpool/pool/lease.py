@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from sys import exception
+from dataclasses import dataclass
+from sys import exception, getrefcount
 from types import CodeType, TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+from gpool import clock
 from gpool.errors import LeaseLost
 from gpool.otp.pid import FORKED, Pid
-from gpool.pool.pool_state import BUSY, IDLE, LOST, Slot
+from gpool.pool.pool_state import BUSY, IDLE, LOST, NOTHING, Slot
 from gpool.waiter import Waiter, get_ident
 
 W = TypeVar("W")
@@ -49,6 +51,19 @@ class Books(Protocol):
 
     def struck(self) -> None:
         """An exception hit a transition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a worker: the client's pid, for how many seconds, since which line."""
+
+    pid: Pid
+    worker: Any
+    age: float
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.pid!r}, for {self.age:.3g} s, from {self.line}"
 
 
 class Lease(Generic[W]):
@@ -121,6 +136,11 @@ class Lease(Generic[W]):
         """Where it was checked out: file, line and function."""
         position = next(itertools.islice(self.code.co_positions(), self.lasti // 2, None))
         return f"{self.code.co_filename}:{position[0]} in {self.code.co_qualname}"
+
+    def holder(self) -> Holder:
+        """Describe who has it, for those who look."""
+        thing = NOTHING if self.slot is None else self.slot.thing
+        return Holder(self.owner.pid, thing, clock.now() - self.since, self.line)
 
     # --- Its end ---
 
@@ -211,6 +231,21 @@ class Lease(Generic[W]):
     def __repr__(self) -> str:
         state = "lost" if self.lost else "over" if self.slot is None else "held"
         return f"<Lease of {self.ledger.name!r}, {state}, by {self.owner.pid!r} at {self.line}>"
+
+
+def is_dropped(slot: Slot) -> bool:
+    """Tell whether only the books refer to the lease of a slot: nobody can give it back."""
+    return getrefcount(slot.lease) <= _DROPPED
+
+
+def _count_of_dropped() -> int:
+    slot = Slot()
+    slot.lease = object()
+    leases = {slot.lease: None}  # as its owner's
+    return getrefcount(slot.lease) if leases else 0
+
+
+_DROPPED: Final = _count_of_dropped()
 
 
 class Ticket:

@@ -28,10 +28,8 @@ import contextvars
 import functools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from sys import getrefcount
 from types import CodeType
-from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, get_args
+from typing import Any, Concatenate, Final, Literal, ParamSpec, get_args
 
 from gpool import clock, telemetry
 from gpool.errors import (
@@ -46,7 +44,8 @@ from gpool.errors import (
 from gpool.otp import process
 from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, Pid, table
-from gpool.pool.lease import Client, Lease, Ticket
+from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped
+from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import (
     CLOSING,
@@ -58,7 +57,7 @@ from gpool.pool.pool_state import (
     SlotState,
     Verdict,
 )
-from gpool.pool.worker import Kind, Watch
+from gpool.pool.worker import Kind, Watch, cancel_timer
 from gpool.waiter import Expired, Gate, Waiter, get_ident
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
@@ -66,59 +65,6 @@ Phase = Literal["up", "draining", "failed", "stopped", "forked"]
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
 UNSAID: Final = 256  # events that are kept for the next PoolMan to tell
 CLOSES: Final = 2  # times that a close may fail by itself before its slot is freed regardless
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a worker: the client's pid, for how many seconds, since which line."""
-
-    pid: Pid
-    worker: Any
-    age: float
-    line: str
-
-    def __str__(self) -> str:
-        return f"{self.pid!r}, for {self.age:.3g} s, from {self.line}"
-
-
-class Manager(Protocol):
-    """Whoever decides while it is in charge: PoolMan.  No method of it switches."""
-
-    pid: Pid | None
-    state: PoolState
-
-    def checkout(self, lease: Lease[Any]) -> bool:
-        """Lend an idle worker at once, or answer False."""
-
-    def enqueue(self, ticket: Ticket) -> None:
-        """A client waits."""
-
-    def withdraw(self, ticket: Ticket) -> None:
-        """A client waits no more."""
-
-    def checkin(self, slot: Slot, verdict: Verdict) -> None:
-        """A worker came back."""
-
-    def started(self, slot: Slot) -> None:
-        """A worker is up."""
-
-    def failed(self, slot: Slot, reason: Any) -> None:
-        """A worker did not start."""
-
-    def doomed(self, slot: Slot) -> None:
-        """An idle worker is about to die."""
-
-    def recovered(self, slot: Slot) -> None:
-        """A worker is fit to be lent again."""
-
-    def died(self, slot: Slot, is_open: bool) -> None:
-        """A worker is dead."""
-
-    def keep_trying(self) -> None:
-        """Somebody waits for starts that back off: the loop has to live as long."""
-
-    def cancel_timers(self) -> None:
-        """The epoch is over."""
 
 
 P = ParamSpec("P")
@@ -240,7 +186,7 @@ class Ledger:
         """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""
         process.reap_raw()
         for slot in list(self.slots):
-            if slot.lease is not None and _references(slot) <= _DROPPED:
+            if slot.lease is not None and is_dropped(slot):
                 self._reclaim(slot.lease, "dropped", "close")
 
     @property
@@ -316,7 +262,7 @@ class Ledger:
         oldest = min(leases, key=lambda lease: lease.since, default=None)
         error = CheckoutTimeout(
             self.name, timeout, len(leases), starting, len(self.tickets),
-            oldest and _holder(oldest), self._start_failure(),
+            oldest and oldest.holder(), self._start_failure(),
         )  # fmt: skip
         error.__cause__ = getattr(error.start_failure, "exception", None)
         return error
@@ -583,14 +529,10 @@ class Ledger:
         for ticket in list(self.tickets):
             if ticket.left or ticket.lease.owner.pid.state is DEAD:
                 del self.tickets[ticket]
-            else:
-                self._revoke(ticket)
         for slot in self.slots:
             lease = slot.lease
             if lease is not None and (
-                lease not in lease.owner.leases
-                or lease.slot is not slot
-                or lease.owner.pid.state is DEAD
+                lease not in lease.owner.leases or lease.owner.pid.state is DEAD
             ):
                 lease.owner.leases.pop(lease, None)
                 slot.lease = None
@@ -673,38 +615,4 @@ class Ledger:
     def holders(self) -> list[Holder]:
         """Return who holds what, the oldest slot first."""
         leases = [slot.lease for slot in list(self.slots) if slot.lease is not None]
-        return [_holder(lease) for lease in leases]
-
-
-def _holder(lease: Lease[Any]) -> Holder:
-    thing = NOTHING if lease.slot is None else lease.slot.thing
-    return Holder(lease.owner.pid, thing, clock.now() - lease.since, lease.line)
-
-
-def _references(slot: Slot) -> int:
-    return getrefcount(slot.lease)
-
-
-def _count_of_dropped() -> int:
-    """Return how many references a lease has that only the books refer to."""
-    slot = Slot()
-    slot.lease = object()
-    leases = {slot.lease: None}
-    return _references(slot) if leases else 0
-
-
-_DROPPED: Final = _count_of_dropped()
-
-
-def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:
-    """Call ``fn(*args)`` unless what the slot's process does now is over in `seconds`."""
-    cancel_timer(slot)
-    if seconds is not None:
-        slot.timer = clock.call_later(seconds, fn, *args)
-
-
-def cancel_timer(slot: Slot) -> None:
-    """What the slot's process did is over."""
-    timer, slot.timer = slot.timer, None
-    if timer is not None:
-        timer.cancel()
+        return [lease.holder() for lease in leases]

@@ -36,8 +36,8 @@ from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import RUNNING, Pid
 from gpool.otp.signal import signal
 from gpool.pool.application import application
-from gpool.pool.lease import Lease
-from gpool.pool.ledger import Holder, Ledger
+from gpool.pool.lease import Holder, Lease
+from gpool.pool.ledger import Ledger
 from gpool.pool.options import Options, OptionsDict, check_seconds
 from gpool.pool.pool_state import BUSY
 from gpool.pool.resource import Resource

@@ -23,7 +23,7 @@ from gpool.otp.gen import Cast, System
 from gpool.otp.gen_server import GenServer
 from gpool.otp.signal import signal
 from gpool.pool.lease import Lease, Ticket
-from gpool.pool.ledger import Ledger, bound, cancel_timer
+from gpool.pool.ledger import Ledger
 from gpool.pool.pool_state import (
     BUSY,
     FINISHING,
@@ -40,7 +40,7 @@ from gpool.pool.pool_state import (
     Stop,
     Verdict,
 )
-from gpool.pool.worker import Fall
+from gpool.pool.worker import Fall, bound, cancel_timer
 from gpool.waiter import Gate
 
 SWEEP: Final = 1.0  # s between two looks for what nobody will give back, while somebody waits

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from gpool import clock
 from gpool.errors import StartError
 from gpool.otp import gen_server, process
 from gpool.otp.child_spec import ChildSpec
@@ -69,6 +70,20 @@ class Watch:
     def down(self, pid: Pid, reason: Any) -> None:
         """The worker's process is dead."""
         self.books.worker_died(self.slot, pid, reason)
+
+
+def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:
+    """Call ``fn(*args)`` unless what the slot's process does now is over in `seconds`."""
+    cancel_timer(slot)
+    if seconds is not None:
+        slot.timer = clock.call_later(seconds, fn, *args)
+
+
+def cancel_timer(slot: Slot) -> None:
+    """What the slot's process did is over."""
+    timer, slot.timer = slot.timer, None
+    if timer is not None:
+        timer.cancel()
 
 
 class Servers:

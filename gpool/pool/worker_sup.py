@@ -18,9 +18,9 @@ from gpool.otp.gen_server import Continue, IdleTimeout, Ignore
 from gpool.otp.gen_server import Stop as StopServer
 from gpool.otp.pid import Error
 from gpool.otp.signal import signal
-from gpool.pool.ledger import Ledger, bound
+from gpool.pool.ledger import Ledger
 from gpool.pool.pool_state import STARTING, Slot, Start, Stop
-from gpool.pool.worker import Fall, Watch
+from gpool.pool.worker import Fall, Watch, bound
 
 
 class WorkerSup(DynamicSupervisor):
