@@ -47,10 +47,9 @@ from gpool.otp.gen_server import (
     NoReply,
     Reply,
     Stop,
-    call,
-    cast,
 )
 from gpool.otp.key_registry import Registry
+from gpool.otp.methods import call, cast
 from gpool.otp.pid import Down, Error, Exit, ExitSignal, Pid, Ref
 from gpool.otp.process import (
     demonitor,

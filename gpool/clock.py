@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import gevent
 
+FAR: Final = 1e9  # s, 30 years: libuv takes no infinity
 RESOLUTION: Final = 0.001  # s; libuv has no shorter timers, and would warn
 
 
@@ -49,7 +50,7 @@ class HubTimer:
     def __init__(
         self, seconds: float, fn: Callable[..., object], args: tuple[Any, ...], ref: bool
     ) -> None:
-        due = max(seconds, RESOLUTION) if seconds > 0 else 0.0
+        due = min(max(seconds, RESOLUTION), FAR) if seconds > 0 else 0.0
         self._timer: Any = gevent.get_hub().loop.timer(due, ref=ref)
         self._timer.start(self._fire, fn, args)
 

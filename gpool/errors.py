@@ -16,6 +16,15 @@ class GPoolError(Exception):
     """Base of all errors that gpool raises."""
 
 
+def _who(process: Any) -> str:
+    """Word a process, a handle or a name so that its reader knows which one is meant."""
+    pid = getattr(process, "pid", process)
+    name, runs = getattr(pid, "name", None), getattr(pid, "initial_call", None)
+    if name is not None:
+        return f"{name!r} {pid!r}"
+    return f"{process!r}" if runs is None else f"{pid!r} ({runs})"
+
+
 class Timeout(GPoolError):
     """Base of every gpool time-out; on purpose not the builtin, an ``OSError``."""
 
@@ -43,7 +52,9 @@ class NoProcess(GPoolError, LookupError):
             return f"no process is registered as {self.process!r}"
         if isinstance(self.process, tuple):
             return f"no process is registered as {self.process[-1]!r} in {self.process[0]!r}"
-        return f"{self.process!r} is not alive"
+        if getattr(self.process, "pid", self) is None:
+            return f"{self.process!r} was never started"
+        return f"{_who(self.process)} is not alive"
 
 
 class NameTaken(GPoolError, ValueError):
@@ -54,7 +65,7 @@ class NameTaken(GPoolError, ValueError):
         self.name, self.owner = name, owner
 
     def __str__(self) -> str:
-        return f"the name {self.name!r} is taken by {self.owner!r}"
+        return f"the name {self.name!r} is taken by {_who(self.owner)}"
 
 
 class BadName(GPoolError, ValueError):
@@ -77,7 +88,7 @@ class WrongHub(GPoolError):
 
     def __str__(self) -> str:
         return (
-            f"{self.process!r} belongs to another thread's hub; across threads only send, cast "
+            f"{_who(self.process)} belongs to another thread's hub; across threads only send, cast "
             "and exit work: do the rest from a greenlet of the thread that started it"
         )
 
@@ -90,7 +101,10 @@ class CallTimeout(Timeout):
         self.server, self.timeout = server, timeout
 
     def __str__(self) -> str:
-        return f"{self.server!r} did not answer within {self.timeout:g} s"
+        return (
+            f"{_who(self.server)} did not answer within {self.timeout:g} s; what it is at, "
+            "process_info tells"
+        )
 
 
 class CallingSelf(GPoolError):
@@ -102,10 +116,10 @@ class CallingSelf(GPoolError):
 
     def __str__(self) -> str:
         if self.waits_for is None:
-            return f"{self.server!r} called itself and would wait for ever"
+            return f"{_who(self.server)} called itself and would wait for ever"
         return (
-            f"{self.waits_for!r} called {self.server!r}, which waits for it to start or stop: "
-            "both would wait for ever; cast instead, or call from handle_continue"
+            f"{_who(self.waits_for)} called {_who(self.server)}, which waits for it to start or "
+            "stop: both would wait for ever; cast instead, or call from handle_continue"
         )
 
 
@@ -117,7 +131,7 @@ class ServerExited(GPoolError):
         self.server, self.reason = server, reason
 
     def __str__(self) -> str:
-        return f"{self.server!r} died before it answered: {self.reason!r}"
+        return f"{_who(self.server)} died before it answered: {self.reason!r}"
 
 
 class CallbackFailed(GPoolError):
@@ -128,7 +142,7 @@ class CallbackFailed(GPoolError):
         self.server, self.exception = server, exception
 
     def __str__(self) -> str:
-        return f"what ran in {self.server!r} for the caller raised {self.exception!r}"
+        return f"what ran in {_who(self.server)} for the caller raised {self.exception!r}"
 
 
 class StartError(GPoolError):

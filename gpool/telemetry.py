@@ -157,6 +157,8 @@ _listeners: tuple[Listener, ...] = ()  # replaced, never changed: emit may be in
 def attach(listener: Listener) -> None:
     """Call `listener` with every event from now on; twice is once."""
     global _listeners
+    if not callable(listener):
+        raise TypeError(f"listener: expected a callable, got {listener!r}")
     if listener not in _listeners:
         _listeners = (*_listeners, listener)
 

@@ -27,6 +27,19 @@ class Expired(Exception):
     """The deadline of a wait has passed; callers turn it into an error of theirs."""
 
 
+def check_timeout(timeout: Any, name: str = "timeout") -> None:
+    """Raise, and name it, unless `timeout` is None or seconds, 0 or more.
+
+    Before a wait, not in it: libev spins for ever over a timer of NaN seconds.
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # a union is slower
+        raise TypeError(f"{name}: expected seconds or None, got {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"{name}: expected seconds >= 0 or None, got {timeout!r}")
+
+
 _forks = 0  # times that this operating system process was forked off another
 
 

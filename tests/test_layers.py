@@ -26,6 +26,7 @@ LAYERS = (
     ("otp.process_info", "otp.proc_lib"),
     ("otp.registry",),
     ("otp.gen",),
+    ("otp.methods",),
     ("otp.gen_server",),
     ("otp.sys",),
     ("otp.key_registry",),

@@ -9,7 +9,10 @@ from pathlib import Path
 from gevent import monkey
 
 ROOT = Path(__file__).parents[1]
-CORE = ("process", "mailbox", "registry_names", "gen_server", "sys", "proc_lib", "gevent_traps")
+CORE = (
+    "process", "greenlets", "mailbox", "registry_names", "gen_server", "methods", "sys",
+    "proc_lib", "gevent_traps",
+)  # fmt: skip
 
 
 def test_the_core_runs_the_other_way_too():

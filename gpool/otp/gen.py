@@ -31,7 +31,7 @@ from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
 from gpool.otp import process
 from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, FORKED, Pid
-from gpool.waiter import Expired, Waiter
+from gpool.waiter import Expired, Waiter, check_timeout
 
 # --- What travels -------------------------------------------------------------------
 
@@ -136,6 +136,7 @@ def send_call(server: Any, request: Any, timeout: float | None = 5.0) -> Any:
     Source:
         OTP ``gen_server:call/3``, which exits instead of raising.
     """
+    check_timeout(timeout)
     from_ = From(partner(server))
     from_.server.mailbox.append(Call(from_, request))
     return from_.result(timeout)
@@ -194,6 +195,8 @@ def reply(from_: From, value: Any) -> bool:
     Source:
         OTP ``gen_server:reply/2``, where a second reply leaves a stray message.
     """
+    if not isinstance(from_, From):
+        raise TypeError(f"reply: expected the from_ of a handle_call, got {from_!r}")
     process.same_hub(from_.server)
     return from_.answer(value)
 
@@ -216,6 +219,7 @@ def stop(server: Any, reason: Any = "normal", timeout: float | None = None) -> N
     Source:
         OTP ``gen_server:stop/3``.
     """
+    check_timeout(timeout)
     pid = partner(server)
     pid.mailbox.append(System(None, "terminate", reason))
     try:
@@ -224,13 +228,3 @@ def stop(server: Any, reason: Any = "normal", timeout: float | None = None) -> N
         raise CallTimeout(pid, timeout) from None
     if died_of != reason:
         raise ServerExited(pid, died_of) from getattr(died_of, "exception", None)
-
-
-def check_timeout(timeout: Any) -> None:
-    """Raise unless `timeout` is None or seconds, 0 or more."""
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout: expected seconds >= 0 or None, got {timeout!r}")

@@ -1,5 +1,6 @@
 """Servers: processes that answer calls, one message at a time.
 
+    >>> from gpool.otp.methods import call
     >>> class Counter(GenServer):
     ...     count = 0
     ...
@@ -14,11 +15,8 @@
     >>> stop(counter)
 
 The instance is the handle and holds the state.  ``__init__`` only stores what it
-is given, in the starter; :meth:`GenServer.init` runs in the process.  Methods
-marked :func:`call` and :func:`cast` travel through the mailbox when another
-process calls them, and run directly in their own.
-
-Beneath stand OTP's callbacks, and what they may answer:
+is given, in the starter; :meth:`GenServer.init` runs in the process.  Beneath
+methods marked ``call`` and ``cast`` stand OTP's callbacks, and what they may answer:
 
     ============================  ====================================================
     ``init``                      None, Continue, IdleTimeout, Ignore, Stop
@@ -31,23 +29,26 @@ Beneath stand OTP's callbacks, and what they may answer:
 
 Anything else ends the server with ``("bad_return_value", answer)``.
 
+After every 100 messages a server gives way: one that has always more to do, or
+that feeds itself, starves nobody.  (A plain process that loops over ``receive``
+does: like ``gevent.queue`` it switches only if it has to wait.)
+
 Differences to OTP: state is the instance's attributes, so what a callback has
 assigned before it raises stays assigned; a second reply is dropped; a signalled
 server that does not trap exits still runs ``terminate``, within its
 ``unwind_limit`` (never for a kill); calls raise errors, not exit signals.
 
-Not here: calls to pids and names, replies, stops (``gen.py``); looking into a server
-(``sys.py``).
+Not here: methods as requests (``methods.py``); calls to pids and names, replies,
+stops (``gen.py``); looking into a server (``sys.py``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar
 
 from gpool import telemetry
 from gpool.errors import (
@@ -55,8 +56,9 @@ from gpool.errors import (
     StartError,
 )
 from gpool.otp import proc_lib, process, registry
-from gpool.otp.gen import Call, Cast, From, System, check_timeout, send_call, send_cast
+from gpool.otp.gen import Call, Cast, From, System, send_call, send_cast
 from gpool.otp.greenlets import current, new_process
+from gpool.otp.methods import MethodCall
 from gpool.otp.pid import (
     RUNNING,
     Exit,
@@ -68,11 +70,11 @@ from gpool.otp.pid import (
 )
 from gpool.otp.registry import Name
 from gpool.otp.signal import reason_of
-from gpool.waiter import Expired, Waiter
+from gpool.waiter import Expired, Waiter, check_timeout
 
-F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound="GenServer")
 
+TURN: Final = 100  # messages that a server handles before it lets others run
 TIMEOUT: Final = "timeout"  # what handle_info gets when nothing came for an IdleTimeout
 _MISSING: Final = object()
 
@@ -92,6 +94,11 @@ class IdleTimeout:
     """Run ``handle_info(TIMEOUT)`` if no message comes for `seconds`; 0: if none is there."""
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        if self.seconds is None:
+            raise TypeError("IdleTimeout: expected seconds, got None; answer None instead")
+        check_timeout(self.seconds, "IdleTimeout")
 
 
 Then = Continue | IdleTimeout | None
@@ -123,103 +130,6 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class Ignore:
     """Do not start after all; ``start_link`` returns None."""
-
-
-# --- Methods as requests ------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class MethodCall:
-    """A marked method on its way to the server's process."""
-
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    raises: tuple[type[BaseException], ...]
-    context: contextvars.Context | None
-
-    def run(self, server: GenServer) -> Any:
-        """Run the method, in its caller's context if it wants that."""
-        if self.context is None:
-            return self.fn(server, *self.args, **self.kwargs)
-        return self.context.run(self.fn, server, *self.args, **self.kwargs)
-
-
-@overload
-def call(fn: F, /) -> F: ...
-@overload
-def call(
-    *,
-    timeout: float | None = 5.0,
-    raises: type[BaseException] | tuple[type[BaseException], ...] = (),
-    context: bool = True,
-) -> Callable[[F], F]: ...
-def call(
-    fn: Callable[..., Any] | None = None,
-    *,
-    timeout: float | None = 5.0,
-    raises: type[BaseException] | tuple[type[BaseException], ...] = (),
-    context: bool = True,
-) -> Any:
-    """Mark a method as a call: it runs in the server's process and answers the caller.
-
-    Called by the server itself it runs directly.
-
-    Args:
-        fn: The method, when used without arguments.
-        timeout: Seconds that a caller waits; None waits for ever.
-        raises: Exceptions that are an answer: raised in the caller, while the
-            server lives.  Any other one ends the server.
-        context: Whether it runs in a copy of its caller's context variables.
-
-    Raises:
-        As :func:`~gpool.otp.gen.send_call`, in the caller.
-    """
-    raises = raises if isinstance(raises, tuple) else (raises,)
-    for kind in raises:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"raises: expected exception classes, got {kind!r}")
-    check_timeout(timeout)
-
-    def mark(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def remote(self: GenServer, *args: Any, **kwargs: Any) -> Any:
-            if self.pid is current():
-                return method(self, *args, **kwargs)
-            copied = contextvars.copy_context() if context else None
-            return send_call(self, MethodCall(method, args, kwargs, raises, copied), timeout)
-
-        return remote
-
-    return mark if fn is None else mark(fn)
-
-
-@overload
-def cast(fn: F, /) -> F: ...
-@overload
-def cast(*, context: bool = True) -> Callable[[F], F]: ...
-def cast(fn: Callable[..., Any] | None = None, *, context: bool = True) -> Any:
-    """Mark a method as a cast: it runs in the server's process, and nobody waits for it.
-
-    Called by the server itself it runs directly.
-
-    Args:
-        fn: The method, when used without arguments.
-        context: Whether it runs in a copy of its caller's context variables.
-    """
-
-    def mark(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def remote(self: GenServer, *args: Any, **kwargs: Any) -> None:
-            if self.pid is current():
-                method(self, *args, **kwargs)
-                return
-            copied = contextvars.copy_context() if context else None
-            send_cast(self, MethodCall(method, args, kwargs, (), copied))
-
-        return remote
-
-    return mark if fn is None else mark(fn)
 
 
 # --- The server's side --------------------------------------------------------------
@@ -473,9 +383,14 @@ class _Loop:
         """Handle messages until one of them stops the server."""
         message: Any = None
         if type(then) is Continue:
-            self._yield_to_starter()
+            self._give_way()  # to the starter: it returns before the continuation runs
+        left = TURN
         try:
             while True:
+                left -= 1
+                if left == 0:
+                    left = TURN
+                    self._give_way()
                 from_ = None
                 if type(then) is Continue:
                     message = then
@@ -506,8 +421,8 @@ class _Loop:
             self.pid.last_message = message
             raise
 
-    def _yield_to_starter(self) -> None:
-        # Queued behind the starter's wake-up: it returns before the continuation runs.
+    def _give_way(self) -> None:
+        """Block until all who could run have run: other greenlets, timers, sockets."""
         turn = Waiter()
         self.pid.hub.loop.run_callback(turn.wake)
         turn.wait()
@@ -599,6 +514,9 @@ class _Loop:
     def _replace_state(self, fn: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
         try:
             state = dict(fn(state_of(self.server)))
+            state.pop("pid", None)  # it is what it is
+            if odd := [name for name in state if not isinstance(name, str)]:
+                raise TypeError(f"replace_state: expected names of attributes, got {odd}")
         except Exception as error:
             raise CallbackFailed(self.pid, error) from error
         vars(self.server).clear()

@@ -98,8 +98,13 @@ class Registry(GenServer):
         """
         self.register_name(key, current(), value)
 
-    def register_name(self, key: Hashable, pid: Pid, value: Any = None) -> None:
+    def register_name(self, key: Hashable, owner: Any, value: Any = None) -> None:
         """Give another process a key; otherwise as :meth:`register`.
+
+        Args:
+            key: Anything hashable.
+            owner: A pid, a handle or a name.
+            value: Kept with the key, for :meth:`lookup`.
 
         Raises:
             BadName: It is not alive.
@@ -108,13 +113,13 @@ class Registry(GenServer):
         Source:
             Elixir ``Registry.register_name/2``.
         """
-        me = self._alive()
+        me, pid = self._alive(), process.resolve(owner)
         process.same_hub(pid)
         if pid.state is not RUNNING:
             raise BadName(key, f"{pid!r} is not alive")
-        owner = self.whereis_name(key)
-        if owner is not None:
-            raise NameTaken(key, owner)
+        taken_by = self.whereis_name(key)
+        if taken_by is not None:
+            raise NameTaken(key, taken_by)
         if key in self.owners:
             self._take_away(key)
         self.owners.enter(key, pid, value)

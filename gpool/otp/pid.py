@@ -121,7 +121,7 @@ class Down:
     """The message that a monitor sends, once, when its process dies."""
 
     ref: Ref
-    process: Pid | str  # the name, if the monitor was set on a name
+    process: Any  # its pid; the name, if the monitor was set on a name
     reason: Any
 
 
@@ -220,6 +220,12 @@ class Pid:
     def __repr__(self) -> str:
         return f"#PID<{self.id}>"
 
+    def __copy__(self) -> Pid:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Pid:
+        return self  # so that messages, events and infos can be copied
+
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"{self!r} cannot leave its operating system process")
 
@@ -229,7 +235,7 @@ class Ref:
 
     __slots__ = ("id", "process", "target", "watcher")
 
-    def __init__(self, watcher: Pid, target: Pid | None, process: Pid | str) -> None:
+    def __init__(self, watcher: Pid, target: Pid | None, process: Any) -> None:
         self.id = next(_ref_numbers)
         self.watcher = watcher
         self.target = target  # None: nobody was there
@@ -242,6 +248,15 @@ class Ref:
 
     def __repr__(self) -> str:
         return f"#Ref<{self.id}>"
+
+    def __copy__(self) -> Ref:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Ref:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"{self!r} cannot leave its operating system process")
 
 
 class Table:

@@ -49,7 +49,7 @@ from gpool.otp.pid import (
     table,
 )
 from gpool.otp.signal import signal
-from gpool.waiter import Expired, Waiter
+from gpool.waiter import Expired, Waiter, check_timeout
 
 # --- The public primitives ----------------------------------------------------------
 
@@ -97,18 +97,21 @@ def spawn_monitor(fn: Callable[..., object], *args: Any, **kwargs: Any) -> tuple
     return pid, _watch(current(), pid, pid)
 
 
-def link(pid: Pid) -> None:
-    """Tie the caller's life to that of `pid`, both ways; once is enough.
+def link(process: Any) -> None:
+    """Tie the caller's life to that of a process, both ways; once is enough.
+
+    Args:
+        process: A pid, a handle or a name.
 
     Raises:
-        NoProcess: `pid` is dead and the caller does not trap exits; if it does,
-            it gets ``Exit(pid, "noproc")``.
-        WrongHub: `pid` lives in another thread.
+        NoProcess: It is dead and the caller does not trap exits; if it does, it
+            gets ``Exit(pid, "noproc")``.  Or nobody has the name.
+        WrongHub: It lives in another thread.
 
     Source:
         Erlang ``link/1``.
     """
-    me = current()
+    me, pid = current(), resolve(process)
     same_hub(pid)
     if pid is me:
         return
@@ -120,43 +123,59 @@ def link(pid: Pid) -> None:
     me.links[pid] = pid.links[me] = None
 
 
-def unlink(pid: Pid) -> None:
-    """Untie the caller from `pid`; no EXIT of that link arrives afterwards.
+def unlink(process: Any) -> None:
+    """Untie the caller from a process; no EXIT of that link arrives afterwards.
 
     One that is queued already stays: take it with ``receive(..., timeout=0)``.
+
+    Args:
+        process: A pid, a handle or a name.
+
+    Raises:
+        NoProcess: Nobody has the name.
+        WrongHub: It lives in another thread.
 
     Source:
         Erlang ``unlink/1``.
     """
-    me = current()
+    me, pid = current(), resolve(process)
+    same_hub(pid)
     me.links.pop(pid, None)
     pid.links.pop(me, None)
 
 
-def monitor(process: Pid | str) -> Ref:
+def monitor(process: Any) -> Ref:
     """Ask for one :class:`Down` message when `process` dies, of whatever reason.
 
     Args:
-        process: A pid, or a registered name: then that of whoever has it now,
-            and the message reports the name.
+        process: A pid, a handle, or a name: then it is set on whoever has that
+            now, and the message reports the name.
 
     Returns:
         A reference; if nobody is there its ``Down(..., "noproc")`` is queued already.
 
     Raises:
+        NoProcess: The handle was never started.
         WrongHub: The process lives in another thread.
 
     Source:
         Erlang ``monitor/2``.
     """
     me = current()
-    pid = table.names.get(process) if isinstance(process, str) else process
+    pid: Pid | None
+    if isinstance(process, str | tuple):
+        try:
+            pid = resolve(process)
+        except NoProcess:
+            pid = None
+    else:
+        process = pid = resolve(process)
     if pid is not None:
         same_hub(pid)
     return _watch(me, pid, process)
 
 
-def _watch(me: Pid, pid: Pid | None, process: Pid | str) -> Ref:
+def _watch(me: Pid, pid: Pid | None, process: Any) -> Ref:
     ref = Ref(me, pid, process)
     if pid is None or pid.state is DEAD or pid.state is FORKED:
         me.mailbox.append(Down(ref, process, "noproc"))
@@ -179,6 +198,8 @@ def demonitor(ref: Ref, *, flush: bool = False) -> bool:
     Source:
         Erlang ``demonitor/2`` with its option ``info``.
     """
+    if not isinstance(ref, Ref):
+        raise TypeError(f"demonitor: expected a Ref, got {ref!r}")
     me = current()
     active = me.monitors.pop(ref, True) is None
     if active and ref.target is not None:
@@ -207,6 +228,8 @@ def exit(*args: Any) -> None:
     if len(args) == 1:
         current()
         raise ExitSignal(args[0])
+    if len(args) != 2:
+        raise TypeError(f"exit: expected (reason) or (process, reason), got {args!r}")
     process, reason = args
     pid = resolve(process)
     if pid.hub is not get_hub_if_exists():
@@ -223,8 +246,8 @@ def _signal_directly(pid: Pid, sender: Pid, reason: Any) -> None:
 
 
 def _in_its_thread(pid: Pid, fn: Callable[..., object], *args: Any) -> None:
-    loop = pid.hub.loop
-    if loop is not None:  # else the thread has ended, and its processes with it
+    loop = getattr(pid.hub, "loop", None)
+    if loop is not None:  # else the thread has ended, or never had a process
         loop.run_callback_threadsafe(fn, *args)
 
 
@@ -232,7 +255,9 @@ def _stranger() -> Pid:
     """Return who sends to another thread; a thread without a hub gets none for that."""
     if get_hub_if_exists() is not None:
         return current()
-    return Pid(None, "thread", None, clock.now())
+    stranger = Pid(None, "thread", None, clock.now())
+    stranger.state, stranger.ended_at = DEAD, stranger.started_at  # nobody can answer it
+    return stranger
 
 
 def trap_exit(flag: bool) -> bool:
@@ -244,8 +269,10 @@ def trap_exit(flag: bool) -> bool:
     Source:
         Erlang ``process_flag(trap_exit, Flag)``.
     """
+    if not isinstance(flag, bool):
+        raise TypeError(f"trap_exit: expected True or False, got {flag!r}")
     me = current()
-    before, me.trapping = me.trapping, bool(flag)
+    before, me.trapping = me.trapping, flag
     return before
 
 
@@ -350,6 +377,7 @@ def receive(match: Callable[[Any], bool] | None = None, timeout: float | None = 
     Source:
         Erlang ``receive ... after``.
     """
+    check_timeout(timeout)
     me = current()
     if me.state is UNWINDING:
         note_refusal(me)

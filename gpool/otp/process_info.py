@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from greenlet import getcurrent
 
@@ -35,7 +35,7 @@ class ProcessInfo:
     parent: Pid | None
     ancestors: tuple[Pid, ...]
     links: tuple[Pid, ...]
-    monitors: tuple[Pid | str, ...]
+    monitors: tuple[Any, ...]  # what they were set on: pids, names
     monitored_by: tuple[Pid, ...]
     message_queue_len: int
     trap_exit: bool
@@ -96,14 +96,21 @@ def _status(pid: Pid) -> str:
     return "dead" if pid.state in (DEAD, FORKED) else "exiting"
 
 
-def _is_gevents(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "gevent"
+# What a process waits in, not what it waits for; a server at rest has nothing else to show.
+WAITS: Final = ("gevent.", "gpool.waiter.", "gpool.otp.mailbox.")
+KIT: Final = ("gevent.", "gpool.waiter.", "gpool.otp.")
 
 
 def _current_function(pid: Pid) -> str:
-    frame = getattr(pid.runner(), "gr_frame", None)
-    if frame is None:
+    innermost: FrameType | None = getattr(pid.runner(), "gr_frame", None)
+    if innermost is None:
         return ""
-    while _is_gevents(frame) and frame.f_back is not None:
-        frame = frame.f_back
+    frame = _outside(KIT, innermost) or _outside(WAITS, innermost) or innermost
     return f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+
+def _outside(modules: tuple[str, ...], frame: FrameType | None) -> FrameType | None:
+    """Return the first frame outwards that is in none of these modules."""
+    while frame is not None and f"{frame.f_globals.get('__name__')}.".startswith(modules):
+        frame = frame.f_back
+    return frame

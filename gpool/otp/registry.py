@@ -22,7 +22,7 @@ from typing import Any
 
 from gpool.errors import BadName, NameTaken, NoProcess
 from gpool.otp.pid import RUNNING, Pid, table
-from gpool.otp.process import directory_of
+from gpool.otp.process import directory_of, resolve, same_hub
 
 Name = str | tuple[Any, Any]  # a local name, or a registry and a key
 
@@ -36,7 +36,6 @@ def owner_of(name: Name) -> Pid | None:
         TypeError: What should be its registry is none.
     """
     if not isinstance(name, tuple):
-        _check(name)
         return whereis(name)
     directory, key = directory_of(name)
     owner: Pid | None = directory.whereis_name(key)
@@ -57,17 +56,24 @@ def _check(name: Any) -> None:
         raise BadName(name, "expected a text that is not empty")
 
 
-def register(name: str, pid: Pid) -> None:
+def register(name: str, process: Any) -> None:
     """Give a living process a local name.
+
+    Args:
+        name: A text that is not empty.
+        process: A pid, a handle or another name.
 
     Raises:
         BadName: The name is no text, or empty; the process is dead or has a name.
         NameTaken: Another process, or this one, has the name.
+        WrongHub: The process lives in another thread.
 
     Source:
         Erlang ``register/2``.
     """
     _check(name)
+    pid = resolve(process)
+    same_hub(pid)
     if name in table.names:
         raise NameTaken(name, table.names[name])
     if pid.state is not RUNNING:
@@ -83,10 +89,12 @@ def unregister(name: str) -> None:
 
     Raises:
         NoProcess: Nobody has it.
+        BadName: It is no text, or empty.
 
     Source:
         Erlang ``unregister/1``.
     """
+    _check(name)
     pid = table.names.pop(name, None)
     if pid is None:
         raise NoProcess(name)
@@ -96,7 +104,11 @@ def unregister(name: str) -> None:
 def whereis(name: str) -> Pid | None:
     """Return the process that has a local name, never a dead one.
 
+    Raises:
+        BadName: It is no text, or empty.
+
     Source:
         Erlang ``whereis/1``.
     """
+    _check(name)
     return table.names.get(name)

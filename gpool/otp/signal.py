@@ -73,9 +73,6 @@ def signal(target: Pid, sender: Pid, reason: Any, *, direct: bool = False) -> No
 
 
 def _accept(target: Pid, reason: Any) -> None:
-    if target.greenlet is None and target.weak_greenlet is None:
-        _end(target, reason)  # a shell has nothing to unwind
-        return
     target.hub.loop.run_callback(_interrupt, target)  # first: a signal handler may strike
     target.reason = reason
     target.state = PENDING

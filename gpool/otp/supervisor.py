@@ -1,7 +1,8 @@
 """Supervisors: processes that start others, restart them and stop them.
 
     >>> from gpool.otp.gen import stop
-    >>> from gpool.otp.gen_server import GenServer, call
+    >>> from gpool.otp.gen_server import GenServer
+    >>> from gpool.otp.methods import call
     >>> class Counter(GenServer):
     ...     count = 0
     ...
@@ -59,7 +60,7 @@ from gpool.otp.gen_server import Continue, GenServer, IdleTimeout, Ignore, NoRep
 from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, Exit, Pid
 from gpool.otp.signal import is_orderly
-from gpool.waiter import Expired
+from gpool.waiter import Expired, check_timeout
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 AutoShutdown = Literal["never", "any_significant", "all_significant"]
@@ -113,6 +114,9 @@ class RestartIntensity:
         max_seconds: Length of the window.
         now: Tells the time, in seconds; None: gpool's clock.
 
+    Raises:
+        SpecError: invalid_intensity or invalid_period.
+
     Source:
         OTP ``add_restart``, whose stamps are whole seconds.
     """
@@ -120,10 +124,19 @@ class RestartIntensity:
     def __init__(
         self, max_restarts: int, max_seconds: float, now: Callable[[], float] | None = None
     ) -> None:
+        whole = isinstance(max_restarts, int) and not isinstance(max_restarts, bool)
+        if not (whole and max_restarts >= 0):
+            raise SpecError("invalid_intensity", "max_restarts: an integer >= 0", max_restarts)
+        if not (is_number(max_seconds) and max_seconds > 0):
+            raise SpecError("invalid_period", "max_seconds: seconds > 0", max_seconds)
         self.max_restarts = max_restarts
         self.max_seconds = max_seconds
         self._now = now
         self._stamps: deque[float] = deque()  # those in the window, oldest first
+
+    def __repr__(self) -> str:
+        within = f"{self.max_restarts} in {self.max_seconds:g} s"
+        return f"<RestartIntensity {within}, {len(self._stamps)} counted>"
 
     def add(self) -> bool:
         """Count a restart; False if it is one too many."""
@@ -165,7 +178,7 @@ class Supervisor(GenServer):
         check_word("invalid_auto_shutdown", get_args(AutoShutdown), auto_shutdown)
         self.strategy: Strategy = strategy
         self.auto_shutdown: AutoShutdown = auto_shutdown
-        self.intensity = _intensity(max_restarts, max_seconds)
+        self.intensity = RestartIntensity(max_restarts, max_seconds)
         self.children: dict[Hashable, Child] = {}  # by id, in start order
         self.running: dict[Pid, Child] = {}  # those with a process, by it
         for spec in _listed(children):
@@ -302,6 +315,7 @@ class Supervisor(GenServer):
             NoProcess: It was never started.
             WrongHub: It lives in another thread.
         """
+        check_timeout(timeout)
         pid = process.resolve(self)
         if pid is current():
             raise CallingSelf(pid)
@@ -564,15 +578,6 @@ class _Unknown(Exception):
 
 def _nothing() -> None:
     """Stand in for the callback of a watcher that never fires."""
-
-
-def _intensity(max_restarts: Any, max_seconds: Any) -> RestartIntensity:
-    whole = isinstance(max_restarts, int) and not isinstance(max_restarts, bool)
-    if not (whole and max_restarts >= 0):
-        raise SpecError("invalid_intensity", "max_restarts: an integer >= 0", max_restarts)
-    if not (is_number(max_seconds) and max_seconds > 0):
-        raise SpecError("invalid_period", "max_seconds: seconds > 0", max_seconds)
-    return RestartIntensity(max_restarts, max_seconds)
 
 
 def _listed(children: Any) -> list[Any]:

@@ -28,6 +28,7 @@ from typing import Any
 from gpool.otp import process
 from gpool.otp.gen import From, System, partner
 from gpool.otp.pid import Pid
+from gpool.waiter import check_timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ def replace_state(
     Source:
         OTP ``sys:replace_state/3``.
     """
+    if not callable(fn):
+        raise TypeError(f"replace_state: expected a callable, got {fn!r}")
     state: dict[str, Any] = _request(server, "replace_state", fn, timeout)
     return state
 
@@ -110,6 +113,7 @@ def get_status(server: Any, timeout: float | None = 5.0) -> Status:
 
 
 def _request(server: Any, verb: str, argument: Any, timeout: float | None) -> Any:
+    check_timeout(timeout)
     from_ = From(partner(server))
     from_.server.mailbox.append(System(from_, verb, argument))
     return from_.result(timeout)

@@ -1,12 +1,8 @@
-"""Servers: OTP's rules one by one, by their labels, and the marked methods."""
+"""Servers: OTP's rules one by one, by their labels."""
 
 from __future__ import annotations
 
 import contextvars
-import gc
-import inspect
-import typing
-import weakref
 
 import gevent
 import pytest
@@ -599,6 +595,58 @@ class TestIdleTimeout:
         assert server.log[-1] == ("info", TIMEOUT)
 
 
+class TestTurns:
+    def test_a_server_that_feeds_itself_starves_nobody(self):
+        """After every hundred messages a server gives way: timers and other greenlets run."""
+
+        class Busy(gpool.GenServer):
+            handled = 0
+
+            def handle_info(self, message):
+                self.handled += 1
+                if not self.done():
+                    gpool.send(self, message)
+
+        seen = []
+        Busy.done = lambda self: seen or self.handled > 1_000_000
+        server = Busy.start()
+        timer = gevent.spawn_later(0.001, seen.append, "a timer")
+        gpool.send(server, "again")
+        settle()
+        timer.join()
+        assert seen == ["a timer"]
+        assert server.handled <= 1_000_000
+
+    def test_so_does_one_that_always_continues(self):
+        """An endless chain of Continue gives way too, and can be stopped from outside."""
+
+        class Endless(gpool.GenServer):
+            def init(self):
+                return Continue(0)
+
+            def handle_continue(self, argument):
+                return Continue(argument + 1) if argument < 1_000_000 else Stop("never stopped")
+
+        server = Endless.start()
+        gpool.exit(server, "enough")
+        assert reason_of(server.pid) == "enough"
+
+    def test_a_short_backlog_is_handled_at_once(self):
+        """Fewer messages than that are one turn: nobody runs in between."""
+        log = []
+
+        class Writer(gpool.GenServer):
+            def handle_info(self, message):
+                log.append(message)
+
+        server = Writer.start()
+        for number in range(gen_server.TURN - 1):
+            gpool.send(server, number)
+        gevent.spawn(log.append, "another")
+        settle()
+        assert log == [*range(gen_server.TURN - 1), "another"]
+
+
 class TestTerminate:
     @pytest.mark.parametrize(
         ("end", "reason"),
@@ -776,203 +824,7 @@ class TestStop:
         assert isinstance(reason_of(server.pid).exception, CallingSelf)
 
 
-class Calculator(gpool.GenServer):
-    """A server with marked methods."""
-
-    def __init__(self):
-        self.where = []
-
-    @gpool.call
-    def add(self, one: int, two: int = 1) -> int:
-        """Add two numbers."""
-        self.where.append(gpool.self())
-        return one + two
-
-    @gpool.call(raises=(ValueError, KeyError), timeout=2.0)
-    def parse(self, text: str) -> int:
-        """Parse a number."""
-        return int(text)
-
-    @gpool.call
-    def twice(self, number: int) -> int:
-        """Call another marked method, from the server's own process."""
-        return self.add(number, number)
-
-    @gpool.call(timeout=2.0)
-    def hang(self) -> None:
-        """Wait for ever."""
-        gevent.event.Event().wait()
-
-    @gpool.call
-    def variable(self) -> str:
-        """Tell the context variable, and change it."""
-        seen = VARIABLE.get()
-        VARIABLE.set("changed by the server")
-        return seen
-
-    @gpool.call(context=False)
-    def own_variable(self) -> str:
-        """Tell the server's own context variable."""
-        return VARIABLE.get()
-
-    @gpool.cast
-    def note(self, what: str) -> None:
-        """Write something down."""
-        self.where.append((what, VARIABLE.get()))
-
-    @gpool.cast(context=False)
-    def note_plainly(self, what: str) -> None:
-        """Write something down, in the server's own context."""
-        self.where.append((what, VARIABLE.get()))
-
-
-class TestMarkedMethods:
-    def test_run_in_the_servers_process(self):
-        """A call of another process travels through the mailbox; arguments and value too."""
-        server = Calculator.start()
-        assert server.add(2, two=3) == 5
-        assert server.where == [server.pid]
-
-    def test_run_directly_in_their_own_process(self):
-        """A marked method that the server calls itself runs there, without a message."""
-        server = Calculator.start()
-        assert server.twice(4) == 8
-
-    def test_keep_their_signature(self):
-        """Name, docstring, signature and types are those of the method."""
-        assert Calculator.add.__name__ == "add"
-        assert Calculator.add.__doc__ == "Add two numbers."
-        assert list(inspect.signature(Calculator.add).parameters) == ["self", "one", "two"]
-        assert typing.get_type_hints(Calculator.parse) == {"text": str, "return": int}
-
-    def test_an_exception_in_raises_is_the_answer(self):
-        """What `raises` lists is raised in the caller, and the server lives."""
-        server = Calculator.start()
-        with pytest.raises(ValueError, match="invalid literal"):
-            server.parse("x")
-        assert server.parse("7") == 7
-
-    def test_any_other_exception_ends_the_server(self):
-        """What `raises` does not list ends the server and is the cause of ServerExited."""
-        server = Calculator.start()
-        with pytest.raises(ServerExited) as exited:
-            server.parse(None)
-        assert isinstance(exited.value.__cause__, TypeError)
-        assert not gpool.is_alive(server)
-
-    def test_have_their_timeout(self, clock):
-        """The timeout of the mark is the caller's."""
-        server = Calculator.start()
-        attempt = Attempt(server.hang)
-        clock.advance(1.9)
-        assert not attempt.done
-        clock.advance(0.1)
-        assert attempt.error.timeout == 2.0
-
-    def test_a_cast_returns_at_once(self):
-        """A cast returns None and runs when the server gets to it."""
-        server = Calculator.start()
-        assert server.note("later") is None
-        assert server.where == []
-        settle()
-        assert server.where == [("later", "unset")]
-
-    def test_of_a_dead_or_unstarted_server(self):
-        """A call raises NoProcess; a cast to the dead vanishes."""
-        dead, unstarted = Calculator.start(), Calculator()
-        gpool.stop(dead)
-        for server in (dead, unstarted):
-            with pytest.raises(NoProcess):
-                server.add(1)
-            server.note("nobody hears")
-
-    @pytest.mark.parametrize(
-        ("mark", "fault"),
-        [
-            (lambda: gpool.call(timeout=-1), "expected seconds"),
-            (lambda: gpool.call(timeout="5"), "expected seconds"),
-            (lambda: gpool.call(raises=("ValueError",)), "expected exception classes"),
-            (lambda: gpool.call(raises=[ValueError]), "expected exception classes"),
-        ],
-    )
-    def test_refuse_bad_options(self, mark, fault):
-        """A mark with wrong options fails where it is written."""
-        with pytest.raises((TypeError, ValueError), match=fault):
-            mark()
-
-    def test_the_answer_keeps_no_cycle(self):
-        """An exception that was an answer goes when its caller lets go of it."""
-
-        class Local:
-            pass
-
-        witnesses = []
-
-        class Server(gpool.GenServer):
-            @gpool.call(raises=KeyError)
-            def fail(self):
-                local = Local()
-                witnesses.append(weakref.ref(local))
-                raise KeyError(1)
-
-        server = Server.start()
-        gc.collect()
-        gc.disable()
-        try:
-            with pytest.raises(KeyError):
-                server.fail()
-            settle()
-            server.pid.last_message = None
-        finally:
-            gc.enable()
-        gc.collect()
-        assert witnesses[0]() is None
-
-
 class TestContexts:
-    def test_a_call_runs_in_a_copy_of_its_callers(self):
-        """The method sees its caller's variables; what it sets stays in the copy."""
-        server = Calculator.start()
-        token = VARIABLE.set("the caller's")
-        try:
-            assert server.variable() == "the caller's"
-            assert server.variable() == "the caller's"
-            assert VARIABLE.get() == "the caller's"
-            assert server.own_variable() == "unset"
-            server.note("in context")
-            server.note_plainly("without")
-            settle()
-            assert server.where == [("in context", "the caller's"), ("without", "unset")]
-        finally:
-            VARIABLE.reset(token)
-
-    def test_survives_a_switch(self):
-        """A server that blocks in a call keeps that call's variables, and others keep theirs."""
-        seen = []
-
-        class Server(gpool.GenServer):
-            @gpool.call
-            def slow(self):
-                gevent.sleep(0)
-                seen.append(VARIABLE.get())
-                return VARIABLE.get()
-
-        server = Server.start()
-
-        def client(value):
-            VARIABLE.set(value)
-            assert server.slow() == value
-            assert VARIABLE.get() == value
-            seen.append(("client", VARIABLE.get()))
-
-        for value in ("one", "two"):
-            gpool.spawn(client, value)
-        for _ in range(5):
-            gevent.sleep(0)
-        settle()
-        assert [entry for entry in seen if type(entry) is str] == ["one", "two"]
-        assert VARIABLE.get() == "unset"
-
     def test_spawn_copies_and_a_server_starts_empty(self):
         """A spawned process inherits a copy; a server begins with an empty context."""
         seen = []

@@ -13,7 +13,7 @@ from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 
 import gpool
-from gpool import Down, Exit, GenServer, telemetry
+from gpool import Down, GenServer, telemetry
 from gpool.testing import settle
 from tests.otp.actor import Actor, mailbox, reason_of
 from tests.otp.nursery import Events
@@ -503,14 +503,19 @@ class TestThreads:
         gpool.trap_exit(True)
         start_thread(elsewhere, ())
         assert gpool.receive(lambda message: message == "hello", timeout=10.0) == "hello"
-        assert type(gpool.receive(timeout=0)) is Exit
+        stranger = gpool.receive(timeout=0).pid
         assert hubs == [None]
+        gpool.send(stranger, "nobody is there")
+        gpool.exit(stranger, "nobody is there")
+        assert not gpool.is_alive(stranger)
 
     @pytest.mark.parametrize(
         "use",
         [
             gpool.link,
+            gpool.unlink,
             gpool.monitor,
+            lambda pid: gpool.register("name", pid),
             lambda pid: pid.server.call(1),
             gpool.stop,
             gpool.sys.get_state,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import gc
 import itertools
 import pickle
@@ -776,6 +778,19 @@ class TestSend:
             gpool.send(42, 1)
 
 
+class TestShells:
+    def test_a_long_chain_falls_without_recursion(self):
+        """Processes without greenlets die as others do: accepted at once, done by the hub."""
+        hub = gevent.get_hub()
+        chain = [gpool.Pid(hub, "shell", None, 0.0) for _ in range(3000)]
+        for one, two in itertools.pairwise(chain):
+            one.links[two] = two.links[one] = None
+        gpool.exit(chain[0], "boom")
+        assert not gpool.is_alive(chain[0])
+        settle()
+        assert {(pid.state, pid.reason) for pid in chain} == {("dead", "boom")}
+
+
 class TestDeath:
     def test_unread_messages_vanish(self):
         """Q6: what a dead process has not read is gone; its report counts it."""
@@ -972,7 +987,12 @@ class TestProcessInfo:
         assert (info.links, info.monitors) == ((other.pid,), (other.pid,))
         assert (info.monitored_by, info.trap_exit) == ((gpool.self(),), True)
         assert (info.parent, info.message_queue_len, info.reason) == (gpool.self(), 0, None)
-        assert "wait" in info.current_function
+        assert info.current_function.startswith("Actor._run (")
+
+    def test_shows_where_a_server_rests(self):
+        """Of a server that has nothing to do the kit's own loop is all there is to show."""
+        server = gpool.GenServer.start()
+        assert gpool.process_info(server).current_function.startswith("_Loop.")
         assert gpool.process_info(gpool.self()).status == "running"
 
     def test_knows_the_dead(self):
@@ -994,6 +1014,14 @@ class TestProcessInfo:
 
 
 class TestPid:
+    def test_is_its_own_copy(self):
+        """What holds a pid or a ref can be copied: an info, an event, a message."""
+        ref = gpool.monitor(gpool.self())
+        down = Down(ref, gpool.self(), "x")
+        assert copy.deepcopy(down) == copy.copy(down) == down
+        assert dataclasses.asdict(down)["ref"] is copy.copy(ref) is ref
+        assert copy.copy(gpool.self()) is gpool.self()
+
     def test_is_equal_to_itself_only_and_cannot_leave(self):
         """A pid has no equal and cannot be pickled."""
         one, two = Actor().pid, Actor().pid

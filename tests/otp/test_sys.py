@@ -109,12 +109,19 @@ class TestState:
         sys.resume(server)
         assert server.call(1) == 42
 
+    def test_never_touches_the_pid(self, server):
+        """A server's pid is no state: it is neither shown nor replaced."""
+        assert "pid" not in sys.replace_state(server, lambda state: {**state, "pid": 3})
+        assert server.call(1) == 1
+
     def test_is_a_copy(self, server):
         """Y2: what get_state returns can be changed without harm."""
         sys.get_state(server)["count"] = 99
         assert sys.get_state(server)["count"] == 0
 
-    @pytest.mark.parametrize("fn", [lambda _: 1 / 0, lambda _: 42, lambda _: gpool.NoSuchName])
+    @pytest.mark.parametrize(
+        "fn", [lambda _: 1 / 0, lambda _: 42, lambda _: gpool.NoSuchName, lambda _: {3: 4}]
+    )
     def test_a_bad_function_is_the_callers_error(self, server, fn):
         """Y2: a function that raises, or gives no state, changes nothing and ends nothing."""
         with pytest.raises(CallbackFailed, match="what ran in"):
