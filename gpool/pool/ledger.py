@@ -531,10 +531,7 @@ class Ledger:
                 del self.tickets[ticket]
         for slot in self.slots:
             lease = slot.lease
-            if lease is not None and (
-                lease not in lease.owner.leases or lease.owner.pid.state is DEAD
-            ):
-                lease.owner.leases.pop(lease, None)
+            if lease is not None and lease not in lease.owner.leases:
                 slot.lease = None
 
     def close_epoch(self, man: Manager) -> None:

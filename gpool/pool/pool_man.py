@@ -11,7 +11,7 @@ restarts it, with WorkerSup, from the Ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -133,17 +133,14 @@ class PoolMan(GenServer):
 
     def system_resumed(self) -> None:
         """Serve those who came meanwhile."""
-        self.state.held_up = self.ledger.phase == "stopped"
+        self.state.held_up = False
         self._do(self.state.dispatch())
 
     # --- Transitions (anyone) ---
 
     def checkout(self, lease: Lease[Any]) -> bool:
         """Lend an idle worker at once, if there is one and nobody waits (anyone)."""
-        lent = self.state.checkout(lease) is not None
-        if lent and not self.ledger.idle:
-            self._open_fast_path()
-        return lent
+        return self.state.checkout(lease) is not None
 
     def enqueue(self, ticket: Ticket) -> None:
         """A client waits (anyone)."""
@@ -158,7 +155,6 @@ class PoolMan(GenServer):
     def withdraw(self, ticket: Ticket) -> None:
         """A client waits no more (anyone)."""
         self.state.withdraw(ticket)
-        self._open_fast_path()
 
     def checkin(self, slot: Slot, verdict: Verdict) -> None:
         """A worker came back (anyone)."""
@@ -195,6 +191,14 @@ class PoolMan(GenServer):
         self._do(self.state.died(slot, open_resource=is_open))
 
     # --- Carrying out ---
+
+    def _decide(self, event: Callable[..., list[Decision]], *facts: Any) -> None:
+        """Run a transition in the hub, where nobody else closes the epoch if it is struck."""
+        try:
+            self._do(event(*facts))
+        except BaseException:
+            self.ledger.struck()
+            raise
 
     def _do(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
@@ -245,7 +249,7 @@ class PoolMan(GenServer):
 
     def _overdue(self, slot: Slot) -> None:
         if self.ledger.man is self and slot.state in (FINISHING, RESETTING):
-            self._do(self.state.condemn(slot))
+            self._decide(self.state.condemn, slot)
 
     def _retry_after(self, delay: float, *, ref: bool) -> None:
         if self.retry_timer is not None:
@@ -255,7 +259,7 @@ class PoolMan(GenServer):
     def _retry(self) -> None:
         self.retry_timer = None
         if self.ledger.man is self:
-            self._do(self.state.retry())
+            self._decide(self.state.retry)
 
     def _watch_overflow(self) -> None:
         state, ttl = self.state, self.ledger.options.overflow_ttl
@@ -266,7 +270,7 @@ class PoolMan(GenServer):
     def _retire(self) -> None:
         self.retire_timer = None
         if self.ledger.man is self:
-            self._do(self.state.retire(clock.now()))
+            self._decide(self.state.retire, clock.now())
 
     def _watch_waiting(self) -> None:
         if self.sweep_timer is None and self.state.waiting:

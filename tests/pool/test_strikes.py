@@ -18,6 +18,7 @@ from greenlet import getcurrent
 import gpool
 from gpool.otp.signal import finish
 from gpool.testing import VirtualClock, settle
+from gpool.waiter import Gate
 from tests.pool.workshop import Echo, Holder, Maker, assert_whole, check
 
 HOME = str(Path(gpool.__file__).parent)
@@ -195,9 +196,36 @@ class Scene:
 
         return act
 
+    def retry(self) -> Callable[[], object]:
+        """Be about to try another start, after a backoff."""
+        self.maker.creates.append(OSError("down"))
+        self.pool.checkout().discard()
+        settle()
+        return self.ledger.man._retry  # type: ignore[no-any-return]
+
+    def overdue(self) -> Callable[[], object]:
+        """Be about to stop a worker that does not finish."""
+        lease = self.pool.checkout()
+        slot = lease.slot
+        assert slot is not None
+        if self.is_server:
+            lease.worker.work(Gate())
+            lease.checkin()
+
+        def act() -> None:
+            if self.ledger.man is not None:
+                self.ledger.man._overdue(slot)
+
+        self.again = act  # a timer that is struck before it has begun is lost
+        return act
+
+    def again(self) -> None:
+        """Do what was to be done, if it came to nothing."""
+
     def verify(self) -> None:
         """Assert that nothing is lost, and nobody is to blame."""
-        settle()
+        self.again()
+        self.clock.advance(1.0)  # a start may have been backing off
         check(self.pool)
         if self.lease is not None:
             self.lease.checkin()  # struck before it began, it may be given back still
@@ -225,7 +253,7 @@ def attempt(pool: gpool.Pool[Any], timeout: float = 0, *helpers: object) -> None
 
 SCENES = [
     name for name, fn in vars(Scene).items()
-    if callable(fn) and not name.startswith("_") and name not in ("hold", "verify")
+    if callable(fn) and not name.startswith("_") and name not in ("hold", "verify", "again")
 ]  # fmt: skip
 
 
@@ -233,8 +261,9 @@ SCENES = [
 @pytest.mark.parametrize(
     ("act", "kind"),
     [
-        *[(act, "plain") for act in SCENES],
+        *[(act, "plain") for act in SCENES if act != "overdue"],
         *[(act, "server") for act in SCENES if act.endswith(("_dies", "_granted", "discard"))],
+        ("overdue", "server"),
         *[(act, "reset") for act in SCENES if act.startswith(("checkin", "leave"))],
     ],
 )
