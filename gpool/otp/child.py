@@ -32,7 +32,7 @@ from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, FORKED, RUNNING, Exit, ExitSignal, Pid
-from gpool.otp.signal import is_orderly, reason_of, signal
+from gpool.otp.signal import is_orderly, is_word, reason_of, signal
 from gpool.waiter import Expired, Waiter
 
 
@@ -187,7 +187,7 @@ def take(pid: Pid, spec: ChildSpec) -> None:
     process.same_hub(pid)
     if pid.state is not DEAD:
         process.link(pid)
-    elif not any(type(m) is Exit and m.pid is pid for m in me.mailbox.messages):
+    elif not me.mailbox.holds(partial(_is_exit_of, {pid})):
         me.mailbox.append(Exit(pid, pid.reason))
     if spec.shutdown != "brutal_kill":
         pid.unwind_limit = spec.shutdown
@@ -273,7 +273,7 @@ def _report_end(me: Pid, child: Child) -> None:
     assert child.pid is not None
     reason = child.pid.reason
     expected = "killed" if child.spec.shutdown == "brutal_kill" else "shutdown"
-    if reason == expected or (child.spec.restart != "permanent" and is_orderly(reason)):
+    if is_word(reason, expected) or (child.spec.restart != "permanent" and is_orderly(reason)):
         return
     report(me, "shutdown_error", reason, child)
 

@@ -226,5 +226,5 @@ def stop(server: Any, reason: Any = "normal", timeout: float | None = None) -> N
         died_of = process.await_death(pid, timeout)
     except Expired:
         raise CallTimeout(pid, timeout) from None
-    if died_of != reason:
+    if died_of is not reason and died_of != reason:
         raise ServerExited(pid, died_of) from getattr(died_of, "exception", None)

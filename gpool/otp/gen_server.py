@@ -69,7 +69,7 @@ from gpool.otp.pid import (
     Starter,
 )
 from gpool.otp.registry import Name
-from gpool.otp.signal import reason_of
+from gpool.otp.signal import is_word, reason_of
 from gpool.waiter import Expired, Waiter, check_timeout
 
 S = TypeVar("S", bound="GenServer")
@@ -370,7 +370,7 @@ class _Loop:
             with contextlib.suppress(ExitSignal):
                 current()  # from here on it unwinds, and primitives work again
         # A kill must not be answered with cleanup of unknown length.
-        if reason != "killed" or self.pid.state is RUNNING:
+        if not is_word(reason, "killed") or self.pid.state is RUNNING:
             try:
                 self.server.terminate(reason)
             except BaseException as error:  # noqa: BLE001  # the death goes on

@@ -234,7 +234,7 @@ def _adopt(greenlet: Any) -> Pid:
         pid.greenlet = greenlet
         pid.trapping = True  # a link made in a loop callback must not end the loop
     else:
-        pid.weak_greenlet = weakref.ref(greenlet, lambda _: _raw_ended(pid))
+        pid.weak_greenlet = weakref.ref(greenlet, lambda _: _raw_collected(pid))
         if greenlet.parent is not None:  # else the main greenlet of its thread
             table.raw[pid] = None
     greenlet.gpool_pid = pid
@@ -268,6 +268,14 @@ def _foreign_reason(exception: BaseException) -> Any:
 
 def _raw_ended(pid: Pid) -> None:
     finish(pid, "normal")
+
+
+def _raw_collected(pid: Pid) -> None:
+    # In whatever thread let go of it last.
+    if pid.hub is get_hub_if_exists():
+        _raw_ended(pid)
+    elif pid.hub.loop is not None:
+        pid.hub.loop.run_callback_threadsafe(_raw_ended, pid)
 
 
 def reap_raw() -> None:

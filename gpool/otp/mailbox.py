@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 from gpool import clock
@@ -44,7 +43,7 @@ class Mailbox:
         Messages that do not match do not extend the deadline.
 
         Args:
-            match: A predicate; None takes any message.
+            match: A predicate, which neither blocks nor receives; None takes any message.
             timeout: Seconds; None waits for ever, 0 polls.
 
         Raises:
@@ -54,10 +53,11 @@ class Mailbox:
         seen = 0  # messages already looked at
         late = False
         while True:
-            for position, message in enumerate(islice(self.messages, seen, None), seen):
-                if match is None or match(message):
-                    del self.messages[position]
-                    return message
+            position = self._find(match, seen)
+            if position is not None:
+                message = self.messages[position]
+                del self.messages[position]
+                return message
             if late:
                 raise Expired
             seen = len(self.messages)
@@ -83,18 +83,40 @@ class Mailbox:
             finally:
                 self.resting = False
 
+    def _find(self, match: Callable[[Any], bool] | None, start: int = 0) -> int | None:
+        """Return where the first message is that matches; by index, not by an iterator.
+
+        Anything can run in `match`, be it the garbage collector's callbacks, and
+        append: to an iterator that is an error.
+        """
+        messages, position = self.messages, start
+        while position < len(messages):
+            message = messages[position]
+            if match is None or match(message):
+                if position < len(messages) and messages[position] is message:
+                    return position
+                raise RuntimeError(f"receive: {match!r} must neither receive nor block")
+            position += 1
+        return None
+
+    def holds(self, match: Callable[[Any], bool]) -> bool:
+        """Tell whether there is a message that matches."""
+        return self._find(match) is not None
+
     def discard(self, match: Callable[[Any], bool]) -> None:
         """Remove the first message that matches, if there is one."""
-        for position, message in enumerate(self.messages):
-            if match(message):
-                del self.messages[position]
-                return
+        position = self._find(match)
+        if position is not None:
+            del self.messages[position]
 
     def discard_all(self, match: Callable[[Any], bool]) -> None:
         """Remove every message that matches, in one pass."""
-        kept = [message for message in self.messages if not match(message)]
-        self.messages.clear()
-        self.messages.extend(kept)
+        messages = self.messages
+        seen = [messages[position] for position in range(len(messages))]
+        kept = [message for message in seen if not match(message)]
+        for _ in seen:
+            messages.popleft()
+        messages.extendleft(reversed(kept))  # before those that came meanwhile
 
     def _wait(self, timeout: float | None) -> None:
         self.waiter = waiter = Waiter()

@@ -79,7 +79,10 @@ class Error:
         return hash((Error, id(self.exception)))
 
     def __repr__(self) -> str:
-        return f"Error({self.exception!r})"
+        try:
+            return f"Error({self.exception!r})"
+        except Exception:  # noqa: BLE001  # what ends a process must not end those who report it
+            return f"Error(<{type(self.exception).__qualname__}, whose repr fails>)"
 
 
 def _drop_frames(exception: BaseException | None) -> None:

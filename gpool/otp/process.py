@@ -368,7 +368,8 @@ def receive(match: Callable[[Any], bool] | None = None, timeout: float | None = 
     """Take the first message that matches; blocks until there is one.
 
     Args:
-        match: A predicate on messages; None takes any.  The others keep their order.
+        match: A predicate on messages, which neither blocks nor receives; None
+            takes any.  The others keep their order.
         timeout: Seconds; None waits for ever, 0 polls.  Other messages do not extend it.
 
     Raises:

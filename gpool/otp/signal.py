@@ -49,6 +49,11 @@ def reason_of(error: BaseException) -> Any:
     return Error(error)
 
 
+def is_word(reason: Any, word: str) -> bool:
+    """Tell whether a reason is a word; reasons may be anything, arrays that have no ``==`` too."""
+    return isinstance(reason, str) and reason == word
+
+
 # --- Exit signals -------------------------------------------------------------------
 
 
@@ -62,13 +67,13 @@ def signal(target: Pid, sender: Pid, reason: Any, *, direct: bool = False) -> No
         direct: Sent by ``exit(pid, reason)``, not by a link: only then is
             `kill` untrappable, and `normal` to oneself deadly.
     """
-    if direct and reason == "kill":
+    if direct and is_word(reason, "kill"):
         _accept_kill(target)
     elif target.state is not RUNNING:
         pass  # the first signal fixes the reason
     elif target.trapping:
         target.mailbox.append(Exit(sender, reason))
-    elif reason != "normal" or (direct and sender is target):
+    elif not is_word(reason, "normal") or (direct and sender is target):
         _accept(target, reason)
 
 
@@ -182,9 +187,9 @@ def _end(pid: Pid, reason: Any) -> None:
 
 def is_orderly(reason: Any) -> bool:
     """Tell whether a process that dies so is not worth a report."""
-    return reason in ("normal", "shutdown") or (
-        isinstance(reason, tuple) and reason[:1] == ("shutdown",)
-    )
+    if isinstance(reason, tuple):
+        return bool(reason) and is_word(reason[0], "shutdown")
+    return is_word(reason, "normal") or is_word(reason, "shutdown")
 
 
 def _crash_report(pid: Pid, reason: Any) -> telemetry.ProcessCrashed:

@@ -7,6 +7,7 @@ import gc
 import gevent
 import greenlet
 import pytest
+from gevent._hub_local import get_hub_if_exists
 
 import gpool
 from gpool import Down
@@ -84,6 +85,24 @@ class TestForeign:
         del raw
         gc.collect()
         assert mailbox() == [Down(ref, pids[0], "normal")]
+
+    def test_a_raw_greenlet_may_be_collected_by_another_thread(self):
+        """Its death is dealt with in its own thread, whoever lets go of it last."""
+        pids = []
+        kept = [gevent.spawn_raw(lambda: pids.append(gpool.self()))]
+        settle()
+        down = gpool.monitor(pids[0])
+        hubs = []
+
+        class Watch:
+            def down(self, pid, reason):
+                hubs.append(get_hub_if_exists())
+
+        pids[0].monitored_by[Watch()] = None
+        table.raw.clear()  # those who wait would find it first
+        gevent.get_hub().threadpool.apply(kept.clear)
+        assert gpool.receive(timeout=10.0) == Down(down, pids[0], "normal")
+        assert hubs == [gevent.get_hub()]
 
     def test_a_raw_greenlet_that_is_kept_is_reaped_by_who_waits(self):
         """A raw greenlet that has ended, but is referenced, is noticed by those who wait."""

@@ -26,6 +26,30 @@ class TestReceive:
         assert gpool.receive(lambda message: message == "c") == "c"
         assert mailbox() == ["a", "b"]
 
+    def test_messages_may_come_while_it_looks(self):
+        """What runs in a predicate, a garbage collection say, may send to the same process."""
+        send_all("a", "b")
+
+        def match(message):
+            if message == "a":
+                send_all("c")
+            return message == "c"
+
+        assert gpool.receive(match, timeout=0) == "c"
+        assert mailbox() == ["a", "b"]
+
+    def test_a_predicate_that_receives_is_an_error(self):
+        """A predicate that takes messages itself is told so; no message is taken by mistake."""
+        send_all("a", "b", "c")
+
+        def match(message):
+            gpool.receive()
+            return True
+
+        with pytest.raises(RuntimeError, match="must neither receive nor block"):
+            gpool.receive(match)
+        assert mailbox() == ["b", "c"]
+
     def test_with_timeout_0_polls_once(self):
         """Q2: timeout 0 takes what is there and never waits; a message wins over the timeout."""
         ran = []
@@ -133,6 +157,20 @@ class TestMailbox:
         assert not attempt.done
         clock.advance(0.1)
         assert attempt.done
+
+    def test_what_comes_while_it_discards_stays(self):
+        """A message that is appended in the midst of discard_all() is the last one after it."""
+        box = Mailbox()
+        for number in (1, 2, 1, 3):
+            box.append(number)
+
+        def match(message):
+            if message == 3:
+                box.append(1)
+            return message == 1
+
+        box.discard_all(match)
+        assert list(box.messages) == [2, 3, 1]
 
     def test_discard_removes_the_first_match_only(self):
         """discard() takes one, discard_all() every one; the rest stays in order."""

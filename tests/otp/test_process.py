@@ -778,6 +778,47 @@ class TestSend:
             gpool.send(42, 1)
 
 
+class Array:
+    """A reason that cannot be compared, as an array of numbers cannot."""
+
+    def __eq__(self, other):
+        return self
+
+    def __bool__(self):
+        raise ValueError("ambiguous")
+
+    __hash__ = object.__hash__
+
+
+class TestOddReasons:
+    @pytest.mark.parametrize("wrap", [lambda reason: reason, lambda reason: (reason, 1)])
+    def test_that_cannot_be_compared(self, wrap):
+        """Any term is a reason: nobody asks it whether it equals a word."""
+        reason = wrap(Array())
+        linked = Actor(trap=True)
+        pid = linked.do(gpool.spawn_link, gpool.receive)
+        gpool.exit(pid, reason)
+        assert reason_of(pid) is reason
+        assert [message.reason for message in linked.got if message.pid is pid] == [reason]
+        server = gpool.GenServer.start()
+        gpool.stop(server, reason)
+        assert reason_of(server.pid) is reason
+
+    def test_whose_repr_fails(self):
+        """An exception that cannot be shown is shown as that, at every place that words it."""
+
+        class Mute(Exception):
+            def __repr__(self):
+                raise RuntimeError
+
+        def run():
+            raise Mute
+
+        reason = reason_of(gpool.spawn(run))
+        assert repr(reason).startswith("Error(<")
+        assert "Mute, whose repr fails" in str(gpool.ServerExited("server", reason))
+
+
 class TestShells:
     def test_a_long_chain_falls_without_recursion(self):
         """Processes without greenlets die as others do: accepted at once, done by the hub."""
