@@ -15,6 +15,8 @@ Rules:
   the exit of a process that may not go on, and lets an unwinding one pass.
 * ``Greenlet.kill``, ``gevent.killall`` and the like count as ``killed``, before
   the first run and after.
+* The processes of a thread go with it: at the latest when another thread first
+  uses gpool.
 * In a forked child the parent's greenlets stay where they are, for ever.
 
 Not here: what a process may do (``process.py``); how it takes a signal, and what
@@ -24,6 +26,7 @@ its death entails (``signal.py``).
 from __future__ import annotations
 
 import contextvars
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -235,10 +238,26 @@ def _adopt(greenlet: Any) -> Pid:
         pid.trapping = True  # a link made in a loop callback must not end the loop
     else:
         pid.weak_greenlet = weakref.ref(greenlet, lambda _: _raw_collected(pid))
-        if greenlet.parent is not None:  # else the main greenlet of its thread
+        if greenlet.parent is not None:
             table.raw[pid] = None
+        else:  # the main greenlet of its thread
+            _bury_ended_threads(hub)
     greenlet.gpool_pid = pid
     return pid
+
+
+def _bury_ended_threads(hub: Any) -> None:
+    """Forget the processes of threads that have ended.
+
+    Nothing tells of that, and their hubs can run nothing any more: so they are
+    dead without links or monitors being told, all of which ended with them.
+    """
+    others = set(sys._current_frames()) - {hub.thread_ident}  # an ident may be ours by now
+    for pid in list(table.processes.values()):
+        if pid.hub is not hub and pid.hub.thread_ident not in others:
+            pid.links.clear()
+            pid.monitored_by.clear()
+            finish(pid, "shutdown")
 
 
 def _foreign_call(greenlet: Any, hub: Any) -> str:

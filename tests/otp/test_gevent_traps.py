@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import sys
 import weakref
 
 import gevent
@@ -540,6 +541,24 @@ class TestThreads:
             return gpool.receive(timeout=10.0) == Down(ref, pid, "boom")
 
         assert self.run(elsewhere) is True
+
+    def test_leave_no_processes_behind(self):
+        """T22: what an ended thread had, names too, is forgotten when another one uses gpool."""
+        before, idents = gpool.processes(), []
+
+        def elsewhere():
+            gpool.spawn_link(gpool.receive)
+            gpool.register("the thread's", gpool.spawn_monitor(gpool.receive)[0])
+            gevent.sleep(0)
+            idents.append(get_hub_if_exists().thread_ident)
+
+        for count in (1, 2, 3):
+            start_thread(elsewhere, ())
+            while len(idents) < count or idents[-1] in sys._current_frames():
+                gevent.sleep(0.001)
+        left = set(gpool.processes()) - set(before)
+        assert {pid.initial_call for pid in left} <= {"main", "receive"}
+        assert len(left) == 3  # of the latest
 
     def test_that_have_ended_swallow_messages(self):
         """T22: a send to a process of a thread that is gone is a send to the dead."""
