@@ -786,6 +786,22 @@ class TestClients:
         assert pool.stats().reclaimed == 1
         assert_whole(pool)
 
+    def test_one_whose_exit_was_accepted(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """It runs on to its next primitive: a checkout is one, on the fast path too."""
+        used: list[Any] = []
+
+        def client() -> None:
+            pool.checkout().checkin()
+            gevent.sleep(0)
+            used.append(pool.checkout())
+
+        pid = gpool.spawn(client)
+        gevent.sleep(0)
+        gpool.exit(pid, "kill")  # its wake-up is queued already
+        settle()
+        assert used == []
+        assert (pool.stats().reclaimed, len(maker.made)) == (0, 2)
+
     def test_one_that_holds_and_waits(self, pool: gpool.Pool[Any], maker: Maker) -> None:
         """Killed while it does: both are taken back."""
 

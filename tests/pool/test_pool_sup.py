@@ -48,6 +48,20 @@ class TestPoolSup:
         assert [thing.closed for thing in maker.made] == [True, True, False, False]
         assert_whole(pool, maker)
 
+    @pytest.mark.parametrize("victim", ["pool_sup", "worker_sup", "pool_man"])
+    def test_a_tree_that_is_going_down_lends_nothing(
+        self, clock: VirtualClock, pool: gpool.Pool[Any], maker: Maker, victim: str
+    ) -> None:
+        """Rule 11: from the moment that an exit is accepted; what comes back is recorded."""
+        lease = pool.checkout()
+        gpool.exit(tree(pool)[victim], "kill")
+        assert not pool.healthy()
+        with pytest.raises(gpool.CheckoutTimeout):
+            pool.checkout(timeout=0)
+        lease.checkin()
+        clock.advance(1.0)
+        assert_whole(pool, maker)
+
     def test_links(self, pool: gpool.Pool[Any]) -> None:
         """Part 3: supervisors and children are linked; PoolMan links to nobody else."""
         processes = tree(pool)
