@@ -262,9 +262,9 @@ SCENES = [
     ("act", "kind"),
     [
         *[(act, "plain") for act in SCENES if act != "overdue"],
-        *[(act, "server") for act in SCENES if act.endswith(("_dies", "_granted", "discard"))],
+        *[(act, "server") for act in SCENES if act.endswith(("client_dies", "_granted"))],
         ("overdue", "server"),
-        *[(act, "reset") for act in SCENES if act.startswith(("checkin", "leave"))],
+        *[(act, "reset") for act in SCENES if act in ("checkin_to_a_waiter", "leave_by_error")],
     ],
 )
 def test_struck_at_every_bytecode(clock: VirtualClock, act: str, kind: str) -> None:
