@@ -4,8 +4,8 @@ A :class:`Lease` is a capability: whoever has it may check it in, once; again,
 or when it is lost, is a counted no-op.  The client that checked it out, its
 owner, decides only whose death reclaims it.
 
-The move busy -> idle stands here, twice, as well as in ``pool_state.py``: this is
-the fast way back, taken when nothing is special.  A call would cost as much again.
+The move busy -> idle stands here, in ``__exit__``, as well as in ``pool_state.py``:
+this is the fast way back, taken when nothing is special.
 """
 
 from __future__ import annotations
@@ -151,30 +151,10 @@ class Lease(Generic[W]):
         ``finally`` after a kill) a resource counts as dirty and is discarded.
         """
         error = exception()
-        if error is not None:
-            self.ledger.checkin(self, None if isinstance(error, Exception) else error)
-            return
-        slot, ledger = self.slot, self.ledger
-        back = ledger.back
-        if (
-            back is None
-            or slot is None
-            or slot.lease is not self
-            or slot.state is not BUSY
-            or (slot.mailbox is not None and not slot.mailbox.resting)
-            or get_ident() != ledger.thread
-        ):
-            ledger.checkin(self, None)
-            return
-        try:
-            del self.owner.leases[self]
-            self.slot = slot.lease = None
-            slot.spare = self
-            slot.state = IDLE
-            back(slot)
-        except BaseException:
-            ledger.struck()
-            raise
+        if error is not None and not isinstance(error, Exception):
+            self.ledger.checkin(self, error)
+        else:
+            self.__exit__(None, None, None)
 
     def discard(self, reason: Any = "discarded") -> None:
         """Give the worker back to be stopped, not lent again; never blocks."""
