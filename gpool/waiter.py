@@ -54,14 +54,14 @@ os.register_at_fork(after_in_child=_count_fork)
 class Waiter:
     """A place where one greenlet waits for one value."""
 
-    __slots__ = ("_callback", "_expired", "_greenlet", "_hub", "value", "woken")
+    __slots__ = ("_callbacks", "_expired", "_greenlet", "_hub", "value", "woken")
 
     def __init__(self) -> None:
         self.woken = False  # set once, by wake() or the deadline
         self.value: Any = None  # what wake() brought
         self._greenlet: Any = None  # the one that waits, while it does
         self._hub: Any = None
-        self._callback: Any = None  # the queued wake-up, to be stopped if we leave early
+        self._callbacks: list[Any] = []  # queued wake-ups, to be stopped if we leave early
         self._expired = False
 
     def wake(self, value: Any = None) -> bool:
@@ -76,7 +76,9 @@ class Waiter:
             return False
         self.value = value
         if self._greenlet is not None:
-            self._callback = self._hub.loop.run_callback(self._greenlet.switch, self)
+            # Queued and noted in one bytecode: were a signal handler to strike in between,
+            # nobody could stop what is queued, and it would land in a later wait.
+            self._callbacks += map(self._hub.loop.run_callback, (self._greenlet.switch,), (self,))
         self.woken = True  # last: if a signal handler strikes before, the next call wakes
         return True
 
@@ -118,8 +120,7 @@ class Waiter:
     def _leave(self) -> None:
         self.woken = True
         self._greenlet = None
-        callback, self._callback = self._callback, None
-        if callback is not None:
+        for callback in self._callbacks:
             callback.stop()
 
     def _expire(self) -> None:

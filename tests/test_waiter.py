@@ -56,6 +56,26 @@ class TestWake:
         waiting(waiter, got).kill()
         assert waiter.wake(1) is False
 
+    def test_twice_after_an_interrupt_leaves_no_stray(self):
+        """Every wake-up that is queued is stopped with the wait, whatever struck the waker."""
+        waiter, got, hub = Waiter(), [], gevent.get_hub()
+
+        def body():
+            try:
+                waiter.wait()
+            except gevent.GreenletExit:
+                got.append(hub.switch())  # takes whatever comes
+
+        greenlet = gevent.spawn(body)
+        settle()
+        hub.loop.run_callback(greenlet.throw)
+        waiter.wake("first")
+        waiter.woken = False  # as if a KeyboardInterrupt had struck before the end of wake()
+        waiter.wake("second")
+        hub.loop.run_callback(greenlet.switch, "the next wait's own")
+        settle()
+        assert got == ["the next wait's own"]
+
 
 class TestWait:
     def test_expires(self, clock):

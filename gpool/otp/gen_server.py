@@ -364,7 +364,7 @@ class _Loop:
                 raise ExitSignal(("bad_return_value", answer))
 
     def _terminate(self, stop: Stop, from_: From | None) -> None:
-        reason = stop.reason
+        reason = ended = stop.reason
         if self.pid.state is not RUNNING:
             reason = self.pid.reason  # a signal was accepted, be it while a callback ran
             with contextlib.suppress(ExitSignal):
@@ -374,10 +374,10 @@ class _Loop:
             try:
                 self.server.terminate(reason)
             except BaseException as error:  # noqa: BLE001  # the death goes on
-                reason = reason_of(error)
+                ended = reason_of(error)
         if from_ is not None and stop.reply is not _MISSING:
             from_.answer(stop.reply)
-        raise ExitSignal(reason)
+        raise ExitSignal(ended)  # others see an accepted reason, but a Ctrl-C is passed on
 
     def _serve(self, then: Then) -> tuple[Stop, From | None]:
         """Handle messages until one of them stops the server."""

@@ -63,6 +63,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
     ) -> None:
         super().__init__()
         self.gpool_pid = pid
+        self.rawlink(_ended)  # comes too late, but also if an interrupt strikes before our frame
         self._body = (fn, args, kwargs)
 
     def _run(self) -> None:
@@ -232,7 +233,7 @@ def _adopt(greenlet: Any) -> Pid:
     table.processes[pid.id] = pid
     if isinstance(greenlet, gevent.Greenlet):
         pid.greenlet = greenlet
-        greenlet.rawlink(_foreign_ended)
+        greenlet.rawlink(_ended)
     elif greenlet is hub:
         pid.greenlet = greenlet
         pid.trapping = True  # a link made in a loop callback must not end the loop
@@ -269,7 +270,7 @@ def _foreign_call(greenlet: Any, hub: Any) -> str:
     return _initial_call(run) if run is not None else type(greenlet).__name__
 
 
-def _foreign_ended(greenlet: Any) -> None:
+def _ended(greenlet: Any) -> None:
     exception = greenlet.exception
     if exception is None and isinstance(greenlet.value, gevent.GreenletExit):
         exception = greenlet.value

@@ -86,9 +86,9 @@ def start(
 def init_ack() -> None:
     """Tell the starter that the running process is initialised; never blocks."""
     me = current()
-    starter, me.starter = me.starter, None
-    if starter is not None:
-        starter.wake(("ok", None))
+    if me.starter is not None:
+        me.starter.wake(("ok", None))  # first: if a signal handler strikes, its death wakes it
+        me.starter = None
 
 
 def init_ignore() -> NoReturn:

@@ -91,8 +91,14 @@ def _accept_kill(target: Pid) -> None:
         _accept(target, "killed")
     elif target.state is PENDING:
         target.killed = True
+        target.hub.loop.run_callback(_insist, target)
     else:
         _cut_unwinding(target)
+
+
+def _insist(pid: Pid) -> None:
+    if pid.state is PENDING:  # a KeyboardInterrupt struck in the hub before we could throw
+        _interrupt(pid)
 
 
 def _interrupt(pid: Pid) -> None:

@@ -595,6 +595,26 @@ class TestIdleTimeout:
         assert server.log[-1] == ("info", TIMEOUT)
 
 
+class TestInterrupts:
+    def test_that_strike_in_a_signalled_server_reach_main(self):
+        """A Ctrl-C is not lost because the server that it strikes is being stopped."""
+
+        class Struck(gpool.GenServer):
+            def handle_cast(self, request):
+                try:
+                    gevent.sleep(60)
+                except gevent.GreenletExit:
+                    raise KeyboardInterrupt from None
+
+        server = Struck.start()
+        server.cast("wait")
+        settle()
+        gpool.exit(server, "boom")
+        with pytest.raises(KeyboardInterrupt):
+            settle()
+        assert reason_of(server.pid) == "boom"
+
+
 class TestTurns:
     def test_a_server_that_feeds_itself_starves_nobody(self):
         """After every hundred messages a server gives way: timers and other greenlets run."""

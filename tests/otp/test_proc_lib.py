@@ -99,6 +99,24 @@ class TestStart:
 
 
 class TestInitAck:
+    def test_struck_by_an_interrupt_leaves_no_starter_waiting(self, monkeypatch):
+        """A KeyboardInterrupt in the acknowledgement makes a failed start of it."""
+        wake, left = proc_lib.Start.wake, ["once"]
+
+        def struck(self, value=None):
+            if left:
+                left.clear()
+                raise KeyboardInterrupt
+            return wake(self, value)
+
+        monkeypatch.setattr(proc_lib.Start, "wake", struck)
+        starter = gpool.spawn(start, initialised)
+        with pytest.raises(KeyboardInterrupt):
+            settle()
+        failed = reason_of(starter).exception
+        assert isinstance(failed, StartError)
+        assert isinstance(failed.reason.exception, KeyboardInterrupt)
+
     def test_twice_is_fine(self):
         """A second acknowledgement changes nothing, nor does one that nobody waits for."""
 

@@ -869,6 +869,38 @@ class TestDeath:
         assert mailbox() == [Exit(pid, "boom"), Down(first, pid, "boom"), Down(second, pid, "boom")]
         assert pid not in gpool.processes()
 
+    def test_a_kill_gets_a_process_whose_signal_was_lost(self, monkeypatch):
+        """If a KeyboardInterrupt strikes in the hub's throw, a later kill throws again."""
+
+        def struck(_):
+            raise KeyboardInterrupt
+
+        target = Actor()
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "_interrupt", struck)
+            gpool.exit(target.pid, "boom")
+            with pytest.raises(KeyboardInterrupt):
+                settle()
+        settle()
+        assert target.pid.state == "pending"
+        gpool.exit(target.pid, "kill")
+        assert reason_of(target.pid) == "boom"
+
+    def test_an_interrupt_before_the_first_line_loses_nothing(self, monkeypatch):
+        """A KeyboardInterrupt that strikes on the way into a process is a death as any other."""
+
+        def struck(_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(greenlets.Process, "_run", struck)
+        pid, ref = gpool.spawn_monitor(gpool.receive)
+        with pytest.raises(KeyboardInterrupt):
+            settle()
+        settle()
+        down = gpool.receive(timeout=0)
+        assert (down.ref, type(down.reason.exception)) == (ref, KeyboardInterrupt)
+        assert pid not in gpool.processes()
+
     def test_an_interrupt_at_any_line_loses_nothing(self):
         """Wherever in the death a KeyboardInterrupt strikes, links and monitors are told."""
         ours = (signal.__file__, greenlets.__file__)
