@@ -30,6 +30,7 @@ from typing import Any, Protocol
 from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
 from gpool.otp import process
 from gpool.otp.greenlets import current
+from gpool.otp.mailbox import Mailbox
 from gpool.otp.pid import DEAD, FORKED, Pid
 from gpool.waiter import Expired, Waiter, check_timeout
 
@@ -39,12 +40,13 @@ from gpool.waiter import Expired, Waiter, check_timeout
 class From(Waiter):
     """One caller's wait for one reply; it stands among the server's monitors meanwhile."""
 
-    __slots__ = ("error", "server")
+    __slots__ = ("error", "is_answered", "server")
 
     def __init__(self, server: Pid) -> None:
         super().__init__()
         self.server = server
         self.error: BaseException | None = None  # to be raised in the caller
+        self.is_answered = False  # by the server, whether its caller still waits or not
         server.monitored_by[self] = None
 
     def down(self, pid: Pid, reason: Any) -> None:
@@ -54,7 +56,14 @@ class From(Waiter):
     def answer(self, value: Any) -> bool:
         """Answer with a value; False if there is nobody to take it any more."""
         self.server.monitored_by.pop(self, None)
-        return self.wake(value)
+        self.is_answered = True
+        woken = self.wake(value)
+        mailbox = self.server.mailbox
+        if self in mailbox.unanswered:
+            del mailbox.unanswered[self]
+            if not mailbox.unanswered:
+                answer_pings(mailbox)
+        return woken
 
     def fail(self, error: BaseException) -> bool:
         """Answer with an error that is raised in the caller."""
@@ -78,6 +87,13 @@ class From(Waiter):
         if isinstance(error, ServerExited):
             raise error from getattr(error.reason, "exception", None)
         raise error
+
+
+def answer_pings(mailbox: Mailbox) -> None:
+    """Tell those who asked that a server owes nobody an answer any more."""
+    pings, mailbox.pings = mailbox.pings, []
+    for ping in pings:
+        ping.answer(None)
 
 
 @dataclass(slots=True)

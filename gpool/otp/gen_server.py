@@ -470,6 +470,8 @@ class _Loop:
                 from_.answer(value)
                 return then
             case NoReply(None | Continue() | IdleTimeout() as then) if from_ is not None:
+                if not from_.is_answered:
+                    self.pid.mailbox.unanswered[from_] = None
                 return then
             case Continue() | IdleTimeout() if from_ is None:
                 return answer
@@ -477,6 +479,9 @@ class _Loop:
 
     def _system(self, message: System) -> None:
         assert message.from_ is not None
+        if message.verb == "ping" and self.pid.mailbox.unanswered:
+            self.pid.mailbox.pings.append(message.from_)
+            return
         try:
             value = self._system_answer(message.verb, message.argument)
         except CallbackFailed as error:

@@ -18,11 +18,13 @@ from gpool.waiter import Expired, Waiter
 class Mailbox:
     """The messages of one process, oldest first."""
 
-    __slots__ = ("messages", "resting", "waiter")
+    __slots__ = ("messages", "pings", "resting", "unanswered", "waiter")
 
     def __init__(self) -> None:
         self.messages: deque[Any] = deque()  # oldest first
         self.resting = False  # the owner is a server that has nothing to do
+        self.unanswered: dict[Any, None] = {}  # callers that a server has left without a reply
+        self.pings: list[Any] = []  # who waits until there is none of them
         self.waiter: Waiter | None = None  # the owner, while it waits for an append
 
     def __len__(self) -> int:
@@ -77,7 +79,7 @@ class Mailbox:
         """
         deadline = None if timeout is None else clock.now() + timeout
         while not self.messages:
-            self.resting = True
+            self.resting = not self.unanswered
             try:
                 self._wait(None if deadline is None else deadline - clock.now())
             finally:

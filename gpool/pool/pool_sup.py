@@ -56,7 +56,7 @@ class PoolSup(Supervisor):
 
     def counts_restart(self, spec: ChildSpec, reason: Any) -> bool:
         """An exception that struck in a client is not the pool's fault."""
-        return bool(reason != EPOCH_CLOSED)
+        return reason is not EPOCH_CLOSED
 
     def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
         """Care for a child that died; when that was once too often, the pool has failed."""

@@ -50,6 +50,62 @@ class TestKindOf:
             gpool.Pool(gpool.Resource(create=list), (1,))
 
 
+class Later(gpool.GenServer):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[gpool.From] = []
+
+    def handle_call(self, request: object, from_: gpool.From) -> gpool.NoReply:
+        """Leave the caller waiting."""
+        self.asked.append(from_)
+        return gpool.NoReply()
+
+    def handle_info(self, message: object) -> None:
+        """Answer whoever asked first."""
+        gpool.reply(self.asked.pop(0), message)
+
+
+class TestServers:
+    def test_finish_what_they_left_unanswered(self, pools: list[gpool.Pool[object]]) -> None:
+        """Rule 7: a holder that is dead may still be owed a reply; idle at the reply."""
+        pool = gpool.Pool(Later, size=1)
+        pools.append(pool)
+        handles: list[Later] = []
+
+        def client() -> None:
+            with pool.checkout() as later:
+                handles.append(later)
+                later.call("when?", timeout=None)
+
+        pid = gpool.spawn(client)
+        settle()
+        gpool.exit(pid, "kill")
+        settle()
+        assert pool.stats().finishing == 1
+        gpool.send(handles[0], "now")
+        settle()
+        assert pool.status() == gpool.Status("ready", idle=1, overflow=0, busy=0)
+        with pool.checkout():
+            pass
+        settle()
+        assert pool.status().idle == 1
+
+    def test_are_stopped_if_they_never_answer(
+        self, pools: list[gpool.Pool[object]], clock: VirtualClock
+    ) -> None:
+        """Rule 7: within `finish_timeout`, and another one takes the place."""
+        pool = gpool.Pool(Later, size=1, finish_timeout=5.0)
+        pools.append(pool)
+        with pool.checkout() as later, pytest.raises(gpool.CallTimeout):
+            later.call("when?", timeout=0)
+        settle()
+        assert pool.stats().finishing == 1
+        clock.advance(5.0)
+        assert not gpool.is_alive(later)
+        assert pool.status().idle == 1
+
+
 class TestChildren:
     def test_lends_what_the_specification_starts(self, pools: list[gpool.Pool[object]]) -> None:
         """The client gets the handle that the start function returned."""
