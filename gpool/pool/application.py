@@ -21,17 +21,18 @@ from typing import Any, Final
 
 from gpool import clock, telemetry
 from gpool.errors import NameTaken, UnknownPool, WrongHub
-from gpool.otp import process
+from gpool.otp import greenlets
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen import send_cast, stop
 from gpool.otp.key_registry import Registry
 from gpool.otp.pid import DEAD, Pid, table
+from gpool.otp.registry import whereis
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.ledger import Ledger
 from gpool.pool.pools_sup import Forget, Open, PoolsSup
 from gpool.pool.worker import Fall
 
-NAME: Final = "gpool"  # of the root
+NAME: Final = "gpool"  # of the root, for people to find it, unless a user has it
 REBOOT_DELAY: Final = 0.1  # s before a root that fell is started again
 
 
@@ -103,7 +104,7 @@ class Application:
             return
         for listener in self.listeners:
             telemetry.attach(listener)
-        self.booting = process.new_process(
+        self.booting = greenlets.new_process(
             self._start, initial_call="Application", context=contextvars.Context()
         )
         Fall(self.booting, self._has_booted)
@@ -115,7 +116,7 @@ class Application:
                 ChildSpec("pools_sup", self._start_pools_sup, type="supervisor"),
             ],
             strategy="rest_for_one",
-            server_name=NAME,
+            server_name=None if whereis(NAME) is not None else NAME,
         )
         assert self.root.pid is not None
         Fall(self.root.pid, self._fell)

@@ -184,6 +184,14 @@ class TestApplication:
         root: Any = application.root.pid
         assert {link.initial_call for link in root.links} == {"Registry", "PoolsSup"}
 
+    def test_leaves_its_name_to_a_user_who_has_it(self, clock: VirtualClock, maker: Maker) -> None:
+        """The root's name is for people: no pool waits for it."""
+        mine = gpool.spawn(gpool.receive)
+        gpool.register("gpool", mine)
+        pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1)
+        with pool.checkout(timeout=1.0):
+            assert gpool.whereis("gpool") is mine
+
     @pytest.mark.parametrize("victim", ["registry", "pools_sup", "root"])
     def test_comes_back(
         self, clock: VirtualClock, pool: gpool.Pool[Any], maker: Maker, victim: str
