@@ -32,10 +32,7 @@ from greenlet import getcurrent
 
 from gpool import clock
 from gpool.errors import NoProcess, ReceiveTimeout, WrongHub
-from gpool.otp.greenlets import current as current  # for the pool, as the next two
-from gpool.otp.greenlets import is_over, note_refusal
-from gpool.otp.greenlets import new_process as new_process
-from gpool.otp.greenlets import reap_raw as reap_raw
+from gpool.otp.greenlets import current, is_over, new_process, note_refusal, reap_raw
 from gpool.otp.pid import (
     DEAD,
     FORKED,

@@ -41,7 +41,7 @@ from gpool.errors import (
     PoolFull,
     WrongHub,
 )
-from gpool.otp import process
+from gpool.otp import greenlets, process
 from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, Pid, table
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped
@@ -128,7 +128,7 @@ class Ledger:
         Raises:
             WrongHub: It runs in another thread.
         """
-        pid = process.current()
+        pid = greenlets.current()
         client = self.known.get(pid)
         if client is None:
             if pid.hub is not self.hub:
@@ -184,7 +184,7 @@ class Ledger:
 
     def sweep(self) -> None:
         """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""
-        process.reap_raw()
+        greenlets.reap_raw()
         for slot in list(self.slots):
             if slot.lease is not None and is_dropped(slot):
                 self._reclaim(slot.lease, "dropped", "close")
@@ -217,7 +217,7 @@ class Ledger:
                 if ticket.waiter.woken:  # by a grant that was taken back
                     ticket.waiter = Waiter()
                 ticket.waiter.wait(None if deadline is None else deadline - clock.now())
-            process.current()  # raises if its exit was accepted since: it gets nothing then
+            greenlets.current()  # raises if its exit was accepted since: it gets nothing then
             self._accept(ticket)
         except Expired:
             self._give_up(ticket)
@@ -459,7 +459,7 @@ class Ledger:
         if slot in self.slots and slot.pid is None and slot.lease is None and self.man is None:
             slot.state = CLOSING
             watch = Watch(self, slot)
-            slot.pid = process.new_process(
+            slot.pid = greenlets.new_process(
                 self.kind.close,
                 (slot, self.options.shutdown),
                 initial_call="close",
@@ -538,8 +538,7 @@ class Ledger:
         """Nobody is in charge any more: bar the fast path, take unaccepted grants back."""
         if self.man is not man:
             return
-        self.idle = ()
-        self.back = None
+        self.bar()
         man.cancel_timers()
         for ticket in self.tickets:
             self._revoke(ticket)
@@ -549,13 +548,12 @@ class Ledger:
 
     def set_aside(self) -> None:
         """In a forked child: all of this is the parent's; keep it, and use none of it."""
-        self.idle = ()
-        self.back = None
+        self.bar()
         self.man = None
         self.phase = "forked"
 
     def bar(self) -> None:
-        """Close the fast path both ways: the phase has changed."""
+        """Close the fast path both ways."""
         self.idle = ()
         self.back = None
 

@@ -30,7 +30,7 @@ from greenlet import getcurrent
 
 from gpool import clock
 from gpool.errors import PoolNotReady
-from gpool.otp import process
+from gpool.otp import greenlets, process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import RUNNING, Pid
@@ -322,7 +322,7 @@ class Pool(Generic[W]):
         ledger = self._ledger
         if ledger is None or ledger.is_gone:
             return
-        process.current()
+        greenlets.current()
         ledger.in_its_thread()
         if ledger.phase != "stopped":
             ledger.shut()

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gpool import clock, telemetry
 from gpool.errors import PoolClosed
-from gpool.otp import process
+from gpool.otp import greenlets, process
 from gpool.otp.child_spec import Backoff
 from gpool.otp.gen import Cast, System
 from gpool.otp.gen_server import GenServer
@@ -77,7 +77,7 @@ class PoolMan(GenServer):
     def init(self) -> None:
         """Take the books over, close what is left of the last epoch, start what is missing."""
         process.trap_exit(True)
-        me = process.current()
+        me = greenlets.current()
         Fall(me, self._fell)
         self.state = self.ledger.open_epoch(self)
         orphans = [s for s in self.ledger.slots if s.pid is None and s.lease is None]
@@ -233,7 +233,7 @@ class PoolMan(GenServer):
         if pid is None:
             self._tell_worker_sup(Stop(slot))
             return
-        sender = self.ledger.worker_sup or process.current()
+        sender = self.ledger.worker_sup or greenlets.current()
         if limit == 0:
             signal(pid, sender, "kill", direct=True)
             return

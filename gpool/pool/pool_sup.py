@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpool import telemetry
-from gpool.otp import process
+from gpool.otp import greenlets
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
 from gpool.otp.pid import Exit
@@ -39,7 +39,7 @@ class PoolSup(Supervisor):
 
     def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
         """Tell the Ledger which tree it belongs to, unless the pool was stopped meanwhile."""
-        ledger, me = self.ledger, process.current()
+        ledger, me = self.ledger, greenlets.current()
         if ledger.phase == "stopped":  # meanwhile
             return Ignore()
         ledger.sup = me

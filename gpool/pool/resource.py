@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from gpool import clock, telemetry
-from gpool.otp import gen_server, process
+from gpool.otp import gen_server, greenlets, process
 from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import RUNNING
 from gpool.otp.signal import signal
@@ -111,7 +111,7 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
     """
     if resource.close is not None and slot.thing is not NOTHING:
         slot.attempts += 1
-        me, begun = process.current(), clock.now()
+        me, begun = greenlets.current(), clock.now()
         timer = None
         if limit is not None:
             timer = clock.call_later(limit, partial(signal, me, me, "kill", direct=True))

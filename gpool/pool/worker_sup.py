@@ -11,7 +11,7 @@ import contextvars
 from functools import partial
 from typing import Any
 
-from gpool.otp import process
+from gpool.otp import greenlets
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore
@@ -32,7 +32,7 @@ class WorkerSup(DynamicSupervisor):
 
     def init(self) -> Continue | IdleTimeout | Ignore | StopServer | None:
         """Tell the Ledger who starts workers now."""
-        ledger, me = self.ledger, process.current()
+        ledger, me = self.ledger, greenlets.current()
         ledger.worker_sup = me
         Fall(me, self._fell)
         return super().init()
@@ -73,14 +73,14 @@ class WorkerSup(DynamicSupervisor):
             ledger.worker_died(slot, None, Error(error))
             return
         self.adopt(pid, self._temporary("worker"))
-        kill = partial(signal, pid, process.current(), "kill", direct=True)
+        kill = partial(signal, pid, greenlets.current(), "kill", direct=True)
         bound(slot, ledger.options.start_timeout, kill)
 
     def _close_resource(self, slot: Slot) -> None:
         ledger = self.ledger
         if slot not in ledger.slots or slot.pid is not None:
             return
-        slot.pid = process.new_process(
+        slot.pid = greenlets.new_process(
             ledger.kind.close,
             (slot, ledger.options.shutdown),
             initial_call="close",
