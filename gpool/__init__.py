@@ -15,6 +15,7 @@ from gpool.errors import (
     CallbackFailed,
     CallingSelf,
     CallTimeout,
+    CheckoutDeadlock,
     CheckoutTimeout,
     ChildError,
     GPoolError,
@@ -30,6 +31,7 @@ from gpool.errors import (
     ServerExited,
     SpecError,
     StartError,
+    StartsFailing,
     Timeout,
     UnknownPool,
     WrongHub,
@@ -77,8 +79,9 @@ from gpool.otp.registry import register, unregister, whereis
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
 from gpool.pool.lease import Holder, Lease
-from gpool.pool.pool import Pool, Stats, Status, get_pool, start_pool, stop_pool
+from gpool.pool.pool import Pool, get_pool, start_pool, stop_pool
 from gpool.pool.resource import Resource
+from gpool.pool.stats import Stats, Status
 
 _application.listeners.append(stdlib_logging.log)  # see the Application's boot()
 
@@ -90,6 +93,7 @@ __all__ = [
     "CallTimeout",
     "CallbackFailed",
     "CallingSelf",
+    "CheckoutDeadlock",
     "CheckoutTimeout",
     "ChildError",
     "ChildInfo",
@@ -129,6 +133,7 @@ __all__ = [
     "ServerExited",
     "SpecError",
     "StartError",
+    "StartsFailing",
     "Stats",
     "Status",
     "Stop",

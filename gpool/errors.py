@@ -245,7 +245,10 @@ class PoolClosed(PoolError):
 
 
 class PoolFailed(PoolError):
-    """The pool fell more often than it may; it is down until it is revived."""
+    """The pool fell, or its starts failed, more often than they may; it will be revived.
+
+    Its cause is the last start failure, if that was it.
+    """
 
     def __init__(self, pool: str, reason: Any) -> None:
         super().__init__(pool, reason)
@@ -254,7 +257,42 @@ class PoolFailed(PoolError):
     def __str__(self) -> str:
         return (
             f"pool {self.pool!r} has failed: {self.reason!r}; it is revived by itself, "
-            "look for what kills its manager"
+            "look for what kills its manager or keeps its workers from starting"
+        )
+
+
+class StartsFailing(PoolError):
+    """No worker is up and starts fail; the cause is the last one's, if it was an exception.
+
+    Only a pool with ``fail_fast`` raises it.
+    """
+
+    def __init__(self, pool: str, failures: int, reason: Any) -> None:
+        super().__init__(pool, failures, reason)
+        self.pool, self.failures, self.reason = pool, failures, reason
+
+    def __str__(self) -> str:
+        return (
+            f"pool {self.pool!r}: no worker is up, and starts fail ({self.failures} in a row): "
+            f"{self.reason!r}; it goes on trying"
+        )
+
+
+class CheckoutDeadlock(PoolError):
+    """This checkout could never succeed: all who hold a worker wait for another one.
+
+    `holders` are they; raised in the client that would have closed the circle.
+    """
+
+    def __init__(self, pool: str, holders: tuple[Any, ...]) -> None:
+        super().__init__(pool, holders)
+        self.pool, self.holders = pool, holders
+
+    def __str__(self) -> str:
+        who = "; ".join(map(str, self.holders))
+        return (
+            f"pool {self.pool!r}: all {len(self.holders)} workers are held by clients that wait "
+            f"for another one without a timeout: {who}; do not nest checkouts, or give a timeout"
         )
 
 

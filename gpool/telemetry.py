@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,12 @@ class UnexpectedMessage(Event):
 
 @dataclass(frozen=True, slots=True)
 class ListenerFailed(Event):
-    """A listener raised while it was told of `event`; `process` is the listener."""
+    """A listener raised while it was told of `event`; `process` is the listener.
 
-    event: Event
+    `event` is None if it is a meter that was told of a lease.
+    """
+
+    event: Event | None
     exception: Exception
 
 
@@ -96,77 +99,224 @@ class HookFailed(Event):
     exception: BaseException
 
 
+# --- Pools --------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class WorkerStarted(Event):
-    """A pool's worker is up; `process` is its pid."""
+class PoolEvent(Event):
+    """Base of the events of one pool; `pool` is its name."""
 
     pool: str
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerStartFailed(Event):
+class WorkerStarted(PoolEvent):
+    """A pool's worker is up, after `seconds`; `process` is its pid."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStartFailed(PoolEvent):
     """A pool's worker did not start; the next try comes after `delay` seconds."""
 
-    pool: str
     reason: Any
     delay: float
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerDied(Event):
+class WorkerStopping(PoolEvent):
+    """A worker has to go, `process` is its pid or None; what comes of it, WorkerDied tells.
+
+    `reason` is "overflow", "idle_timeout", "max_age", "max_uses", "max_hold", "recycled",
+    "resized", "check_failed", "reset_failed", "overdue", "suspected" (one of its
+    generation was found dead), "dirty", "lost" (its pool had fallen), "exit", "stopped",
+    ``("owner_died", reason)``, ``("left_by", exception)`` that ended a ``with``,
+    ``("broken", exception)`` as ``is_broken`` says, or what ``discard`` was told.
+    """
+
+    reason: Any
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied(PoolEvent):
     """A pool's worker is dead; `holder` is the client that had it, or None."""
 
-    pool: str
     reason: Any
     holder: Any
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseReclaimed(Event):
-    """A client died with a worker in its hands, or dropped its lease (the reason then).
+class CheckoutFailed(PoolEvent):
+    """A client (`process`) got no worker.
 
-    `line` is where it had checked out.
+    `reason` is "timeout", "full", "failing" (``fail_fast``) or "deadlock".
     """
 
-    pool: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReclaimed(PoolEvent):
+    """A client died with a worker in its hands, or dropped its lease (the reason then).
+
+    It had had it for `seconds`; `line` is where it had checked out.
+    """
+
     reason: Any
+    line: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTooLong(PoolEvent):
+    """A client (`process`) has held its worker for longer than ``max_hold``.
+
+    `stack` is where it is now, formatted frames, outermost first; empty if it is not
+    known.  With `revoked` the worker was taken away.
+    """
+
+    seconds: float
+    line: str  # where it had checked out
+    stack: tuple[str, ...]
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedLate(PoolEvent):
+    """What HeldTooLong told of came back after all, after `seconds`: slow, but no leak."""
+
+    seconds: float
     line: str
 
 
 @dataclass(frozen=True, slots=True)
-class PoolRose(Event):
+class BreakerChanged(PoolEvent):
+    """Whether starts are made freely ("closed"), not now ("open"), or one by one ("half_open")."""
+
+    breaker: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRose(PoolEvent):
     """A pool's manager has taken over the books; `process` is its pid, `epoch` counts them."""
 
-    pool: str
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
-class PoolHasFailed(Event):
+class PoolReady(PoolEvent):
+    """So many workers as the pool needs to be ready are up."""
+
+    up: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFell(PoolEvent):
+    """A pool's manager, `process`, is not in charge any more; another one will be."""
+
+    reason: Any
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHasFailed(PoolEvent):
     """A pool fell more often than it may; its waiters were told, it will be revived."""
 
-    pool: str
     reason: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSuspended(PoolEvent):
+    """Nothing is lent or started until it is resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResumed(PoolEvent):
+    """Workers are lent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResized(PoolEvent):
+    """Other numbers of workers hold from now on."""
+
+    size: int
+    max_overflow: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecycled(PoolEvent):
+    """All workers that there are will be replaced in `within` seconds."""
+
+    within: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolClosing(PoolEvent):
+    """Nobody is let in any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStopped(PoolEvent):
+    """A pool was stopped; `left` of its workers are not yet gone."""
+
+    left: int
+
+
+EVENTS: Final[tuple[type[Event], ...]] = (
+    ProcessCrashed, ProcessIsZombie, CleanupFailed, UnexpectedMessage, ListenerFailed,
+    SupervisorReport, HookFailed, WorkerStarted, WorkerStartFailed, WorkerStopping, WorkerDied,
+    CheckoutFailed, LeaseReclaimed, HeldTooLong, ReturnedLate, BreakerChanged, PoolRose,
+    PoolReady, PoolFell, PoolHasFailed, PoolSuspended, PoolResumed, PoolResized, PoolRecycled,
+    PoolClosing, PoolStopped,
+)  # fmt: skip
+"""Every event that is emitted."""
+
+
+# --- Listeners ----------------------------------------------------------------------
+
+
+class Meter(Protocol):
+    """A listener that wants to know of every lease as well, which are no events.
+
+    Both methods run in the client, at every checkout and checkin, and must be quick
+    and not switch greenlets.  A lease that ends otherwise (its client or its worker
+    dies, it is revoked) is told of by LeaseReclaimed, WorkerDied or HeldTooLong.
+    """
+
+    def __call__(self, event: Event) -> object:
+        """Take note of an event."""
+
+    def checked_out(self, lease: Any, now: float) -> object:
+        """A client has got a worker; ``lease.waited`` says how long it has waited."""
+
+    def checked_in(self, lease: Any, now: float) -> object:
+        """A client has given its worker back; ``now - lease.since`` says how long it had it."""
 
 
 Listener = Callable[[Event], object]
 
 _listeners: tuple[Listener, ...] = ()  # replaced, never changed: emit may be interrupted
+meters: tuple[Meter, ...] = ()  # those of the listeners that want to know of leases
 
 
 def attach(listener: Listener) -> None:
-    """Call `listener` with every event from now on; twice is once."""
-    global _listeners
+    """Call `listener` with every event from now on; twice is once; see also :class:`Meter`."""
     if not callable(listener):
         raise TypeError(f"listener: expected a callable, got {listener!r}")
     if listener not in _listeners:
-        _listeners = (*_listeners, listener)
+        _listen((*_listeners, listener))
 
 
 def detach(listener: Listener) -> None:
     """Stop calling `listener`; harmless when it was not attached."""
-    global _listeners
-    _listeners = tuple(known for known in _listeners if known != listener)
+    _listen(tuple(known for known in _listeners if known != listener))
+
+
+def _listen(listeners: tuple[Listener, ...]) -> None:
+    global _listeners, meters
+    _listeners = listeners
+    meters = tuple(cast("Meter", one) for one in listeners if hasattr(one, "checked_out"))
 
 
 def emit(event: Event) -> None:
@@ -177,3 +327,21 @@ def emit(event: Event) -> None:
         except Exception as exception:  # noqa: BLE001  # the emitter is not to be harmed
             if not isinstance(event, ListenerFailed):
                 emit(ListenerFailed(listener, event, exception))
+
+
+def checked_out(lease: Any, now: float) -> None:
+    """Tell all meters that a client has got a worker."""
+    for meter in meters:
+        try:
+            meter.checked_out(lease, now)
+        except Exception as exception:  # noqa: BLE001  # the client is not to be harmed
+            emit(ListenerFailed(meter, None, exception))
+
+
+def checked_in(lease: Any, now: float) -> None:
+    """Tell all meters that a client has given its worker back."""
+    for meter in meters:
+        try:
+            meter.checked_in(lease, now)
+        except Exception as exception:  # noqa: BLE001  # the client is not to be harmed
+            emit(ListenerFailed(meter, None, exception))

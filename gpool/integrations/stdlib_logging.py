@@ -44,11 +44,28 @@ def _words(event: telemetry.Event) -> tuple[int, str] | None:
                 f"pool {pool!r}: a worker did not start, next try in {delay:.3g} s: {reason!r}",
             )
         case telemetry.PoolHasFailed(_, pool, reason):
-            return logging.ERROR, f"pool {pool!r} fell too often: {reason!r}; it will be revived"
-        case telemetry.LeaseReclaimed(pid, pool, reason, line):
+            return logging.ERROR, f"pool {pool!r} has failed: {reason!r}; it will be revived"
+        case telemetry.LeaseReclaimed(pid, pool, reason, line, seconds):
             return (
                 logging.WARNING,
-                f"pool {pool!r}: {pid!r} died ({reason!r}) with a worker from {line}; reclaimed",
+                f"pool {pool!r}: {pid!r} died ({reason!r}) with a worker from {line}, "
+                f"held for {seconds:.3g} s; reclaimed",
+            )
+        case telemetry.HeldTooLong(pid, pool, seconds, line, stack, revoked):
+            return (
+                logging.WARNING,
+                f"pool {pool!r}: {pid!r} has held a worker from {line} for {seconds:.3g} s"
+                f"{'; it was taken away' if revoked else ''}; it is at\n{''.join(stack)}",
+            )
+        case telemetry.ReturnedLate(pid, pool, seconds, line):
+            return (
+                logging.WARNING,
+                f"pool {pool!r}: {pid!r} returned the worker from {line} after {seconds:.3g} s",
+            )
+        case telemetry.CheckoutFailed(pid, pool, "deadlock"):
+            return (
+                logging.ERROR,
+                f"pool {pool!r}: {pid!r} would have waited for ever for what others hold who wait",
             )
         case telemetry.ProcessIsZombie(pid, stack):
             return logging.ERROR, f"{pid!r} swallows its exit and runs on:\n{''.join(stack)}"

@@ -17,10 +17,10 @@ from sys import exception, getrefcount
 from types import CodeType, TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from gpool import clock
+from gpool import clock, telemetry
 from gpool.errors import LeaseLost
 from gpool.otp.pid import FORKED, Pid
-from gpool.pool.pool_state import BUSY, IDLE, LOST, NOTHING, Slot
+from gpool.pool.slot import BUSY, IDLE, LOST, NOTHING, Slot
 from gpool.waiter import Waiter, get_ident
 
 W = TypeVar("W")
@@ -74,7 +74,9 @@ class Lease(Generic[W]):
     ``gevent.Timeout`` ended the block.
     """
 
-    __slots__ = ("code", "epoch", "lasti", "ledger", "number_drawn", "owner", "since", "slot")
+    __slots__ = (
+        "code", "epoch", "lasti", "ledger", "number_drawn", "owner", "since", "slot", "waited",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Lease(Generic[W]):
         self.ledger = ledger
         self.owner = owner  # whose death reclaims it
         self.since = since  # seconds of gpool's clock
+        self.waited = 0.0  # seconds until it was granted
         self.code = code  # where it was checked out ...
         self.lasti = lasti  # ... and at which instruction
         self.epoch = ledger.epoch
@@ -207,6 +210,8 @@ class Lease(Generic[W]):
         except BaseException:
             ledger.struck()
             raise
+        if telemetry.meters:
+            telemetry.checked_in(self, clock.now())
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "over" if self.slot is None else "held"
@@ -231,15 +236,22 @@ _DROPPED: Final = _count_of_dropped()
 class Ticket:
     """A client's place in the queue: waiting, then granted, then accepted or given up."""
 
-    __slots__ = ("error", "granted", "lease", "left", "number", "waiter")
+    __slots__ = ("deadline", "error", "granted", "lease", "left", "number", "since", "waiter")
 
-    def __init__(self, lease: Lease[Any]) -> None:
+    def __init__(self, lease: Lease[Any], timeout: float | None) -> None:
         self.lease = lease  # what it will get, prepared
         self.number = next(_numbers)  # order of arrival
+        self.since = clock.now()  # seconds
+        self.deadline = None if timeout is None else self.since + timeout  # None: for ever
         self.waiter = Waiter()
         self.granted = False  # the lease has a slot, but its client does not know yet
         self.left = False  # its client has gone, but could not say so
         self.error: Exception | None = None  # why it gets nothing
+
+    @property
+    def waited(self) -> float:
+        """Seconds since it was drawn."""
+        return clock.now() - self.since
 
     def __repr__(self) -> str:
         return f"<Ticket {self.number} of {self.lease.owner.pid!r}>"

@@ -28,35 +28,21 @@ import contextvars
 import functools
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from types import CodeType
 from typing import Any, Concatenate, Final, Literal, ParamSpec, get_args
 
 from gpool import clock, telemetry
-from gpool.errors import (
-    CheckoutTimeout,
-    NoProcess,
-    PoolClosed,
-    PoolError,
-    PoolFailed,
-    PoolFull,
-    WrongHub,
-)
+from gpool.errors import NoProcess, PoolClosed, PoolError, WrongHub
 from gpool.otp import greenlets, process
 from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, Pid, table
+from gpool.pool.admission import Admission
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
-from gpool.pool.pool_state import (
-    CLOSING,
-    LOST,
-    NOTHING,
-    STARTING,
-    PoolState,
-    Slot,
-    SlotState,
-    Verdict,
-)
+from gpool.pool.pool_state import PoolState
+from gpool.pool.slot import CLOSING, LOST, NOTHING, STARTING, Slot, SlotState, Verdict
 from gpool.pool.worker import Kind, Watch, cancel_timer
 from gpool.waiter import Expired, Gate, Waiter, get_ident
 
@@ -110,12 +96,15 @@ class Ledger:
         self.emptied: Gate | None = None  # opens when no slot is left but lost ones
         self.drained: Gate | None = None  # opens when nobody holds or waits any more
         self.failure: Any = None  # why the pool has failed
+        self.suspended = False  # nothing is lent or started
+        self.reported: dict[Slot, None] = {}  # held for longer than max_hold
         # The fast path: barred unless everything is ordinary.
         self.idle: Any = ()  # PoolState's idle workers, the next one last
         self.back: Callable[[Slot], object] | None = None  # puts one there
         self.is_struck = False
         # Counts, since the pool was started.
-        self.timed_out = self.refused = self.stale = self.reclaimed = 0
+        self.admission = Admission(self)
+        self.stale = self.reclaimed = self.overheld = self.revoked = 0
         self.start_failures = self.unclosed = 0
         self.last_failure: Any = None  # reason of the last start that failed
         self.unsaid: deque[telemetry.Event] = deque(maxlen=UNSAID)  # while nobody is in charge
@@ -155,11 +144,12 @@ class Ledger:
             CheckoutTimeout: None came in time.
         """
         client = self.meet()
-        self.refuse_unless_open()
+        self.admission.refuse_unless_open()
         lease: Lease[Any] = Lease(self, client, clock.now(), code, lasti)
         try:
             man = self.in_charge()
-            if man is not None and man.checkout(lease):
+            waits = timeout is None or timeout > 0
+            if man is not None and (man.checkout(lease) or (not waits and man.prepare(lease))):
                 client.leases[lease] = None
                 return lease
         except BaseException:
@@ -167,13 +157,8 @@ class Ledger:
             raise
         if not self.tickets:  # else PoolMan looks every now and then
             self.sweep()
-        if timeout is not None and timeout <= 0:
-            raise self._timed_out(0.0)
-        limit = self.options.max_waiting
-        if limit is not None and len(self.tickets) >= limit:
-            self.refused += 1
-            raise PoolFull(self.name, limit, self.held)
-        ticket = Ticket(lease)
+        self.admission.refuse_to_wait(client, timeout)
+        ticket = Ticket(lease, timeout)
         try:
             return self._wait(ticket, timeout)
         except BaseException:
@@ -199,16 +184,8 @@ class Ledger:
         if get_ident() != self.thread:
             raise WrongHub(self.pool)
 
-    def refuse_unless_open(self) -> None:
-        """Raise unless clients may check out."""
-        if self.phase == "failed":
-            raise PoolFailed(self.name, self.failure)
-        if self.phase != "up":
-            raise PoolClosed(self.name)
-
     def _wait(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
-        deadline = None if timeout is None else clock.now() + timeout
-        lease = ticket.lease
+        deadline, lease = ticket.deadline, ticket.lease
         try:
             self._enqueue(ticket)
             while not ticket.granted:
@@ -221,7 +198,7 @@ class Ledger:
             self._accept(ticket)
         except Expired:
             self._give_up(ticket)
-            error = self._timed_out(timeout or 0.0)
+            error = self.admission.timed_out(lease.owner, timeout or 0.0)
             raise error from error.__cause__
         except BaseException:
             self._give_up(ticket)
@@ -237,8 +214,9 @@ class Ledger:
             man.enqueue(ticket)
 
     def _accept(self, ticket: Ticket) -> None:
-        lease = ticket.lease
-        lease.since, lease.epoch = clock.now(), self.epoch
+        lease, now = ticket.lease, clock.now()
+        lease.since, lease.epoch = now, self.epoch
+        lease.waited = now - ticket.since
         lease.owner.ticket = None
         del self.tickets[ticket]
 
@@ -250,27 +228,10 @@ class Ledger:
         granted, ticket.granted = ticket.granted, False
         if granted:
             if ticket.lease.slot is not None:
-                self._return(ticket.lease, "clean")
+                self._return(ticket.lease, "unused")
         elif (man := self.in_charge()) is not None:
             man.withdraw(ticket)
         self.note_quiet()
-
-    def _timed_out(self, timeout: float) -> CheckoutTimeout:
-        self.timed_out += 1
-        leases = [slot.lease for slot in self.slots if slot.lease is not None]
-        starting = sum(slot.state is STARTING for slot in self.slots)
-        oldest = min(leases, key=lambda lease: lease.since, default=None)
-        error = CheckoutTimeout(
-            self.name, timeout, len(leases), starting, len(self.tickets),
-            oldest and oldest.holder(), self._start_failure(),
-        )  # fmt: skip
-        error.__cause__ = getattr(error.start_failure, "exception", None)
-        return error
-
-    def _start_failure(self) -> Any:
-        """Return why workers cannot be started now; None if they can."""
-        failing = self.man is not None and self.man.state.failures > 0
-        return self.last_failure if failing else None
 
     # --- Clients: the way back ---
 
@@ -278,14 +239,25 @@ class Ledger:
         """Take a worker back, in the condition that `error` and its hooks tell."""
         slot = self._slot_of(lease)
         if slot is not None:
-            verdict = self._verdict(lease, slot, error)
+            verdict, why = self._verdict(lease, slot, error)
             if slot.lease is lease:  # a hook may have given it back itself
-                self._return(lease, verdict)
+                self._take_back(lease, slot, verdict, why)
 
     def discard(self, lease: Lease[Any], reason: Any) -> None:
         """Take a worker back to be stopped."""
-        if self._slot_of(lease) is not None:
-            self._return(lease, "close")
+        slot = self._slot_of(lease)
+        if slot is not None:
+            self._take_back(lease, slot, "close", reason)
+
+    def _take_back(self, lease: Lease[Any], slot: Slot, verdict: Verdict, why: Any) -> None:
+        is_late = slot in self.reported
+        self._return(lease, verdict, why)
+        now = clock.now()
+        if is_late:
+            held = now - lease.since
+            self.note(telemetry.ReturnedLate(lease.owner.pid, self.name, held, lease.line))
+        if telemetry.meters:
+            telemetry.checked_in(lease, now)
 
     def _slot_of(self, lease: Lease[Any]) -> Slot | None:
         """Return the slot of a lease that is given back; None, counted, if it is over."""
@@ -322,42 +294,75 @@ class Ledger:
             slot = lease.slot
             if slot is not None and slot.lease is lease:
                 sound = slot.state is not LOST and not self.kind.is_open(slot)
-                verdict = self.kind.verdict(slot, None) if sound else "close"
-                self._reclaim(lease, reason, verdict)
+                self._reclaim(lease, reason, self.kind.verdict(slot, None)[0] if sound else "close")
 
     def _reclaim(self, lease: Lease[Any], reason: Any, verdict: Verdict) -> None:
         self.reclaimed += 1
-        self._return(lease, verdict)
-        self.note(telemetry.LeaseReclaimed(lease.owner.pid, self.name, reason, lease.line))
+        held, pid = clock.now() - lease.since, lease.owner.pid
+        self._return(lease, verdict, ("owner_died", reason))
+        self.note(telemetry.LeaseReclaimed(pid, self.name, reason, lease.line, held))
 
-    def _verdict(self, lease: Lease[Any], slot: Slot, error: BaseException | None) -> Verdict:
+    def _verdict(
+        self, lease: Lease[Any], slot: Slot, error: BaseException | None
+    ) -> tuple[Verdict, Any]:
         if slot.state is LOST:
-            return "close"
+            return "close", "lost"
         try:
             return self.kind.verdict(slot, error)
         except Exception as failure:  # noqa: BLE001  # a user's hook cannot harm the pool
             self.note(telemetry.HookFailed(slot.pid, "is_dirty or is_broken", failure))
-            return "close"
-        except BaseException:
+            return "close", ("hook_failed", failure)
+        except BaseException as failure:
             if slot.lease is lease:
-                self._return(lease, "close")
+                self._return(lease, "close", ("left_by", failure))
             raise
 
     @transition
-    def _return(self, lease: Lease[Any], verdict: Verdict) -> None:
+    def _return(self, lease: Lease[Any], verdict: Verdict, why: Any = None) -> None:
         slot = lease.slot
         assert slot is not None
         lease.owner.leases.pop(lease, None)
         lease.slot = None
+        self.reported.pop(slot, None)
         man = self.in_charge()
         if man is not None:
-            man.checkin(slot, verdict)
+            man.checkin(slot, verdict, why)
         else:
             slot.lease = None
             self._close_late(slot)
             if self.phase == "stopped":
                 self._take_leave(lease.owner)
         self.note_quiet()
+
+    @transition
+    def report(self, slot: Slot, stack: tuple[str, ...]) -> None:
+        """A worker is held for longer than ``max_hold``: tell, and take it away if so chosen."""
+        lease = slot.lease
+        held, line, revokes = clock.now() - lease.since, lease.line, self.revokes
+        self.overheld += 1
+        self.reported[slot] = None
+        self.note(telemetry.HeldTooLong(lease.owner.pid, self.name, held, line, stack, revokes))
+        if revokes:
+            self.revoked += 1
+            del self.reported[slot]
+            lease.owner.leases.pop(lease, None)  # it keeps its slot: so it knows that it is lost
+        man = self.in_charge()
+        if man is not None:
+            man.reported(slot, revokes)
+        self.note_quiet()
+
+    @property
+    def revokes(self) -> bool:
+        """Whether a worker that is held for too long is taken away."""
+        return self.options.on_max_hold == "revoke"
+
+    @property
+    def returns_freely(self) -> bool:
+        """Whether a worker that comes back needs nothing that only PoolState does."""
+        options = self.options
+        keeps_time = self.kind.checks or options.idle_timeout is not None
+        counts = options.max_uses is not None
+        return self.kind.quick and self.drained is None and not keeps_time and not counts
 
     def note_quiet(self) -> None:
         """Let those go on who wait for the end of what clients do, or of the workers."""
@@ -380,17 +385,24 @@ class Ledger:
     def worker_doomed(self, slot: Slot) -> None:
         """An exit of a worker was accepted: it is not lent any more."""
         lease, man = slot.lease, self.in_charge()
-        if lease is not None and self._is_unaccepted(lease):
+        if lease is not None and self.is_unaccepted(lease):
             self._put_back(lease.owner.ticket)
         if man is not None and slot in self.slots:
             man.doomed(slot)
 
     @transition
     def worker_recovered(self, slot: Slot) -> None:
-        """A worker has finished what it was asked for, or reset its resource; in its process."""
+        """A worker has finished, or reset or checked its resource; in its process."""
         man = self.in_charge()
         if man is not None:
             man.recovered(slot)
+
+    @transition
+    def worker_unfit(self, slot: Slot, reason: str) -> None:
+        """A worker could not reset its resource, or found it dead; in its process."""
+        man = self.in_charge()
+        if man is not None:
+            man.unfit(slot, reason)
 
     @transition
     def worker_died(self, slot: Slot, pid: Pid | None, reason: Any) -> None:
@@ -420,10 +432,11 @@ class Ledger:
     ) -> None:
         lease = slot.lease
         holder = None if lease is None else lease.owner.pid
-        if lease is not None and self._is_unaccepted(lease):
+        if lease is not None and self.is_unaccepted(lease):
             self._put_back(lease.owner.ticket)
         elif lease is not None and not is_open:
             lease.owner.leases.pop(lease, None)
+            self.reported.pop(slot, None)
         if man is not None:
             man.died(slot, is_open)
         elif is_open:
@@ -469,7 +482,8 @@ class Ledger:
 
     # --- Grants ---
 
-    def _is_unaccepted(self, lease: Lease[Any]) -> bool:
+    def is_unaccepted(self, lease: Lease[Any]) -> bool:
+        """Tell whether a lease was granted to a client that has not yet woken."""
         ticket = lease.owner.ticket
         return ticket is not None and ticket.granted and ticket.lease is lease
 
@@ -505,7 +519,7 @@ class Ledger:
     def _mend(self) -> None:
         man = self.man
         if man is not None and man.pid is not None:
-            self.close_epoch(man)
+            self.close_epoch(man, EPOCH_CLOSED)
             man.pid.mailbox.append(System(None, "terminate", EPOCH_CLOSED))
         self.is_struck = False
 
@@ -515,8 +529,10 @@ class Ledger:
         for slot in [s for s in self.slots if s.pid is None and not self.kind.is_open(s)]:
             del self.slots[slot]
         self._drop_what_nobody_has()
-        state = PoolState(self.options, self.slots, self.tickets)
-        state.held_up = self.phase == "stopped"
+        state = PoolState(self.options, self.slots, self.tickets, checks=self.kind.checks)
+        state.held_up = self.suspended or self.phase == "stopped"
+        if self.phase == "draining":
+            state.goal = 0
         self.is_struck = False
         self.man = man
         if self.phase == "failed":
@@ -534,7 +550,7 @@ class Ledger:
             if lease is not None and lease not in lease.owner.leases:
                 slot.lease = None
 
-    def close_epoch(self, man: Manager) -> None:
+    def close_epoch(self, man: Manager, reason: Any) -> None:
         """Nobody is in charge any more: bar the fast path, take unaccepted grants back."""
         if self.man is not man:
             return
@@ -545,6 +561,7 @@ class Ledger:
         self.man = None
         self.risen.shut()
         self.ready.shut()
+        self.note(telemetry.PoolFell(man.pid, self.name, reason, self.epoch))
 
     def set_aside(self) -> None:
         """In a forked child: all of this is the parent's; keep it, and use none of it."""
@@ -557,18 +574,63 @@ class Ledger:
         self.idle = ()
         self.back = None
 
+    def close(self, *, fail_waiting: bool) -> None:
+        """Let nobody in any more; never switches."""
+        if self.phase == "up":
+            self.phase = "draining"
+            self.note(telemetry.PoolClosing(self.sup, self.name))
+        self.bar()
+        if self.man is not None:
+            self.man.state.goal = 0
+        if fail_waiting:
+            self.fail_waiting(PoolClosed(self.name))
+
+    def reopen(self) -> None:
+        """Let clients in again, if they were only kept out; never switches."""
+        if self.phase == "draining":
+            self.phase, self.drained = "up", None
+            if self.man is not None:
+                self.man.decide(self.man.state.resize, self.options)
+
+    def resize(self, options: Options) -> None:
+        """Other numbers hold from now on; never switches."""
+        self.options = options
+        self.note(telemetry.PoolResized(self.sup, self.name, options.size, options.max_overflow))
+        man = self.in_charge()
+        if man is not None:
+            man.decide(man.state.resize, options)
+
+    def recycle(self, within: float) -> None:
+        """Have all workers replaced in `within` seconds; never switches."""
+        self.note(telemetry.PoolRecycled(self.sup, self.name, within))
+        man = self.in_charge()
+        if man is not None:  # else all are new in the next epoch
+            man.decide(man.state.recycle, within)
+
+    @transition
+    def hold_up(self, *, suspended: bool) -> None:
+        """Lend and start nothing, or go on."""
+        if suspended != self.suspended:
+            self.suspended = suspended
+            event = telemetry.PoolSuspended if suspended else telemetry.PoolResumed
+            self.note(event(self.sup, self.name))
+        man = self.in_charge()
+        if man is not None:
+            man.hold_up()
+
     def shut(self) -> None:
         """The pool is stopped: nobody is let in, those who wait are told; never switches."""
         self.phase = "stopped"
         self.bar()
-        self.fail_waiting(PoolClosed)
+        self.fail_waiting(PoolClosed(self.name))
         self._turn_away()
         self.close_rest()  # if its tree has fallen already
 
     def fail(self, reason: Any) -> None:
         """The pool fell too often: tell those who wait, refuse those who come."""
         self.phase, self.failure = "failed", reason
-        self.fail_waiting(PoolFailed, reason)
+        self.bar()
+        self.fail_waiting(self.admission.has_failed())
         self._turn_away()
 
     def _turn_away(self) -> None:
@@ -576,15 +638,25 @@ class Ledger:
         self.risen.turn_away()
         self.ready.turn_away()
 
-    def fail_waiting(self, error: type[PoolError], *facts: Any) -> None:
-        """Have every waiting client raise."""
-        man = self.man
+    def fail_waiting(self, error: PoolError) -> None:
+        """Have every waiting client raise its own copy of an error."""
         for ticket in list(self.tickets):
             if not ticket.granted:
-                ticket.error = error(self.name, *facts)
-                if man is not None:
-                    man.state.withdraw(ticket)
-                ticket.waiter.wake()
+                own = copy(error)
+                own.__cause__ = error.__cause__
+                self.turn_down(ticket, own)
+
+    def fail_fast(self) -> None:
+        """Have those raise who wait while no worker is up and starts fail."""
+        self.admission.failed_fast += sum(not ticket.granted for ticket in self.tickets)
+        self.fail_waiting(self.admission.starts_failing())
+
+    def turn_down(self, ticket: Ticket, error: PoolError) -> None:
+        """Have a waiting client raise `error`."""
+        ticket.error = error
+        if self.man is not None:
+            self.man.state.withdraw(ticket)
+        ticket.waiter.wake()
 
     def note(self, event: telemetry.Event) -> None:
         """Have PoolMan tell the listeners, who may block: not in a transition."""

@@ -8,11 +8,13 @@ Not here: how it decides (``pool_state.py``) and acts (``pool_man.py``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from gpool.otp.pid import Pid
 from gpool.pool.lease import Lease, Ticket
-from gpool.pool.pool_state import PoolState, Slot, Verdict
+from gpool.pool.pool_state import PoolState
+from gpool.pool.slot import Decision, Slot, Verdict
 
 
 class Manager(Protocol):
@@ -24,14 +26,20 @@ class Manager(Protocol):
     def checkout(self, lease: Lease[Any]) -> bool:
         """Lend an idle worker at once, or answer False."""
 
+    def prepare(self, lease: Lease[Any]) -> bool:
+        """The same for a client that does not wait: see that there is one the next time."""
+
     def enqueue(self, ticket: Ticket) -> None:
         """A client waits."""
 
     def withdraw(self, ticket: Ticket) -> None:
         """A client waits no more."""
 
-    def checkin(self, slot: Slot, verdict: Verdict) -> None:
+    def checkin(self, slot: Slot, verdict: Verdict, reason: Any) -> None:
         """A worker came back."""
+
+    def reported(self, slot: Slot, revokes: bool) -> None:
+        """A worker was held for too long, and is taken away if `revokes`."""
 
     def started(self, slot: Slot) -> None:
         """A worker is up."""
@@ -39,14 +47,26 @@ class Manager(Protocol):
     def failed(self, slot: Slot, reason: Any) -> None:
         """A worker did not start."""
 
+    def launches(self, slot: Slot) -> bool:
+        """Tell whether a start that was decided on is still wanted, or drop it."""
+
     def doomed(self, slot: Slot) -> None:
         """An idle worker is about to die."""
 
     def recovered(self, slot: Slot) -> None:
         """A worker is fit to be lent again."""
 
+    def unfit(self, slot: Slot, reason: str) -> None:
+        """A worker could not be made fit."""
+
     def died(self, slot: Slot, is_open: bool) -> None:
         """A worker is dead."""
+
+    def decide(self, event: Callable[..., list[Decision]], *facts: Any) -> None:
+        """Run an event of `state`, and carry out what follows; from the hub or a client."""
+
+    def hold_up(self) -> None:
+        """See whether anything is to be lent or started."""
 
     def keep_trying(self) -> None:
         """Somebody waits for starts that back off: the loop has to live as long."""

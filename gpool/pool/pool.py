@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from sys import _getframe, getrefcount
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, overload
@@ -28,7 +28,7 @@ from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, ov
 import gevent
 from greenlet import getcurrent
 
-from gpool import clock
+from gpool import clock, telemetry
 from gpool.errors import PoolNotReady
 from gpool.otp import greenlets, process
 from gpool.otp.child_spec import ChildSpec
@@ -38,10 +38,11 @@ from gpool.otp.signal import signal
 from gpool.pool.application import application
 from gpool.pool.lease import Holder, Lease
 from gpool.pool.ledger import Ledger
-from gpool.pool.options import Options, OptionsDict, check_seconds
-from gpool.pool.pool_state import BUSY
+from gpool.pool.options import Options, OptionsDict, check_choice, check_seconds
 from gpool.pool.resource import Resource
-from gpool.pool.worker import kind_of
+from gpool.pool.slot import BUSY
+from gpool.pool.stats import Stats, Status, stats_of, status_of
+from gpool.pool.worker import check_fit, kind_of
 from gpool.waiter import Expired, Gate, get_ident
 
 W = TypeVar("W")
@@ -52,47 +53,6 @@ T = TypeVar("T")
 DRAIN: Final = 5.0  # s that leaving `with` gives to those who still hold a worker
 _DEFAULT: Final[Any] = object()
 _names = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """A pool at a glance.
-
-    Source:
-        poolboy ``status/1``; `state` is "down" in addition, between two managers.
-    """
-
-    state: Literal["ready", "overflow", "full", "down", "failed", "stopped"]
-    idle: int
-    overflow: int
-    busy: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """A pool's numbers, all of one moment; counts are since its start."""
-
-    name: str
-    phase: str
-    size: int
-    max_overflow: int
-    idle: int
-    busy: int
-    starting: int
-    finishing: int
-    resetting: int
-    closing: int
-    lost: int  # resources without a worker that a client still holds
-    overflow: int
-    waiting: int
-    epoch: int  # managers it has had; one less is its falls
-    timed_out: int  # checkouts
-    refused: int  # checkouts, by max_waiting
-    stale: int  # checkins of a lease that was over
-    reclaimed: int  # workers of clients that died
-    start_failures: int
-    unclosed: int  # resources whose close was begun twice and never ended
-    last_start_failure: Any
 
 
 class Pool(Generic[W]):
@@ -138,6 +98,7 @@ class Pool(Generic[W]):
     ) -> None:
         self._kind = kind_of(worker, args, kwargs)
         self._options = _options(options)
+        check_fit(self._kind, self._options)
         if name is not None and not (isinstance(name, str) and name):
             raise TypeError(f"name: expected a text that is not empty, got {name!r}")
         self.name = name if name is not None else f"pool-{next(_names)}"
@@ -162,6 +123,9 @@ class Pool(Generic[W]):
         Raises:
             CheckoutTimeout: No worker became free in time.
             PoolFull: `max_waiting` clients wait already.
+            StartsFailing: No worker is up and starts fail, with `fail_fast`.
+            CheckoutDeadlock: It would wait for ever: without a timeout, for a worker
+                that only clients hold who wait for one themselves.
             PoolClosed: The pool is stopping or was stopped.
             PoolFailed: It fell too often and is not yet revived.
             WrongHub: It runs in another thread.
@@ -175,32 +139,35 @@ class Pool(Generic[W]):
         except ValueError:  # gevent.spawn(pool.checkout): no Python code has called
             frame = _getframe()
         if ledger is not None and ledger.idle:
-            client = ledger.clients.get(getcurrent())
-            if client is not None and client.pid.state is RUNNING:
+            client, now = ledger.clients.get(getcurrent()), clock.now()
+            if client is not None and client.pid.state is RUNNING and ledger.idle[-1].due > now:
                 try:
                     slot = ledger.idle.pop()
                     lease: Lease[W] = slot.spare
                     slot.spare = None
                     if lease is not None and getrefcount(lease) == SOLE:
-                        lease.owner, lease.since = client, clock.now()
+                        lease.owner, lease.since, lease.waited = client, now, 0.0
                         lease.code, lease.lasti = frame.f_code, frame.f_lasti
                         lease.slot, lease.number_drawn = slot, 0
                     else:
-                        lease = Lease(
-                            ledger, client, clock.now(), frame.f_code, frame.f_lasti, slot
-                        )
+                        lease = Lease(ledger, client, now, frame.f_code, frame.f_lasti, slot)
                     slot.lease = lease
                     slot.state = BUSY
                     client.leases[lease] = None
                 except BaseException:
                     ledger.struck()
                     raise
+                if telemetry.meters:
+                    telemetry.checked_out(lease, now)
                 return lease
         if timeout is _DEFAULT:
             timeout = self._options.timeout
         else:
             check_seconds("timeout", timeout)
-        return self._running().checkout(timeout, frame.f_code, frame.f_lasti)
+        lease = self._running().checkout(timeout, frame.f_code, frame.f_lasti)
+        if telemetry.meters:
+            telemetry.checked_out(lease, lease.since)
+        return lease
 
     def checkin(self, lease: Lease[W]) -> None:
         """Give a worker back; never blocks; see :meth:`Lease.checkin`.
@@ -248,16 +215,17 @@ class Pool(Generic[W]):
         if ledger is None or ledger.phase == "stopped" or ledger.is_gone:
             ledger = self._open()
         ledger.in_its_thread()
+        ledger.reopen()
         try:
             ledger.risen.wait(timeout)
         except Expired:
             raise PoolNotReady(self.name, timeout or 0.0, 0, self._options.size) from None
         if not ledger.risen.is_open:
-            ledger.refuse_unless_open()
+            ledger.admission.refuse_unless_open()
         return self
 
     def wait_ready(self, timeout: float | None = 5.0) -> None:
-        """Block until the pool had all its `size` workers up; a lazy or empty one: its manager.
+        """Block until the pool had so many workers up as `min_ready` says, or all of `size`.
 
         Args:
             timeout: Seconds; None waits for ever.
@@ -270,19 +238,97 @@ class Pool(Generic[W]):
         check_seconds("timeout", timeout)
         ledger = self._running()
         ledger.in_its_thread()
-        ledger.refuse_unless_open()
-        has_workers = self._options.size > 0 and not self._options.lazy
-        gate = ledger.ready if has_workers else ledger.risen
+        ledger.admission.refuse_unless_open()
         if ledger.man is not None:
             ledger.man.keep_trying()
         try:
-            gate.wait(timeout)
+            ledger.ready.wait(timeout)
         except Expired:
             up = 0 if ledger.man is None else ledger.man.state.up
             cause = getattr(ledger.last_failure, "exception", None)
-            raise PoolNotReady(self.name, timeout or 0.0, up, self._options.size) from cause
-        if not gate.is_open:
-            ledger.refuse_unless_open()
+            raise PoolNotReady(self.name, timeout or 0.0, up, ledger.options.ready_at) from cause
+        if not ledger.ready.is_open:
+            ledger.admission.refuse_unless_open()
+
+    def resize(self, size: int, max_overflow: int | None = None) -> None:
+        """Have another number of workers from now on; never blocks.
+
+        What is too many goes at once if it is idle, else when it comes back; what is
+        missing is started.
+
+        Args:
+            size: Workers that are kept.
+            max_overflow: More on demand; None: as many as before.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong, or `min_ready` exceeds `size`.
+            WrongHub: It runs in another thread.
+        """
+        more = self._options.max_overflow if max_overflow is None else max_overflow
+        options = replace(self._options, size=size, max_overflow=more)
+        ledger = self._its_ledger()
+        self._options = options
+        if ledger is not None:
+            ledger.resize(options)
+
+    def recycle(self, within: float = 0.0) -> None:
+        """Replace all workers that there are, evenly spread over `within` seconds; never blocks.
+
+        Idle ones are stopped when it is their turn, those that are lent when they come
+        back after it.
+
+        Args:
+            within: Seconds until the last one's turn; 0: all at once.
+
+        Raises:
+            TypeError, ValueError: It is no number of seconds.
+            WrongHub: It runs in another thread.
+
+        Source:
+            HikariCP ``softEvictConnections``, spread out.
+        """
+        if within is None:
+            raise TypeError("within: expected seconds >= 0, got None")
+        check_seconds("within", within)
+        ledger = self._its_ledger()
+        if ledger is not None:
+            ledger.recycle(within)
+
+    def suspend(self) -> None:
+        """Lend and start nothing until :meth:`resume`; never blocks.
+
+        Clients wait meanwhile, within their deadlines; what is lent comes back as
+        always.
+
+        Source:
+            HikariCP ``suspendPool``, where the deadlines stand still.
+        """
+        self._hold_up(suspended=True)
+
+    def resume(self) -> None:
+        """End :meth:`suspend`: serve those who wait; never blocks."""
+        self._hold_up(suspended=False)
+
+    def _hold_up(self, *, suspended: bool) -> None:
+        ledger = self._running()
+        ledger.in_its_thread()
+        ledger.admission.refuse_unless_open()
+        ledger.hold_up(suspended=suspended)
+
+    def close(self, waiters: Literal["serve", "fail"] = "serve") -> None:
+        """Let nobody in any more; never blocks; twice is fine.  ``start()`` opens it again.
+
+        Args:
+            waiters: Whether those who wait are still served, or raise PoolClosed now.
+
+        Raises:
+            ValueError: It is neither.
+            WrongHub: It runs in another thread.
+        """
+        check_choice("waiters", waiters, Literal["serve", "fail"])
+        ledger = self._its_ledger()
+        if ledger is not None and ledger.phase in ("up", "draining"):
+            ledger.close(fail_waiting=waiters == "fail")
 
     def drain(self, timeout: float | None = DRAIN) -> bool:
         """Let nobody in any more; blocks until those who wait were served and all is back.
@@ -294,13 +340,11 @@ class Pool(Generic[W]):
             Whether all came back in time.
         """
         check_seconds("timeout", timeout)
-        ledger = self._ledger
+        ledger = self._its_ledger()
         if ledger is None or ledger.phase not in ("up", "draining"):
             return True
-        ledger.in_its_thread()
-        ledger.phase = "draining"
         ledger.drained = ledger.drained or Gate()
-        ledger.bar()
+        ledger.close(fail_waiting=False)
         if not ledger.held and not ledger.tickets:
             return True
         try:
@@ -319,11 +363,10 @@ class Pool(Generic[W]):
             timeout: Seconds until what still runs is killed; None waits for ever.
         """
         check_seconds("timeout", timeout)
-        ledger = self._ledger
-        if ledger is None or ledger.is_gone:
+        ledger = self._its_ledger()
+        if ledger is None:
             return
         greenlets.current()
-        ledger.in_its_thread()
         if ledger.phase != "stopped":
             ledger.shut()
             application.forget(ledger)
@@ -334,6 +377,7 @@ class Pool(Generic[W]):
         ledger.note_quiet()
         with contextlib.suppress(Expired):
             emptied.wait(None if end is None else end - clock.now())
+        telemetry.emit(telemetry.PoolStopped(ledger.sup, self.name, len(ledger.slots)))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -353,43 +397,15 @@ class Pool(Generic[W]):
 
     def status(self) -> Status:
         """Return the pool at a glance; never blocks."""
-        stats = self.stats()
-        full = stats.size + stats.max_overflow
-        if stats.phase != "up":
-            state: Any = stats.phase if stats.phase in ("failed", "stopped") else "down"
-        elif stats.busy >= full:
-            state = "full"
-        else:
-            state = "overflow" if stats.busy >= stats.size else "ready"
-        return Status(state, stats.idle, stats.overflow, stats.busy)
+        return status_of(self.stats())
 
     def stats(self) -> Stats:
         """Return the pool's numbers, all of one moment; never blocks."""
-        options, ledger = self._options, self._ledger
+        ledger = self._ledger
         if ledger is None:
-            ledger = Ledger(self.name, self._kind, options)
+            ledger = Ledger(self.name, self._kind, self._options)
             ledger.phase = "stopped"
-        counts = ledger.counts()
-        up = ledger.phase != "up" or ledger.man is not None
-        return Stats(
-            name=self.name,
-            phase=ledger.phase if up else "down",
-            size=options.size,
-            max_overflow=options.max_overflow,
-            overflow=max(
-                sum(counts.values()) - counts["closing"] - counts["lost"] - options.size, 0
-            ),
-            waiting=len(ledger.tickets),
-            epoch=ledger.epoch,
-            timed_out=ledger.timed_out,
-            refused=ledger.refused,
-            stale=ledger.stale,
-            reclaimed=ledger.reclaimed,
-            start_failures=ledger.start_failures,
-            unclosed=ledger.unclosed,
-            last_start_failure=ledger.last_failure,
-            **counts,
-        )
+        return stats_of(ledger)
 
     def holders(self) -> list[Holder]:
         """Return who holds which worker, for how long, since which line; never blocks."""
@@ -409,6 +425,18 @@ class Pool(Generic[W]):
         ledger = self._ledger
         if ledger is None or ledger.is_gone:
             ledger = self._open()
+        return ledger
+
+    def _its_ledger(self) -> Ledger | None:
+        """Return the books if the pool was started, and not left behind by a fork.
+
+        Raises:
+            WrongHub: It runs in another thread.
+        """
+        ledger = self._ledger
+        if ledger is None or ledger.is_gone:
+            return None
+        ledger.in_its_thread()
         return ledger
 
     def _open(self) -> Ledger:

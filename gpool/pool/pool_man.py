@@ -11,9 +11,10 @@ restarts it, with WorkerSup, from the Ledger.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from gpool import clock, telemetry
 from gpool.errors import PoolClosed
@@ -22,18 +23,22 @@ from gpool.otp.child_spec import Backoff
 from gpool.otp.gen import Cast, System
 from gpool.otp.gen_server import GenServer
 from gpool.otp.signal import signal
+from gpool.otp.supervisor import RestartIntensity
+from gpool.pool.housekeeper import Housekeeper
 from gpool.pool.lease import Lease, Ticket
 from gpool.pool.ledger import Ledger
-from gpool.pool.pool_state import (
+from gpool.pool.pool_state import PoolState
+from gpool.pool.resource import Chore
+from gpool.pool.slot import (
     BUSY,
     FINISHING,
     IDLE,
     RESETTING,
     STARTING,
+    Check,
     Decision,
     Finish,
     Grant,
-    PoolState,
     Reset,
     Slot,
     Start,
@@ -43,8 +48,9 @@ from gpool.pool.pool_state import (
 from gpool.pool.worker import Fall, bound, cancel_timer
 from gpool.waiter import Gate
 
-SWEEP: Final = 1.0  # s between two looks for what nobody will give back, while somebody waits
 START_BACKOFF: Final = Backoff(first=0.01, maximum=5.0)  # between starts that fail
+JITTER: Final = 0.1  # the share of max_age that is random, lest all that are of an age go at once
+GIVEN_UP: Final = ("shutdown", "start_failures")  # PoolSup's reason after too many of them
 
 
 class Pong:
@@ -70,9 +76,12 @@ class PoolMan(GenServer):
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.retry_timer: Any = None  # runs while starts back off
-        self.retire_timer: Any = None  # runs while a worker above size is idle
-        self.sweep_timer: Any = None  # runs while a client waits
+        self.housekeeper = Housekeeper(ledger, self)
+        self.breaker = "closed"  # as it was told last
+        self.is_suspended = False  # by sys.suspend
+        options = ledger.options
+        limit = options.max_start_failures
+        self.start_failures = limit and RestartIntensity(limit - 1, options.start_failure_window)
 
     def init(self) -> None:
         """Take the books over, close what is left of the last epoch, start what is missing."""
@@ -82,12 +91,14 @@ class PoolMan(GenServer):
         self.state = self.ledger.open_epoch(self)
         orphans = [s for s in self.ledger.slots if s.pid is None and s.lease is None]
         self._do([*map(Stop, orphans), *self.state.dispatch()])
+        self.housekeeper.watch_holds()
         while self.ledger.unsaid:
             self.ledger.note(self.ledger.unsaid.popleft())
         self.ledger.note(telemetry.PoolRose(me, self.ledger.name, self.ledger.epoch))
+        self._see_if_ready()
 
     def _fell(self, reason: Any) -> None:
-        self.ledger.close_epoch(self)
+        self.ledger.close_epoch(self, reason)
 
     def handle_info(self, message: Any) -> None:
         """Tell the listeners what happened."""
@@ -100,19 +111,19 @@ class PoolMan(GenServer):
         """After an orderly stop of the pool, end after the workers."""
         ledger = self.ledger
         if ledger.phase == "stopped" and ledger.man is self:
-            ledger.fail_waiting(PoolClosed)
+            ledger.fail_waiting(PoolClosed(ledger.name))
             self.state.held_up = True
             ledger.emptied = ledger.emptied or Gate()
             for slot in list(ledger.slots):
                 self._stop_for_good(slot)
             ledger.note_quiet()
             ledger.emptied.wait()
-        ledger.close_epoch(self)
+        ledger.close_epoch(self, reason)
 
     def _stop_for_good(self, slot: Slot) -> None:
         if slot.state in (IDLE, FINISHING, RESETTING):
             cancel_timer(slot)
-            self._do(self.state.condemn(slot))
+            self._do(self.state.condemn(slot, "stopped"))
         elif slot.state is STARTING and slot.pid is None:  # WorkerSup has not come to it
             self.state.abandon(slot)
         elif slot.state in (STARTING, BUSY):
@@ -128,18 +139,29 @@ class PoolMan(GenServer):
 
     def system_suspended(self) -> None:
         """Grant nothing while suspended; what comes back is recorded."""
-        self.state.held_up = True
-        self._do([])
+        self.is_suspended = True
+        self.hold_up()
 
     def system_resumed(self) -> None:
         """Serve those who came meanwhile."""
-        self.state.held_up = False
-        self._do(self.state.dispatch())
+        self.is_suspended = False
+        self.hold_up()
 
     # --- Transitions (anyone) ---
 
+    def hold_up(self) -> None:
+        """See whether anything is to be lent or started (anyone)."""
+        ledger = self.ledger
+        self.state.held_up = self.is_suspended or ledger.suspended or ledger.phase == "stopped"
+        self._do(self.state.dispatch())
+
     def checkout(self, lease: Lease[Any]) -> bool:
         """Lend an idle worker at once, if there is one and nobody waits (anyone)."""
+        return self.state.checkout(lease) is not None
+
+    def prepare(self, lease: Lease[Any]) -> bool:
+        """The same for a client that does not wait: the next time there may be one (anyone)."""
+        self._do(self.state.prepare())
         return self.state.checkout(lease) is not None
 
     def enqueue(self, ticket: Ticket) -> None:
@@ -149,31 +171,68 @@ class PoolMan(GenServer):
 
     def keep_trying(self) -> None:
         """Somebody waits: starts that back off keep the loop alive (anyone)."""
-        if self.state.backing_off:
-            self._retry_after(self.retry_at - clock.now(), ref=True)
+        self.housekeeper.keep_trying()
 
     def withdraw(self, ticket: Ticket) -> None:
         """A client waits no more (anyone)."""
         self.state.withdraw(ticket)
 
-    def checkin(self, slot: Slot, verdict: Verdict) -> None:
+    def checkin(self, slot: Slot, verdict: Verdict, reason: Any) -> None:
         """A worker came back (anyone)."""
-        self._do(self.state.checkin(slot, verdict, clock.now()))
+        match reason:
+            case ("broken", Exception()):
+                self._do([*self.state.suspect(slot), *self.state.checkin(slot, verdict, reason)])
+            case _:
+                self._do(self.state.checkin(slot, verdict, reason))
+
+    def reported(self, slot: Slot, revokes: bool) -> None:
+        """A worker was held for too long, and is taken away if `revokes` (anyone)."""
+        self._do(self.state.revoke(slot) if revokes else [])
+
+    def launches(self, slot: Slot) -> bool:
+        """Tell whether a start that was decided on is still wanted, or drop it (anyone)."""
+        if not self.state.has_surplus:
+            slot.seen = clock.now()
+            return True
+        self._do(self.state.abandon(slot))
+        return False
 
     def started(self, slot: Slot) -> None:
         """A worker is up (anyone)."""
-        self._do(self.state.started(slot, clock.now()))
-        if self.state.up >= self.ledger.options.size:
-            self.ledger.ready.open()
-        self.ledger.note(telemetry.WorkerStarted(slot.pid, self.ledger.name))
+        options, now = self.ledger.options, clock.now()
+        took = now - slot.seen
+        if options.max_age is not None:
+            slot.expires = now + options.max_age * (1.0 - JITTER * random.random())
+        self._do(self.state.started(slot))
+        self.ledger.note(telemetry.WorkerStarted(slot.pid, self.ledger.name, took))
+        self._see_if_ready()
+
+    def _see_if_ready(self) -> None:
+        ledger = self.ledger
+        if not ledger.ready.is_open and self.state.up >= ledger.options.ready_at:
+            ledger.ready.open()
+            ledger.note(telemetry.PoolReady(self.pid, ledger.name, self.state.up))
 
     def failed(self, slot: Slot, reason: Any) -> None:
         """A worker did not start (anyone)."""
-        delay = START_BACKOFF.delay(self.state.failures)
-        self.retry_at = clock.now() + delay
+        ledger = self.ledger
         self._do(self.state.failed(slot))
-        self._retry_after(delay, ref=bool(self.state.waiting or self.ledger.ready.is_awaited))
-        self.ledger.note(telemetry.WorkerStartFailed(self.pid, self.ledger.name, reason, delay))
+        delay = START_BACKOFF.delay(self.state.failures - 1)
+        awaited = bool(self.state.waiting or ledger.ready.is_awaited)
+        self.housekeeper.retry_after(delay, ref=awaited)
+        ledger.note(telemetry.WorkerStartFailed(self.pid, ledger.name, reason, delay))
+        if ledger.options.fail_fast and not self.state.up:
+            ledger.fail_fast()
+        if self.start_failures and not self.start_failures.add():
+            self._give_up(reason)
+
+    def _give_up(self, reason: Any) -> None:
+        """Take the pool down; PoolsSup revives it, which no supervisor's intensity counts."""
+        ledger, why = self.ledger, ("start_failures", reason)
+        if ledger.phase == "up" and ledger.sup is not None:
+            ledger.note(telemetry.PoolHasFailed(ledger.sup, ledger.name, why))
+            ledger.fail(why)
+            ledger.sup.mailbox.append(System(None, "terminate", GIVEN_UP))
 
     def doomed(self, slot: Slot) -> None:
         """An idle worker is about to die (anyone)."""
@@ -181,10 +240,16 @@ class PoolMan(GenServer):
         self._do([])
 
     def recovered(self, slot: Slot) -> None:
-        """A worker has finished, or its resource is reset (anyone)."""
+        """A worker has finished, or its resource is reset or alive (anyone)."""
         if slot.state in (FINISHING, RESETTING):
             cancel_timer(slot)
-            self._do(self.state.recovered(slot, clock.now()))
+            self._do(self.state.recovered(slot))
+
+    def unfit(self, slot: Slot, reason: str) -> None:
+        """A resource could not be reset, or is dead (anyone)."""
+        if slot.state is RESETTING:
+            cancel_timer(slot)
+            self._do(self.state.unfit(slot, reason))
 
     def died(self, slot: Slot, is_open: bool) -> None:
         """A worker is dead (anyone)."""
@@ -192,8 +257,8 @@ class PoolMan(GenServer):
 
     # --- Carrying out ---
 
-    def _decide(self, event: Callable[..., list[Decision]], *facts: Any) -> None:
-        """Run a transition in the hub, where nobody else closes the epoch if it is struck."""
+    def decide(self, event: Callable[..., list[Decision]], *facts: Any) -> None:
+        """Run an event of `state` where nobody else closes the epoch if it is struck."""
         try:
             self._do(event(*facts))
         except BaseException:
@@ -209,18 +274,18 @@ class PoolMan(GenServer):
                     ticket.waiter.wake()
                 case Start():
                     self._tell_worker_sup(decision)
-                case Stop(slot):
-                    self._stop(slot)
+                case Stop(slot, reason):
+                    self._stop(slot, reason)
                 case Finish(slot):
                     slot.mailbox.append(System(Pong(self.ledger, slot), "ping"))
-                    self._limit(slot)
+                    self._limit(slot, self.ledger.options.finish_timeout)
                 case Reset(slot):
-                    done = partial(self.ledger.worker_recovered, slot)
-                    slot.pid.mailbox.append(Cast(done))
-                    self._limit(slot)
+                    self._set_chore(slot, "reset", self.ledger.options.finish_timeout)
+                case Check(slot):
+                    self._set_chore(slot, "check", self.ledger.options.check_timeout)
         self._open_fast_path()
-        self._watch_overflow()
-        self._watch_waiting()
+        self.housekeeper.look()
+        self._watch_breaker()
 
     def _tell_worker_sup(self, decision: Start | Stop) -> None:
         # If WorkerSup is dying the message is lost, and so is the epoch.
@@ -228,8 +293,10 @@ class PoolMan(GenServer):
         if worker_sup is not None:
             worker_sup.mailbox.append(Cast(decision))
 
-    def _stop(self, slot: Slot) -> None:
+    def _stop(self, slot: Slot, reason: Any = None) -> None:
         pid, limit = slot.pid, self.ledger.options.shutdown
+        if reason is not None:
+            self.ledger.note(telemetry.WorkerStopping(pid, self.ledger.name, reason))
         if pid is None:
             self._tell_worker_sup(Stop(slot))
             return
@@ -240,8 +307,13 @@ class PoolMan(GenServer):
         signal(pid, sender, "shutdown", direct=True)
         bound(slot, limit, partial(signal, pid, sender, "kill", direct=True))
 
-    def _limit(self, slot: Slot) -> None:
-        limit = self.ledger.options.finish_timeout
+    def _set_chore(self, slot: Slot, hook: Literal["reset", "check"], limit: float | None) -> None:
+        ledger = self.ledger
+        done = partial(ledger.worker_recovered, slot)
+        slot.pid.mailbox.append(Cast(Chore(hook, done, partial(ledger.worker_unfit, slot))))
+        self._limit(slot, limit)
+
+    def _limit(self, slot: Slot, limit: float | None) -> None:
         if limit == 0:
             self._overdue(slot)
         else:
@@ -249,45 +321,20 @@ class PoolMan(GenServer):
 
     def _overdue(self, slot: Slot) -> None:
         if self.ledger.man is self and slot.state in (FINISHING, RESETTING):
-            self._decide(self.state.condemn, slot)
+            self.decide(self.state.unfit, slot, "overdue")
 
-    def _retry_after(self, delay: float, *, ref: bool) -> None:
-        if self.retry_timer is not None:
-            self.retry_timer.cancel()
-        self.retry_timer = clock.call_later(delay, self._retry, ref=ref)
-
-    def _retry(self) -> None:
-        self.retry_timer = None
-        if self.ledger.man is self:
-            self._decide(self.state.retry)
-
-    def _watch_overflow(self) -> None:
-        state, ttl = self.state, self.ledger.options.overflow_ttl
-        if self.retire_timer is None and ttl is not None and state.overflow and state.idle:
-            due = state.coldest().idle_since + ttl - clock.now()
-            self.retire_timer = clock.call_later(due, self._retire, ref=False)
-
-    def _retire(self) -> None:
-        self.retire_timer = None
-        if self.ledger.man is self:
-            self._decide(self.state.retire, clock.now())
-
-    def _watch_waiting(self) -> None:
-        if self.sweep_timer is None and self.state.waiting:
-            self.sweep_timer = clock.call_later(SWEEP, self._sweep, ref=False)
-
-    def _sweep(self) -> None:
-        self.sweep_timer = None
-        if self.ledger.man is self and self.state.waiting:
-            self.ledger.sweep()
-            self._watch_waiting()
+    def _watch_breaker(self) -> None:
+        breaker = self.state.breaker
+        if breaker != self.breaker:
+            self.breaker = breaker
+            self.ledger.note(telemetry.BreakerChanged(self.pid, self.ledger.name, breaker))
 
     def _open_fast_path(self) -> None:
         """Let clients lend and return by themselves if nothing is special, else bar it."""
         state, ledger = self.state, self.ledger
         ordinary = ledger.man is self and not state.waiting and not state.held_up
         ledger.idle = state.idle if ordinary and ledger.phase == "up" else ()
-        if ordinary and ledger.kind.quick and ledger.drained is None and not state.overflow:
+        if ordinary and ledger.returns_freely and not state.overflow and not ledger.reported:
             lifo = ledger.options.strategy == "lifo"
             ledger.back = state.idle.append if lifo else state.idle.appendleft
         else:
@@ -295,6 +342,4 @@ class PoolMan(GenServer):
 
     def cancel_timers(self) -> None:
         """The epoch is over."""
-        for timer in (self.retry_timer, self.retire_timer, self.sweep_timer):
-            if timer is not None:
-                timer.cancel()
+        self.housekeeper.cancel()

@@ -5,101 +5,38 @@ and returns what is to be done; :class:`~gpool.pool.pool_man.PoolMan` does it.
 So every rule about order, fairness and limits can be read and tested here, one
 call at a time.
 
-Not here: processes, wake-ups, time (the caller says what time it is).
+Not here: processes, wake-ups, timers (``upkeep_due`` says when time has done
+something to a worker).
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+from gpool import clock
 from gpool.pool.options import Options
-
-SlotState = Literal["starting", "idle", "busy", "finishing", "resetting", "closing", "lost"]
-STARTING: Final = "starting"
-IDLE: Final = "idle"
-BUSY: Final = "busy"
-FINISHING: Final = "finishing"
-RESETTING: Final = "resetting"
-CLOSING: Final = "closing"
-LOST: Final = "lost"
-
-Verdict = Literal["clean", "finish", "reset", "close"]  # on a worker that comes back
-
-NOTHING: Final = type("Nothing", (), {"__repr__": lambda _: "nothing", "__slots__": ()})()
-
-
-class NeverAtRest:
-    """Stands for the mailbox of a worker that is about to die, to keep it off the fast path."""
-
-    resting: Final = False
-
-
-class Slot:
-    """One place under the cap, from the decision to fill it until it is proven empty."""
-
-    __slots__ = (
-        "attempts", "doomed", "idle_since", "lease", "mailbox", "pid", "spare", "state", "thing",
-        "timer",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.state: SlotState = STARTING
-        self.thing: Any = NOTHING  # what the client gets: a server's handle or a resource
-        self.pid: Any = None  # the process that runs it, or closes it
-        self.mailbox: Any = None  # its, if the worker is a server; tells whether it is at rest
-        self.doomed = False  # an exit of its worker was accepted: it is not lent any more
-        self.lease: Any = None  # its holder's
-        self.spare: Any = None  # its last holder's, to be used again if nobody else has it
-        self.idle_since = 0.0  # seconds; kept only while there is overflow
-        self.attempts = 0  # closes begun and not ended; those that others cut short do not count
-        self.timer: Any = None  # bounds whatever its process does now
-
-    def __repr__(self) -> str:
-        return f"<Slot {self.state} {self.thing!r} {self.pid!r}>"
-
-
-# --- Decisions ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Have a worker started for this slot."""
-
-    slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Hand this slot's worker to the client of this ticket."""
-
-    slot: Slot
-    ticket: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Ask this slot's worker to say when it has done what it was asked for."""
-
-    slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """Have this slot's resource reset."""
-
-    slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Stop this slot's worker, or close the resource that has lost its worker."""
-
-    slot: Slot
-
-
-Decision = Start | Grant | Finish | Reset | Stop
+from gpool.pool.slot import (
+    BUSY,
+    CLOSING,
+    FINISHING,
+    IDLE,
+    LOST,
+    RESETTING,
+    STARTING,
+    Check,
+    Decision,
+    Finish,
+    Grant,
+    NeverAtRest,
+    Reset,
+    Slot,
+    Start,
+    Stop,
+    Verdict,
+)
 
 
 class PoolState:
@@ -108,7 +45,8 @@ class PoolState:
     A slot moves along these edges and no others::
 
         starting ----> idle <----> busy ----> finishing ----> idle
-            |           |           | \----> resetting ----> idle
+            |           |  \        | \----> resetting ----> idle
+            |           |   \-------|-------> resetting (a check)
             |           |           |              |
             |           +-----------+-- closing <--+     lost --> closing
             v                            |                 ^
@@ -121,20 +59,47 @@ class PoolState:
 
     * A slot is in one state; exactly the idle ones stand in `idle`.
     * ``len(slots) <= cap``: a slot is taken before the connect, freed after the close.
+      (After a resize below what is busy: it only shrinks until that holds.)
     * A busy or lost slot has a lease, which has it; no other has.
-    * A client waits only while no worker is idle (unless dispatching is held up).
+    * A client waits only while no worker is idle, but for those that must be checked
+      before they are lent: then a check is under way for every client that waits.
+      (Unless dispatching is held up.)
     * Clients are served in the order they came.
+
+    Args:
+        options: The pool's.
+        slots: The Ledger's: every worker not yet proven gone.
+        tickets: The Ledger's: every client that waits.
+        checks: Whether what is lent can be checked.
+        now: Tells the time, in seconds; None: gpool's clock.
     """
 
-    def __init__(self, options: Options, slots: dict[Slot, None], tickets: dict[Any, None]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        slots: dict[Slot, None],
+        tickets: dict[Any, None],
+        *,
+        checks: bool = False,
+        now: Callable[[], float] | None = None,
+    ) -> None:
         self.options = options
-        self.slots = slots  # the Ledger's: every worker not yet proven gone
+        self.slots = slots
+        self.checks = checks
+        self._now = now
         self.idle: deque[Slot] = deque()  # the next one to be lent last
         self.waiting: OrderedDict[Any, None] = OrderedDict()  # tickets, oldest first
         self.starting = self.finishing = self.resetting = self.closing = self.lost = 0
+        self.checking = 0  # of those that are resetting
+        self.goal = self._first_goal()  # workers to have, whether anybody waits or not
+        self.bound = max(options.cap, len(slots))  # slots that there may be
+        self.generation = 0  # counts how often all that were alive fell under suspicion
         self.failures = 0  # starts that failed since the last one that did not
         self.backing_off = False  # no start before the delay has passed
-        self.held_up = False  # nothing is granted or started: suspended, draining
+        self.probing = False  # one start at a time, until one succeeds
+        self.wished = False  # a client that did not wait would have liked one more worker
+        self.held_up = False  # nothing is granted or started: suspended, stopping
+        self.upkeep_due = math.inf  # seconds; nothing has to be seen to before then
         for ticket in sorted(tickets, key=lambda ticket: ticket.number):
             self.waiting[ticket] = None
         for slot in slots:
@@ -142,6 +107,7 @@ class PoolState:
 
     def _inherit(self, slot: Slot) -> None:
         """Take over a slot of an epoch that is over: it can only be closed."""
+        slot.checking = False
         if slot.lease is not None:
             slot.state = LOST
             self.lost += 1
@@ -149,7 +115,19 @@ class PoolState:
             slot.state = CLOSING
             self.closing += 1
 
+    def _first_goal(self) -> int:
+        return self.least if self.options.lazy else self.options.size
+
+    def now(self) -> float:
+        """Return the time, in seconds."""
+        return clock.now() if self._now is None else self._now()
+
     # --- Counts ---
+
+    @property
+    def least(self) -> int:
+        """Workers that are kept, however long they are idle."""
+        return self.options.min_ready or 0
 
     @property
     def live(self) -> int:
@@ -171,15 +149,56 @@ class PoolState:
         """Workers above ``size``."""
         return max(self.live - self.options.size, 0)
 
+    @property
+    def breaker(self) -> Literal["closed", "open", "half_open"]:
+        """Whether starts are made freely, not now, or one at a time to find out."""
+        if self.backing_off:
+            return "open"
+        return "half_open" if self.failures or self.probing else "closed"
+
+    @property
+    def fails_fast(self) -> bool:
+        """Whether a client that would wait has nothing to hope for now."""
+        return bool(self.failures) and not self.up and (self.backing_off or self.starting > 0)
+
     # --- Clients ---
 
     def checkout(self, lease: Any) -> Slot | None:
-        """Lend an idle worker; None if there is none, or others wait for one."""
-        if not self.idle or self.waiting or self.held_up:
+        """Lend an idle worker that needs no look; None if there is none, or others wait."""
+        if not self.idle or self.waiting or self.held_up or self.idle[-1].due <= self.now():
             return None
         slot = self.idle.pop()
         self._lend(slot, lease)
         return slot
+
+    def prepare(self) -> list[Decision]:
+        """See that a client that does not wait finds a worker the next time it asks."""
+        if self.waiting or self.held_up:
+            return []
+        decisions: list[Decision] = []
+        while self.idle and self.idle[-1].due <= (now := self.now()):
+            slot = self.idle[-1]
+            if (why := self._outlived(slot, now)) is not None:
+                decisions.append(self.retire(slot, why))
+            elif not self._is_unseen(slot, now):
+                self._postpone(slot)
+            else:
+                decisions += [] if self.checking else [self._check(slot)]
+                break
+        self.wished = not self.idle and (
+            self.live < self.options.size or self.options.overflow_ttl != 0
+        )
+        return decisions + self.dispatch()
+
+    def may_wait(self, limit: int | None) -> bool:
+        """Tell whether one more client may wait, if `limit` may wait for others to let go.
+
+        Those for whom a worker is being started or checked, or can be, do not count.
+        """
+        if limit is None:
+            return True
+        room = 0 if self.backing_off else self.options.cap - len(self.slots)
+        return len(self.waiting) < limit + self.starting + self.checking + room
 
     def enqueue(self, ticket: Any) -> list[Decision]:
         """A client waits."""
@@ -195,15 +214,20 @@ class PoolState:
         tickets = sorted([*self.waiting, ticket], key=lambda ticket: ticket.number)
         self.waiting = OrderedDict.fromkeys(tickets)
 
-    def checkin(self, slot: Slot, verdict: Verdict, now: float) -> list[Decision]:
-        """A client gave its worker back; `verdict` says in what condition."""
+    def checkin(self, slot: Slot, verdict: Verdict, reason: Any = None) -> list[Decision]:
+        """A client gave its worker back; `verdict` says in what condition, `reason` why."""
         slot.lease = None
+        slot.uses += verdict != "unused"
         if slot.state is LOST:
             self.lost -= 1
-            return self._close(slot)
-        match "close" if slot.doomed else verdict:
+            return self._close(slot, "lost")
+        why = slot.doomed or self._worn_out(slot)
+        match "close" if why else verdict:
+            case "unused":
+                return self._ready(slot)
             case "clean":
-                return self._ready(slot, now)
+                slot.idle_since = slot.seen = self.now()
+                return [self._check(slot)] if slot.suspect else self._ready(slot)
             case "finish":
                 slot.state = FINISHING
                 self.finishing += 1
@@ -213,51 +237,105 @@ class PoolState:
                 self.resetting += 1
                 return [Reset(slot)]
             case "close":
-                return self._close(slot)
+                return self._close(slot, why or reason)
+
+    def revoke(self, slot: Slot) -> list[Decision]:
+        """A client has held its worker for too long: it is taken away."""
+        slot.lease = None
+        if slot.state is LOST:
+            self.lost -= 1
+        return self._close(slot, "max_hold")
 
     # --- Workers ---
 
-    def started(self, slot: Slot, now: float) -> list[Decision]:
+    def started(self, slot: Slot) -> list[Decision]:
         """A worker is up."""
         self.starting -= 1
-        self.failures = 0
-        return self._ready(slot, now)
+        self.failures, self.probing, self.wished = 0, False, False
+        slot.generation = self.generation
+        slot.idle_since = slot.seen = self.now()
+        self.upkeep_due = min(self.upkeep_due, slot.expires)
+        decisions = self._ready(slot)
+        if not self.options.lazy:
+            self.goal = max(self.goal, min(self.options.size, self.live))
+        return decisions
 
     def failed(self, slot: Slot) -> list[Decision]:
         """A worker did not start; the caller sees to the delay before the next try."""
         self.failures += 1
-        self.backing_off = True
+        self.backing_off, self.wished = True, False
         self._leave(slot)
-        del self.slots[slot]
+        self._remove(slot)
         return self.dispatch()
 
-    def abandon(self, slot: Slot) -> None:
+    def abandon(self, slot: Slot) -> list[Decision]:
         """A start that has not begun shall not."""
         self._leave(slot)
-        del self.slots[slot]
+        self._remove(slot)
+        return self.dispatch()
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether more starts have been decided on than are needed now."""
+        needed = max(len(self.waiting), self.goal - self.up, self.wished)
+        return self.starting > needed or len(self.slots) > self.options.cap
 
     def retry(self) -> list[Decision]:
         """The delay after a failed start has passed."""
         self.backing_off = False
         return self.dispatch()
 
-    def recovered(self, slot: Slot, now: float) -> list[Decision]:
-        """A worker has finished, or its resource is reset."""
+    def recovered(self, slot: Slot) -> list[Decision]:
+        """A worker has finished, or its resource is reset or was found alive."""
+        checked = slot.checking
         self._leave(slot)
-        return self._ready(slot, now)
+        slot.suspect = False
+        slot.seen = self.now()
+        if not checked:
+            slot.idle_since = slot.seen
+        return self._ready(slot)
+
+    def unfit(self, slot: Slot, reason: str) -> list[Decision]:
+        """What was done to make a resource fit has failed; a check speaks of its generation too."""
+        checked = slot.checking
+        decisions: list[Decision] = [self._stop(slot, reason)]
+        if checked:
+            decisions += self._suspect(slot)
+        return decisions + self.dispatch()
+
+    def suspect(self, culprit: Slot) -> list[Decision]:
+        """A client that gives it back says that what it held is dead."""
+        return [*self._suspect(culprit), *self.dispatch()]
+
+    def _suspect(self, culprit: Slot) -> Sequence[Stop]:
+        """One was found dead: so may be all that were alive with it, unless that was known.
+
+        The idle ones go.  One that is lent is checked when it comes back, or goes then.
+        """
+        if culprit.generation != self.generation:
+            return []
+        self.generation += 1
+        self.probing = True
+        for slot in self.slots:
+            if slot is culprit or slot.state not in (BUSY, FINISHING, RESETTING):
+                continue
+            if self.checks:
+                slot.suspect = True
+            else:
+                slot.doomed, slot.mailbox = "suspected", NeverAtRest
+        return [self._stop(slot, "suspected") for slot in list(self.idle)]
 
     def doomed(self, slot: Slot) -> None:
         """A worker is about to die by itself: it will not be lent again."""
-        slot.doomed, slot.mailbox = True, NeverAtRest
+        slot.doomed, slot.mailbox = "exit", NeverAtRest
         if slot.state is IDLE:
             self._leave(slot)
             slot.state = CLOSING
             self.closing += 1
 
-    def condemn(self, slot: Slot) -> list[Decision]:
+    def condemn(self, slot: Slot, reason: Any) -> list[Decision]:
         """A worker that nobody holds must go."""
-        self._leave(slot)
-        return self._close(slot)
+        return [self._stop(slot, reason), *self.dispatch()]
 
     def died(self, slot: Slot, *, open_resource: bool) -> list[Decision]:
         """A worker's process is dead.
@@ -278,23 +356,99 @@ class PoolState:
             return [Stop(slot), *self.dispatch()]
         self._leave(slot)
         slot.lease = None
-        del self.slots[slot]
+        self._remove(slot)
         return self.dispatch()
 
-    def retire(self, now: float) -> list[Decision]:
-        """Workers above ``size`` that were idle for ``overflow_ttl`` may go, the coldest first."""
+    # --- Time ---
+
+    def upkeep(self) -> list[Decision]:
+        """See to what time has done to the workers, the coldest first."""
+        now = self.now()
         decisions: list[Decision] = []
-        ttl = self.options.overflow_ttl
-        while ttl is not None and self.idle and self.overflow:
-            coldest = self.coldest()
-            if now - coldest.idle_since < ttl:
-                break
-            decisions += self.condemn(coldest)
-        return decisions
+        for slot in self._coldest_first():
+            if (why := self._outlived(slot, now)) is not None:
+                decisions.append(self.retire(slot, why))
+            elif self.checks and slot.seen + _or_inf(self.options.keepalive) <= now:
+                decisions.append(self._check(slot))
+        for slot in self.slots:
+            if slot.expires <= now and slot.state in (BUSY, FINISHING, RESETTING):
+                slot.doomed, slot.mailbox, slot.expires = slot.fate, NeverAtRest, math.inf
+        self.upkeep_due = min(map(self._due_of, self.slots), default=math.inf)
+        return decisions + self.dispatch()
+
+    def recycle(self, within: float) -> list[Decision]:
+        """Replace all workers that there are, one by one, in `within` seconds."""
+        now = self.now()
+        lent = [s for s in self.slots if s.state in (BUSY, FINISHING, RESETTING)]
+        due = [*self._coldest_first(), *lent]
+        for number, slot in enumerate(due):
+            slot.expires = min(slot.expires, now + within * number / len(due))
+            slot.due = min(slot.due, slot.expires)
+            slot.fate = "recycled"
+        return self.upkeep()
+
+    def resize(self, options: Options) -> list[Decision]:
+        """Other numbers hold from now on; what is held beyond them goes when it comes back."""
+        self.options = options
+        self.goal = self._first_goal()
+        self.bound = max(options.cap, len(self.slots))
+        now = self.now()
+        for slot in self.idle:
+            slot.idle_since = now
+        decisions: list[Decision] = []
+        while self.idle and self.live > options.cap:
+            decisions.append(self._stop(self.coldest(), "resized"))
+        self.upkeep_due = now
+        return decisions + self.dispatch()
 
     def coldest(self) -> Slot:
         """Return the idle worker that has not been used for the longest time."""
         return self.idle[0] if self.options.strategy == "lifo" else self.idle[-1]
+
+    def _coldest_first(self) -> list[Slot]:
+        return list(self.idle if self.options.strategy == "lifo" else reversed(self.idle))
+
+    def retire(self, slot: Slot, why: str) -> Stop:
+        """Stop an idle worker whose time is over."""
+        decision = self._stop(slot, why)
+        if why == "idle_timeout":
+            self.goal = max(self.least, min(self.goal, self.live))
+        return decision
+
+    def _outlived(self, slot: Slot, now: float) -> str | None:
+        """Say why an idle worker must go, if it must."""
+        options, used = self.options, slot.idle_since
+        if slot.expires <= now:
+            return slot.fate
+        if self.overflow and used + _or_inf(options.overflow_ttl) <= now:
+            return "overflow"
+        if self.up > self.least and used + _or_inf(options.idle_timeout) <= now:
+            return "idle_timeout"
+        return None
+
+    def _worn_out(self, slot: Slot) -> str:
+        """Say why a worker that comes back must go; an empty text if it need not."""
+        if slot.expires <= self.now():
+            return slot.fate
+        if slot.uses >= (self.options.max_uses or math.inf):
+            return "max_uses"
+        return "resized" if self.live > self.options.cap else ""
+
+    def _is_unseen(self, slot: Slot, now: float) -> bool:
+        """Tell whether an idle worker must be checked before it is lent."""
+        return self.checks and slot.seen + _or_inf(self.options.check_after) <= now
+
+    def _due_of(self, slot: Slot) -> float:
+        """Return when a worker has to be seen to."""
+        if slot.state is not IDLE:
+            return slot.expires if slot.state in (BUSY, FINISHING, RESETTING) else math.inf
+        options = self.options
+        return min(
+            slot.expires,
+            slot.idle_since + _or_inf(options.overflow_ttl) if self.overflow else math.inf,
+            slot.idle_since + _or_inf(options.idle_timeout) if self.up > self.least else math.inf,
+            slot.seen + _or_inf(options.keepalive) if self.checks else math.inf,
+        )
 
     # --- The one dispatch loop ---
 
@@ -304,7 +458,17 @@ class PoolState:
             return []
         decisions: list[Decision] = []
         while self.idle and self.waiting:
-            decisions.append(self._grant(self.idle.pop()))
+            slot = self.idle[-1]
+            if slot.due > (now := self.now()):
+                decisions.append(self._grant(self.idle.pop()))
+            elif (why := self._outlived(slot, now)) is not None:
+                decisions.append(self.retire(slot, why))
+            elif not self._is_unseen(slot, now):
+                self._postpone(slot)
+            elif self.checking < len(self.waiting):
+                decisions.append(self._check(slot))
+            else:
+                break
         for _ in range(self._starts_wanted()):
             slot = Slot()
             self.slots[slot] = None
@@ -315,26 +479,45 @@ class PoolState:
     def _starts_wanted(self) -> int:
         if self.backing_off:
             return 0
-        demand = len(self.waiting) - self.starting
-        missing = 0 if self.options.lazy else self.options.size - self.live
+        demand = max(len(self.waiting), self.wished) - self.starting - self.checking
+        missing = self.goal - self.live
         wanted = min(max(demand, missing), self.options.cap - len(self.slots))
         # After a failure one start at a time finds out whether the fault is over.
-        return max(min(wanted, 1 - self.starting) if self.failures else wanted, 0)
+        at_once = 1 if self.failures or self.probing else _or_inf(self.options.max_starting)
+        return int(max(min(wanted, at_once - self.starting), 0))
 
-    def _ready(self, slot: Slot, now: float) -> list[Decision]:
-        if slot.doomed:
-            return self._close(slot)
+    def _ready(self, slot: Slot) -> list[Decision]:
+        why = slot.doomed or self._worn_out(slot)
+        if why:
+            return self._close(slot, why)
         if self.waiting and not self.held_up:
-            return [self._grant(slot)]
+            return [self._grant(slot), *self.dispatch()]
         slot.state = IDLE
-        slot.idle_since = now
-        if self.options.strategy == "lifo":
-            self.idle.append(slot)
-        else:
-            self.idle.appendleft(slot)
+        self._put(slot)
         if self.overflow and self.options.overflow_ttl == 0:
-            return self.condemn(slot)
+            return self.condemn(slot, "overflow")
+        self.upkeep_due = min(self.upkeep_due, self._due_of(slot))
         return self.dispatch()
+
+    def _put(self, slot: Slot) -> None:
+        """Put a worker among the idle ones: last, unless it was only checked."""
+        position = len(self.idle)
+        lifo = self.options.strategy == "lifo"
+        for other in reversed(self.idle) if lifo else self.idle:
+            if other.idle_since <= slot.idle_since:
+                break
+            position -= 1
+        self.idle.insert(position if lifo else len(self.idle) - position, slot)
+        self._postpone(slot)
+
+    def _postpone(self, slot: Slot) -> None:
+        """Say until when an idle worker may be lent without a look."""
+        options = self.options
+        slot.due = min(
+            slot.expires,
+            slot.idle_since + _or_inf(options.idle_timeout) if self.up > self.least else math.inf,
+            slot.seen + _or_inf(options.check_after) if self.checks else math.inf,
+        )
 
     def _grant(self, slot: Slot) -> Grant:
         ticket, _ = self.waiting.popitem(last=False)
@@ -346,10 +529,25 @@ class PoolState:
         slot.lease = lease
         lease.slot = slot
 
-    def _close(self, slot: Slot) -> list[Decision]:
+    def _check(self, slot: Slot) -> Check:
+        if slot.state is IDLE:
+            self._leave(slot)
+        slot.state = RESETTING
+        slot.checking = True
+        self.resetting += 1
+        self.checking += 1
+        return Check(slot)
+
+    def _stop(self, slot: Slot, reason: Any) -> Stop:
+        self._leave(slot)
         slot.state = CLOSING
         self.closing += 1
-        return [Stop(slot), *self.dispatch()]
+        return Stop(slot, reason)
+
+    def _close(self, slot: Slot, reason: Any) -> list[Decision]:
+        slot.state = CLOSING
+        self.closing += 1
+        return [Stop(slot, reason), *self.dispatch()]
 
     def _leave(self, slot: Slot) -> None:
         match slot.state:
@@ -361,10 +559,16 @@ class PoolState:
                 self.finishing -= 1
             case "resetting":
                 self.resetting -= 1
+                self.checking -= slot.checking
+                slot.checking = False
             case "closing":
                 self.closing -= 1
             case "lost":
                 self.lost -= 1
+
+    def _remove(self, slot: Slot) -> None:
+        del self.slots[slot]
+        self.bound = max(self.options.cap, len(self.slots))
 
     def check(self) -> None:
         """Assert the invariants; for tests."""
@@ -372,11 +576,17 @@ class PoolState:
         for name in (STARTING, FINISHING, RESETTING, CLOSING, LOST):
             assert getattr(self, name) == states.count(name), (name, self.slots)
         assert self.busy == states.count(BUSY), self.slots
+        assert self.checking == sum(slot.checking for slot in self.slots), self.slots
+        assert all(slot.state is RESETTING for slot in self.slots if slot.checking)
         assert set(self.idle) == {slot for slot in self.slots if slot.state is IDLE}
         assert len(set(self.idle)) == len(self.idle)
-        assert len(self.slots) <= self.options.cap, self.slots
+        assert len(self.slots) <= self.bound, self.slots
         assert all((s.lease is not None) == (s.state in (BUSY, LOST)) for s in self.slots)
         assert all(s.lease is None or s.lease.slot is s for s in self.slots)
-        assert not (self.idle and self.waiting) or self.held_up
+        assert not self.idle or self.held_up or len(self.waiting) <= self.checking
         numbers = [ticket.number for ticket in self.waiting]
         assert numbers == sorted(numbers), numbers
+
+
+def _or_inf(limit: float | None) -> float:
+    return math.inf if limit is None else limit

@@ -50,7 +50,7 @@ class PoolSup(Supervisor):
         # PoolMan goes next; nothing is lent until PoolsSup has started all of it again.
         ledger = self.ledger
         if ledger.man is not None and ledger.sup is self.pid:
-            ledger.close_epoch(ledger.man)
+            ledger.close_epoch(ledger.man, reason)
         if ledger.sup is self.pid:
             ledger.close_rest()
 

@@ -1,6 +1,6 @@
 """Resources: things that a pool lends and the client uses directly.
 
-A :class:`Resource` says how one is made, reset and closed.  Each one belongs to
+A :class:`Resource` says how one is made, checked, reset and closed.  Each one belongs to
 a worker process, its owner: clients never connect and never clean up, so a kill
 or a time-out of a client cannot interrupt either.
 
@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from gpool import clock, telemetry
-from gpool.otp import gen_server, greenlets, process
+from gpool.otp import greenlets, process
 from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import RUNNING
 from gpool.otp.signal import signal
-from gpool.pool.pool_state import NOTHING, Slot, Verdict
+from gpool.pool.slot import NOTHING, Slot, Verdict
 
 R = TypeVar("R")
 
@@ -30,8 +30,9 @@ R = TypeVar("R")
 class Resource(Generic[R]):
     """How to make and end the things that a pool lends.
 
-    Each callable runs in a worker process and may block, but for `is_dirty` and
-    `is_broken`: they run at the checkin, in the client, and must be quick.
+    Each callable runs in a worker process and may block, within the pool's time limit
+    for it, but for `is_dirty` and `is_broken`: they run at the checkin, in the client,
+    and must be quick.
 
     Args:
         create: Makes one; what it raises is a failed start.
@@ -39,35 +40,58 @@ class Resource(Generic[R]):
         reset: Makes a returned one fit for the next client, at every checkin that
             does not discard it; what it raises has the resource closed.  Without
             it one that comes back by an exception is discarded.
+        check: Finds out whether an idle one is still alive, by raising or returning
+            False if it is not.  It runs before a checkout if the resource was idle for
+            ``check_after`` seconds, and while it is idle every ``keepalive`` seconds.
+            One that is dead puts all under suspicion that were alive with it: the idle
+            ones are closed, those that are lent are checked when they come back.
         is_dirty: Whether a returned one must not be lent again, seen without I/O:
             how a driver shows a ``gevent.Timeout`` that somebody swallowed.
         is_broken: ``is_broken(exception, resource)``: whether the exception that
             ended the ``with`` block broke the resource.  Without it a
             ``BaseException`` that is no ``Exception`` does, an ``Exception`` does not.
+            If it says so of an ``Exception`` (the server went away, it is read-only
+            now), that puts all others under suspicion as well.
+
+    Source:
+        Suspicion: SQLAlchemy's ``pool_pre_ping`` and ``is_disconnect``, which
+        invalidate a generation.  The bypass of the check: HikariCP.
     """
 
     create: Callable[[], R]
     close: Callable[[R], object] | None = None
     reset: Callable[[R], object] | None = None
+    check: Callable[[R], object] | None = None
     is_dirty: Callable[[R], bool] | None = None
     is_broken: Callable[[BaseException, R], bool] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("create", "close", "reset", "is_dirty", "is_broken"):
+        for name in ("create", "close", "reset", "check", "is_dirty", "is_broken"):
             hook = getattr(self, name)
             if not callable(hook) and (hook is not None or name == "create"):
                 raise TypeError(f"{name}: expected a callable, got {hook!r}")
 
-    def verdict(self, resource: R, error: BaseException | None) -> Verdict:
-        """Say what is to become of a resource that comes back, ended by `error` or not."""
-        broken = error is not None and not isinstance(error, Exception)
+    def verdict(self, resource: R, error: BaseException | None) -> tuple[Verdict, Any]:
+        """Say what is to become of a resource that comes back, ended by `error` or not, and why."""
         if error is not None and self.is_broken is not None:
-            broken = bool(self.is_broken(error, resource))
-        if broken or (self.is_dirty is not None and self.is_dirty(resource)):
-            return "close"
+            if self.is_broken(error, resource):
+                return "close", ("broken", error)
+        elif error is not None and not isinstance(error, Exception):
+            return "close", ("left_by", error)
+        if self.is_dirty is not None and self.is_dirty(resource):
+            return "close", "dirty"
         if self.reset is not None:
-            return "reset"
-        return "clean" if error is None else "close"
+            return "reset", None
+        return ("clean", None) if error is None else ("close", ("left_by", error))
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """What makes a resource fit for its next client, and who is to be told of the outcome."""
+
+    hook: Literal["reset", "check"]
+    done: Callable[[], object]
+    failed: Callable[[str], object]  # told why
 
 
 class ResourceOwner(GenServer):
@@ -83,16 +107,18 @@ class ResourceOwner(GenServer):
         self.slot.thing = self.resource.create()
         process.trap_exit(True)
 
-    def handle_cast(self, request: Any) -> gen_server.Stop | None:
-        """Reset the resource; then whoever asked may lend it again."""
-        assert self.resource.reset is not None
+    def handle_cast(self, chore: Chore) -> None:
+        """Reset or check the resource; if that fails, whoever is told has it closed."""
         try:
-            self.resource.reset(self.slot.thing)
-        except Exception as error:  # noqa: BLE001  # a failed reset is no crash
-            telemetry.emit(telemetry.HookFailed(self.pid, "reset", error))
-            return gen_server.Stop(("shutdown", "reset_failed"))
-        request()
-        return None
+            outcome = getattr(self.resource, chore.hook)(self.slot.thing)
+        except Exception as error:  # noqa: BLE001  # a failed reset or check is no crash
+            telemetry.emit(telemetry.HookFailed(self.pid, chore.hook, error))
+            chore.failed(f"{chore.hook}_failed")
+            return
+        if outcome is False and chore.hook == "check":
+            chore.failed("check_failed")
+        else:
+            chore.done()
 
     def terminate(self, reason: Any) -> None:
         """Close the resource, unless a client has it: then it is closed at the release."""

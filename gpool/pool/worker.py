@@ -22,8 +22,9 @@ from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import Pid
 from gpool.otp.supervisor import Supervisor
-from gpool.pool.pool_state import NOTHING, Slot, Verdict
+from gpool.pool.options import Options
 from gpool.pool.resource import Resource, ResourceOwner, close
+from gpool.pool.slot import NOTHING, Slot, Verdict
 
 
 class Fall:
@@ -95,6 +96,7 @@ class Servers:
         self.server, self.args, self.kwargs = server, args, kwargs
 
     quick = True  # a worker at rest may be lent again at once
+    checks = False  # whether what is lent can be checked
 
     def launch(self, slot: Slot, watch: Watch, limit: float | None) -> Pid:
         """Start a worker in the running process's name, without waiting for it."""
@@ -103,9 +105,9 @@ class Servers:
         slot.mailbox = pid.mailbox
         return pid
 
-    def verdict(self, slot: Slot, error: BaseException | None) -> Verdict:
+    def verdict(self, slot: Slot, error: BaseException | None) -> tuple[Verdict, Any]:
         """A worker that still works at what its holder asked for has to finish first."""
-        return "clean" if slot.mailbox.resting else "finish"
+        return ("clean" if slot.mailbox.resting else "finish"), None
 
     def is_open(self, slot: Slot) -> bool:
         """A server is gone with its process."""
@@ -121,13 +123,14 @@ class Resources:
     def __init__(self, resource: Resource[Any]) -> None:
         self.resource = resource
         self.quick = resource.reset is None and resource.is_dirty is None
+        self.checks = resource.check is not None
 
     def launch(self, slot: Slot, watch: Watch, limit: float | None) -> Pid:
         """Start a worker in the running process's name, without waiting for it."""
         owner = ResourceOwner(self.resource, slot, limit)
         return gen_server.launch(owner, starter=watch, monitor=watch)
 
-    def verdict(self, slot: Slot, error: BaseException | None) -> Verdict:
+    def verdict(self, slot: Slot, error: BaseException | None) -> tuple[Verdict, Any]:
         """Ask the resource; a hook that raises has it closed."""
         return self.resource.verdict(slot.thing, error)
 
@@ -147,6 +150,7 @@ class Children:
     """
 
     quick = True
+    checks = False
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
@@ -170,9 +174,10 @@ class Children:
         slot.mailbox = None if pid.server is None else pid.mailbox
         return value
 
-    def verdict(self, slot: Slot, error: BaseException | None) -> Verdict:
+    def verdict(self, slot: Slot, error: BaseException | None) -> tuple[Verdict, Any]:
         """A server that still works at what its holder asked for has to finish first."""
-        return "finish" if slot.mailbox is not None and not slot.mailbox.resting else "clean"
+        busy = slot.mailbox is not None and not slot.mailbox.resting
+        return ("finish" if busy else "clean"), None
 
     def is_open(self, slot: Slot) -> bool:
         """A child is gone with its supervisor."""
@@ -183,6 +188,14 @@ class Children:
 
 
 Kind = Servers | Resources | Children
+
+
+def check_fit(kind: Kind, options: Options) -> None:
+    """Raise if an option wants something of what is lent that it cannot do."""
+    if options.keepalive is not None and not kind.checks:
+        raise ValueError(
+            f"keepalive: expected None, or a Resource with a check, got {options.keepalive!r}"
+        )
 
 
 def kind_of(worker: Any, args: Any, kwargs: Any) -> Kind:

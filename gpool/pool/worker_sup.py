@@ -19,7 +19,7 @@ from gpool.otp.gen_server import Stop as StopServer
 from gpool.otp.pid import Error
 from gpool.otp.signal import signal
 from gpool.pool.ledger import Ledger
-from gpool.pool.pool_state import STARTING, Slot, Start, Stop
+from gpool.pool.slot import STARTING, Slot, Start, Stop
 from gpool.pool.worker import Fall, Watch, bound
 
 
@@ -43,7 +43,7 @@ class WorkerSup(DynamicSupervisor):
         if ledger.worker_sup is self.pid:
             ledger.worker_sup = None
             if ledger.man is not None:
-                ledger.close_epoch(ledger.man)
+                ledger.close_epoch(ledger.man, reason)
 
     def reports_death(self, spec: ChildSpec, reason: Any) -> bool:
         """PoolMan tells of it: a start that failed is no crash."""
@@ -63,6 +63,8 @@ class WorkerSup(DynamicSupervisor):
     def _start_worker(self, slot: Slot) -> None:
         ledger = self.ledger
         if slot not in ledger.slots or slot.state is not STARTING:
+            return
+        if ledger.man is not None and not ledger.man.launches(slot):
             return
         shutdown = ledger.options.shutdown
         try:

@@ -25,11 +25,17 @@ SAID = [
         "child 'a' None: start error",
     ),
     (telemetry.WorkerStartFailed(PID, "db", "boom", 0.25), "next try in 0.25 s: 'boom'"),
-    (telemetry.PoolHasFailed(PID, "db", "boom"), "pool 'db' fell too often: 'boom'"),
+    (telemetry.PoolHasFailed(PID, "db", "boom"), "pool 'db' has failed: 'boom'"),
     (
-        telemetry.LeaseReclaimed(PID, "db", "killed", "app.py:3 in view"),
+        telemetry.LeaseReclaimed(PID, "db", "killed", "app.py:3 in view", 1.5),
         "worker from app.py:3 in view",
     ),
+    (
+        telemetry.HeldTooLong(PID, "db", 30.0, "app.py:3 in view", ("in view\n",), revoked=True),
+        "held a worker from app.py:3 in view for 30 s; it was taken away; it is at\nin view",
+    ),
+    (telemetry.ReturnedLate(PID, "db", 31.0, "app.py:3 in view"), "after 31 s"),
+    (telemetry.CheckoutFailed(PID, "db", "deadlock"), "would have waited for ever"),
     (telemetry.ProcessIsZombie(PID, ("line 1\n",)), "swallows its exit and runs on:\nline 1"),
     (telemetry.CleanupFailed(PID, ValueError("x")), "CleanupFailed: ValueError('x')"),
     (telemetry.ListenerFailed(PID, telemetry.Event(PID), ValueError("x")), "ListenerFailed"),
@@ -37,9 +43,20 @@ SAID = [
     (telemetry.UnexpectedMessage(PID, "hello"), "unexpected message: 'hello'"),
 ]
 SILENT = [
-    telemetry.WorkerStarted(PID, "db"),
+    telemetry.WorkerStarted(PID, "db", 0.5),
+    telemetry.WorkerStopping(PID, "db", "max_age"),
     telemetry.WorkerDied(PID, "db", "shutdown", None),
+    telemetry.CheckoutFailed(PID, "db", "timeout"),  # its client raises
+    telemetry.BreakerChanged(PID, "db", "open"),  # the start that failed is told
     telemetry.PoolRose(PID, "db", 1),
+    telemetry.PoolReady(PID, "db", 5),
+    telemetry.PoolFell(PID, "db", "killed", 1),
+    telemetry.PoolSuspended(PID, "db"),
+    telemetry.PoolResumed(PID, "db"),
+    telemetry.PoolResized(PID, "db", 5, 0),
+    telemetry.PoolRecycled(PID, "db", 60.0),
+    telemetry.PoolClosing(PID, "db"),
+    telemetry.PoolStopped(PID, "db", 0),
 ]
 
 
@@ -66,7 +83,7 @@ class TestLog:
     def test_every_event_is_either(self) -> None:
         """An event that is added has to be decided upon here."""
         decided = {type(event).__name__ for event in (*(event for event, _ in SAID), *SILENT)}
-        assert decided == {kind.__name__ for kind in telemetry.Event.__subclasses__()}
+        assert decided == {kind.__name__ for kind in telemetry.EVENTS}
 
     def test_shows_the_traceback_of_a_crash(self, caplog: pytest.LogCaptureFixture) -> None:
         """The report of an exception is where it was raised, not only what it was."""

@@ -195,6 +195,7 @@ class TestExit:
             """
             pool = gpool.Pool(things, size=1, max_overflow=1).start()
             leases = [pool.checkout(), pool.checkout()]
+            leases[0].transfer(gpool.spawn(gpool.receive))  # else it were a CheckoutDeadlock
             try:
                 pool.checkout(timeout=None)
             except gevent.exceptions.LoopExit:

@@ -12,7 +12,7 @@ import pytest
 
 import gpool
 from gpool.pool.application import application
-from gpool.pool.pool_man import SWEEP
+from gpool.pool.housekeeper import SWEEP
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import Client, Echo, Holder, Maker, assert_whole, books, check

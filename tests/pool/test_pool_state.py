@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gevent
@@ -12,7 +13,8 @@ import pytest
 
 import gpool
 from gpool.pool.options import Options
-from gpool.pool.pool_state import (
+from gpool.pool.pool_state import PoolState
+from gpool.pool.slot import (
     BUSY,
     CLOSING,
     FINISHING,
@@ -20,10 +22,10 @@ from gpool.pool.pool_state import (
     LOST,
     RESETTING,
     STARTING,
+    Check,
     Finish,
     Grant,
     NeverAtRest,
-    PoolState,
     Reset,
     Slot,
     Start,
@@ -48,17 +50,35 @@ class Ticket:
     lease: Lease = field(default_factory=Lease)
 
 
-def state(**options: Any) -> PoolState:
+class Time:
+    """What the books read the time from."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.seconds
+
+
+def state(*, checks: bool = False, **options: Any) -> PoolState:
     """Return the empty books of a pool."""
-    return PoolState(Options(**options), {}, {})
+    return PoolState(Options(**options), {}, {}, checks=checks, now=Time())
+
+
+def at(books: PoolState, seconds: float) -> PoolState:
+    """Let it be so late for these books."""
+    books._now.seconds = seconds  # type: ignore[union-attr]
+    return books
 
 
 def warm(count: int = 1, **options: Any) -> PoolState:
     """Return books with `count` idle workers."""
     books = state(**{"size": count, **options})
-    for decision in books.dispatch():
-        assert isinstance(decision, Start)
-        books.started(decision.slot, 0.0)
+    starts = books.dispatch()
+    for start in starts:
+        assert isinstance(start, Start)
+        starts += books.started(start.slot)
     books.check()
     return books
 
@@ -103,16 +123,16 @@ class TestCheckout:
         """lifo: the one that was used last."""
         books = warm(2)
         first, second = lend(books), lend(books)
-        books.checkin(second, "clean", 1.0)
-        books.checkin(first, "clean", 2.0)
+        books.checkin(second, "clean")
+        books.checkin(first, "clean")
         assert lend(books) is first
 
     def test_lends_the_coldest_if_fifo(self) -> None:
         """fifo: the one that was used first."""
         books = warm(2, strategy="fifo")
         first, second = lend(books), lend(books)
-        books.checkin(second, "clean", 1.0)
-        books.checkin(first, "clean", 2.0)
+        books.checkin(second, "clean")
+        books.checkin(first, "clean")
         assert lend(books) is second
 
     def test_finds_nothing(self) -> None:
@@ -192,7 +212,7 @@ class TestCheckin:
         """Rule 7: the verdict says what is to become of it."""
         books = warm(1)
         slot = lend(books)
-        decisions = books.checkin(slot, verdict, 1.0)
+        decisions = books.checkin(slot, verdict)
         assert decisions == [kind(slot)]
         assert (slot.state, slot.lease) == (after, None)
         books.check()
@@ -203,7 +223,7 @@ class TestCheckin:
         slot = lend(books)
         for ticket in tickets:
             books.enqueue(ticket)
-        assert books.checkin(slot, "clean", 1.0) == [Grant(slot, tickets[0])]
+        assert books.checkin(slot, "clean") == [Grant(slot, tickets[0])]
         assert list(books.waiting) == tickets[1:]
 
     def test_a_lost_one_is_closed(self) -> None:
@@ -211,7 +231,7 @@ class TestCheckin:
         books = warm(1)
         slot = lend(books)
         books.died(slot, open_resource=True)
-        assert books.checkin(slot, "clean", 1.0) == [Stop(slot)]
+        assert books.checkin(slot, "clean") == [Stop(slot, "lost")]
         assert books.lost == 0
         books.check()
 
@@ -220,7 +240,7 @@ class TestCheckin:
         books = warm(1)
         slot = lend(books)
         books.doomed(slot)
-        assert books.checkin(slot, "clean", 1.0) == [Stop(slot)]
+        assert books.checkin(slot, "clean") == [Stop(slot, "exit")]
         books.check()
 
     def test_overflow_leaves_at_once_if_told_so(self) -> None:
@@ -229,9 +249,9 @@ class TestCheckin:
         first = lend(books)
         [start] = books.enqueue(Ticket(1))
         assert isinstance(start, Start)
-        books.started(start.slot, 1.0)
-        assert books.checkin(first, "clean", 2.0) == [Stop(first)]
-        assert books.checkin(start.slot, "clean", 2.0) == []
+        books.started(start.slot)
+        assert books.checkin(first, "clean") == [Stop(first, "overflow")]
+        assert books.checkin(start.slot, "clean") == []
         books.check()
 
 
@@ -241,7 +261,7 @@ class TestStarted:
         books, ticket = state(size=1, lazy=True), Ticket(1)
         [start] = books.enqueue(ticket)
         assert isinstance(start, Start)
-        assert books.started(start.slot, 0.0) == [Grant(start.slot, ticket)]
+        assert books.started(start.slot) == [Grant(start.slot, ticket)]
         assert books.starting == 0
 
 
@@ -268,7 +288,7 @@ class TestFailed:
             books.failed(start.slot)
         [start] = books.retry()
         assert isinstance(start, Start)
-        assert [type(d) for d in books.started(start.slot, 1.0)] == [Start, Start]
+        assert [type(d) for d in books.started(start.slot)] == [Start, Start]
 
 
 class TestRecovered:
@@ -276,9 +296,9 @@ class TestRecovered:
     def test_is_idle_or_granted(self, verdict: Any) -> None:
         """It may be lent again."""
         books = warm(1)
-        books.checkin(lend(books), verdict, 1.0)
+        books.checkin(lend(books), verdict)
         [slot] = books.slots
-        books.recovered(slot, 2.0)
+        books.recovered(slot)
         assert slot.state is IDLE
         books.check()
 
@@ -298,9 +318,9 @@ class TestDoomed:
         """It recovered a moment too late."""
         books = warm(1)
         slot = lend(books)
-        books.checkin(slot, verdict, 1.0)
+        books.checkin(slot, verdict)
         books.doomed(slot)
-        assert books.recovered(slot, 2.0) == [Stop(slot)]
+        assert books.recovered(slot) == [Stop(slot, "exit")]
         books.check()
 
 
@@ -311,8 +331,8 @@ class TestCondemn:
         books = warm(1)
         [slot] = books.slots
         if before is not IDLE:
-            books.checkin(lend(books), "finish" if before is FINISHING else "reset", 1.0)
-        assert books.condemn(slot) == [Stop(slot)]
+            books.checkin(lend(books), "finish" if before is FINISHING else "reset")
+        assert books.condemn(slot, "why") == [Stop(slot, "why")]
         books.check()
 
 
@@ -322,7 +342,8 @@ class TestAbandon:
         books = state(size=1)
         [start] = books.dispatch()
         assert isinstance(start, Start)
-        books.abandon(start.slot)
+        books.held_up = True
+        assert books.abandon(start.slot) == []
         assert (books.starting, len(books.slots)) == (0, 0)
 
 
@@ -368,11 +389,11 @@ class TestDied:
         lend(books)
         [start] = books.enqueue(Ticket(1))
         assert isinstance(start, Start)
-        books.started(start.slot, 1.0)
+        books.started(start.slot)
         assert books.died(start.slot, open_resource=False) == []
 
 
-class TestRetire:
+class TestOverflow:
     def test_the_coldest_go_first_when_they_are_due(self) -> None:
         """Rule: an extra worker stays idle for ``overflow_ttl``."""
         books = warm(1, max_overflow=2, overflow_ttl=5.0)
@@ -380,15 +401,18 @@ class TestRetire:
         for number in (1, 2):
             [start] = books.enqueue(Ticket(number))
             assert isinstance(start, Start)
-            books.started(start.slot, 0.0)
+            books.started(start.slot)
             slots.append(start.slot)
         for now, slot in enumerate(slots):
-            books.checkin(slot, "clean", float(now))
+            at(books, now).checkin(slot, "clean")
         assert books.overflow == 2
-        assert books.retire(4.9) == []
-        assert books.retire(5.0) == [Stop(slots[0])]
-        assert books.retire(60.0) == [Stop(slots[1])]
-        assert books.retire(60.0) == []
+        assert books.upkeep_due == 5.0
+        assert at(books, 4.9).upkeep() == []
+        assert at(books, 5.0).upkeep() == [Stop(slots[0], "overflow")]
+        assert books.upkeep_due == 6.0
+        assert at(books, 60.0).upkeep() == [Stop(slots[1], "overflow")]
+        assert books.upkeep() == []
+        assert books.upkeep_due == math.inf
 
     def test_none_is_for_ever(self) -> None:
         """``overflow_ttl=None``."""
@@ -396,9 +420,390 @@ class TestRetire:
         lend(books)
         [start] = books.enqueue(Ticket(1))
         assert isinstance(start, Start)
-        books.started(start.slot, 0.0)
-        books.checkin(start.slot, "clean", 0.0)
-        assert books.retire(1e9) == []
+        books.started(start.slot)
+        books.checkin(start.slot, "clean")
+        assert books.upkeep_due == math.inf
+        assert at(books, 1e9).upkeep() == []
+
+
+class TestMaxAge:
+    def aged(self, size: int = 1, **options: Any) -> tuple[PoolState, list[Slot]]:
+        """Return books whose workers must go at 10 s, the second at 11, ..."""
+        books = state(size=size, max_age=10.0, **options)
+        slots = []
+        for number, start in enumerate(books.dispatch()):
+            assert isinstance(start, Start)
+            start.slot.expires = 10.0 + number
+            books.started(start.slot)
+            slots.append(start.slot)
+        return books, slots
+
+    def test_an_idle_one_goes(self) -> None:
+        """Enforced while idle, each at its own time."""
+        books, [first, second] = self.aged(2)
+        assert books.upkeep_due == 10.0
+        assert at(books, 9.9).upkeep() == []
+        assert at(books, 10.0).upkeep() == [Stop(first, "max_age")]
+        assert books.upkeep_due == 11.0
+        assert at(books, 11.0).upkeep() == [Stop(second, "max_age")]
+
+    def test_one_that_is_held_goes_when_it_comes_back(self) -> None:
+        """Enforced at checkin, and never under its holder."""
+        books, [slot] = self.aged()
+        assert lend(books) is slot
+        assert at(books, 60.0).upkeep() == []
+        assert (slot.state, slot.mailbox) == (BUSY, NeverAtRest)
+        assert books.upkeep_due == math.inf
+        assert books.checkin(slot, "clean") == [Stop(slot, "max_age")]
+
+    def test_is_enforced_at_checkout(self) -> None:
+        """However late the timer is, an old one is not lent: the client gets a fresh one."""
+        books, [slot] = self.aged()
+        at(books, 10.0)
+        assert books.checkout(Lease()) is None
+        assert books.enqueue(Ticket(1)) == [Stop(slot, "max_age")]
+        assert [type(d) for d in books.died(slot, open_resource=False)] == [Start]
+
+    def test_is_enforced_when_it_recovers(self) -> None:
+        """It was too old by the time that it was reset."""
+        books, [slot] = self.aged()
+        books.checkin(lend(books), "reset")
+        assert at(books, 10.0).recovered(slot) == [Stop(slot, "max_age")]
+
+    def test_a_client_that_does_not_wait_has_it_seen_to(self) -> None:
+        """``timeout=0`` gets another one at once, if there is one."""
+        books, [first, second] = self.aged(2, strategy="fifo")
+        at(books, 10.5)
+        assert books.checkout(Lease()) is None
+        assert books.prepare() == [Stop(first, "max_age")]
+        assert books.checkout(Lease()) is second
+
+
+class TestMaxUses:
+    def test_goes_when_it_was_used_so_often(self) -> None:
+        """Counted at the checkin; a grant that nobody has touched is no use."""
+        books = warm(1, max_uses=2)
+        slot = lend(books)
+        assert books.checkin(slot, "unused") == []
+        assert books.checkin(lend(books), "clean") == []
+        assert books.checkin(lend(books), "clean") == [Stop(slot, "max_uses")]
+
+
+class TestIdleTimeout:
+    def test_leaves_min_ready(self) -> None:
+        """The coldest go; what is left is not filled up again, but for a client."""
+        books = warm(3, idle_timeout=5.0, min_ready=1)
+        slots = list(books.slots)
+        assert books.upkeep_due == 5.0
+        assert at(books, 5.0).upkeep() == [
+            Stop(slots[0], "idle_timeout"), Stop(slots[1], "idle_timeout"),
+        ]  # fmt: skip
+        for slot in slots[:2]:
+            assert books.died(slot, open_resource=False) == []
+        assert at(books, 1e6).upkeep() == []
+        assert books.upkeep_due == math.inf
+        assert books.prepare() == []
+        assert lend(books) is slots[2]
+        assert [type(d) for d in books.enqueue(Ticket(1))] == [Start]
+        books.check()
+
+    def test_is_enforced_at_checkout(self) -> None:
+        """However late the timer is."""
+        books = warm(1, idle_timeout=5.0)
+        [slot] = books.slots
+        at(books, 5.0)
+        assert books.checkout(Lease()) is None
+        assert books.enqueue(Ticket(1)) == [Stop(slot, "idle_timeout")]
+
+    def test_counts_from_the_last_use(self) -> None:
+        """A check does not keep it."""
+        books = warm(1, checks=True, idle_timeout=5.0, keepalive=2.0)
+        [slot] = books.slots
+        for now in (2.0, 4.0):
+            assert at(books, now).upkeep() == [Check(slot)]
+            assert books.recovered(slot) == []
+        assert at(books, 5.0).upkeep() == [Stop(slot, "idle_timeout")]
+
+    def test_what_died_meanwhile_is_replaced(self) -> None:
+        """Down to where idleness has brought it, and no further."""
+        books = warm(2, idle_timeout=5.0)
+        first, second = books.slots
+        at(books, 4.0).checkin(lend(books), "clean")
+        assert at(books, 5.0).upkeep() == [Stop(first, "idle_timeout")]
+        assert books.died(first, open_resource=False) == []
+        assert [type(d) for d in books.died(second, open_resource=False)] == [Start]
+
+
+class TestMinReady:
+    def test_a_lazy_pool_starts_so_many(self) -> None:
+        """And replaces them."""
+        books = state(size=3, lazy=True, min_ready=2)
+        first, second = books.dispatch()
+        assert isinstance(first, Start)
+        assert isinstance(second, Start)
+        books.started(first.slot)
+        books.started(second.slot)
+        assert [type(d) for d in books.died(first.slot, open_resource=False)] == [Start]
+
+
+class TestMaxStarting:
+    def test_bounds_the_starts_under_way(self) -> None:
+        """The next begins when one has ended."""
+        books = state(size=5, max_starting=2)
+        starts = books.dispatch()
+        assert len(starts) == 2
+        for ticket in (Ticket(1), Ticket(2)):
+            assert books.enqueue(ticket) == []
+        assert isinstance(starts[0], Start)
+        assert [type(d) for d in books.started(starts[0].slot)] == [Grant, Start]
+        books.check()
+
+
+class TestSurplus:
+    def test_a_start_whose_demand_has_gone_is_not_needed(self) -> None:
+        """Elision: what came back has served the client."""
+        books, ticket = warm(1, max_overflow=1), Ticket(1)
+        slot = lend(books)
+        [start] = books.enqueue(ticket)
+        assert not books.has_surplus
+        assert books.checkin(slot, "clean") == [Grant(slot, ticket)]
+        assert books.has_surplus
+        assert isinstance(start, Start)
+        assert books.abandon(start.slot) == []
+        assert not books.has_surplus
+
+
+class TestChecks:
+    def stale(self, size: int = 3, **options: Any) -> tuple[PoolState, list[Slot]]:
+        """Return books whose resources have been idle for too long."""
+        books = warm(size, checks=True, **options)
+        at(books, 1.0)
+        return books, list(books.slots)
+
+    def test_one_just_used_is_lent_unchecked(self) -> None:
+        """The bypass window, ``check_after``."""
+        books = warm(1, checks=True)
+        assert at(books, 0.4).checkout(Lease()) is not None
+
+    def test_a_stale_one_is_checked_for_who_waits(self) -> None:
+        """One check a client; then it is lent."""
+        books, slots = self.stale()
+        tickets = [Ticket(1), Ticket(2)]
+        assert books.checkout(Lease()) is None
+        assert books.enqueue(tickets[0]) == [Check(slots[2])]
+        assert books.enqueue(tickets[1]) == [Check(slots[1])]
+        books.check()
+        assert books.recovered(slots[1]) == [Grant(slots[1], tickets[0])]
+        assert books.recovered(slots[2]) == [Grant(slots[2], tickets[1])]
+        assert books.checking == 0
+        books.check()
+
+    def test_what_comes_back_first_is_lent(self) -> None:
+        """A check delays nobody; what was checked for nobody keeps its place."""
+        books, slots = self.stale(2)
+        at(books, 0.0)
+        lent, ticket = lend(books), Ticket(1)
+        at(books, 1.0)
+        assert books.enqueue(ticket) == [Check(slots[0])]
+        assert books.checkin(lent, "clean") == [Grant(lent, ticket)]
+        assert books.recovered(slots[0]) == []
+        books.checkin(lent, "clean")
+        assert list(books.idle) == [slots[0], lent]
+
+    def test_a_dead_one_puts_its_generation_under_suspicion(self) -> None:
+        """20 stale ones and a healthy server: one check, one connect, and it is served."""
+        books, slots = self.stale(20)
+        ticket = Ticket(1)
+        assert books.enqueue(ticket) == [Check(slots[19])]
+        decisions = books.unfit(slots[19], "check_failed")
+        assert decisions[0] == Stop(slots[19], "check_failed")
+        assert decisions[1:] == [Stop(slot, "suspected") for slot in slots[:19]]
+        [start] = books.died(slots[19], open_resource=False)
+        assert isinstance(start, Start)
+        assert books.died(slots[0], open_resource=False) == []  # one finds out for all
+        assert books.breaker == "half_open"
+        decisions = books.started(start.slot)
+        assert decisions[0] == Grant(start.slot, ticket)
+        assert books.breaker == "closed"
+        books.check()
+
+    def test_one_that_is_held_is_checked_when_it_comes_back(self) -> None:
+        """Its holder came to no harm, but it is of the same generation."""
+        books, slots = self.stale(2, check_after=0.5)
+        at(books, 0.0)
+        held = lend(books)
+        at(books, 1.0).enqueue(Ticket(1))
+        books.unfit(slots[0], "check_failed")
+        assert held.suspect
+        assert books.checkin(held, "clean") == [Check(held)]
+        assert [type(d) for d in books.recovered(held)] == [Grant]
+        assert not held.suspect
+        books.check()
+
+    def test_a_generation_is_suspected_once(self) -> None:
+        """One that was known to be suspect says nothing of those that are new."""
+        books, slots = self.stale(3)
+        for number in (1, 2):
+            books.enqueue(Ticket(number))
+        books.unfit(slots[2], "check_failed")
+        generation = books.generation
+        books.unfit(slots[1], "check_failed")
+        assert books.generation == generation
+        books.check()
+
+    def test_without_checks_the_rest_goes_when_it_comes_back(self) -> None:
+        """A client said that its own was dead: ``is_broken``."""
+        books = warm(3)
+        first, second = lend(books), lend(books)
+        [idle] = books.idle
+        assert books.suspect(first) == [Stop(idle, "suspected")]
+        assert books.checkin(second, "clean") == [Stop(second, "suspected")]
+        assert first.doomed == ""
+        books.check()
+
+    def test_a_client_that_does_not_wait_has_one_checked(self) -> None:
+        """``timeout=0``: nothing now, and something a moment later."""
+        books, slots = self.stale(2)
+        assert books.prepare() == [Check(slots[1])]
+        assert books.prepare() == []
+        books.recovered(slots[1])
+        assert books.checkout(Lease()) is slots[1]
+
+    def test_none_is_never(self) -> None:
+        """``check_after=None``: only keepalive checks."""
+        books, _ = self.stale(1, check_after=None)
+        assert books.checkout(Lease()) is not None
+
+    def test_zero_is_always(self) -> None:
+        """``check_after=0``: even one just used."""
+        books = warm(1, checks=True, check_after=0)
+        assert books.checkout(Lease()) is None
+        assert [type(d) for d in books.enqueue(Ticket(1))] == [Check]
+
+    def test_keepalive_keeps_their_order(self) -> None:
+        """Nimble 40: cycle after cycle."""
+        books = warm(3, checks=True, keepalive=5.0)
+        before = list(books.idle)
+        for now, slot in enumerate(before):
+            slot.idle_since = now * 0.1
+        checks = at(books, 5.0).upkeep()
+        assert checks == [Check(slot) for slot in before]
+        for slot in reversed(before):
+            assert books.recovered(slot) == []
+        assert list(books.idle) == before
+        assert books.upkeep_due == 10.0
+
+
+class TestPrepare:
+    def test_a_client_that_does_not_wait_has_one_started(self) -> None:
+        """A lazy pool has nothing the first time, and one more a moment later."""
+        books = state(size=2, lazy=True)
+        [start] = books.prepare()
+        assert books.prepare() == []
+        assert isinstance(start, Start)
+        assert not books.has_surplus
+        assert books.started(start.slot) == []
+        assert books.checkout(Lease()) is start.slot
+
+    def test_not_if_it_would_leave_at_once(self) -> None:
+        """``overflow_ttl=0``: nobody would be there to take it."""
+        books = warm(1, max_overflow=1, overflow_ttl=0)
+        lend(books)
+        assert books.prepare() == []
+
+
+class TestMayWait:
+    def test_those_for_whom_a_worker_starts_are_not_counted(self) -> None:
+        """``max_waiting=0`` and a lazy pool: the first is served, a second one is refused."""
+        books = state(size=1, lazy=True)
+        assert books.may_wait(0)
+        books.enqueue(Ticket(1))
+        assert not books.may_wait(0)
+        assert books.may_wait(1)
+        assert books.may_wait(None)
+
+    def test_nobody_counts_on_starts_that_fail(self) -> None:
+        """While they back off there is nothing to come."""
+        books = state(size=1, lazy=True)
+        [start] = books.enqueue(Ticket(1))
+        assert isinstance(start, Start)
+        books.failed(start.slot)
+        assert not books.may_wait(0)
+
+
+class TestRevoke:
+    @pytest.mark.parametrize("lost", [False, True])
+    def test_is_closed(self, lost: bool) -> None:
+        """Taken out of its holder's hands."""
+        books = warm(1)
+        slot = lend(books)
+        if lost:
+            books.died(slot, open_resource=True)
+        assert books.revoke(slot) == [Stop(slot, "max_hold")]
+        assert (books.busy, books.lost, books.closing) == (0, 0, 1)
+        books.check()
+
+
+class TestRecycle:
+    def test_all_at_once(self) -> None:
+        """Idle ones now, held ones when they come back."""
+        books = warm(2)
+        held = lend(books)
+        [idle] = books.idle
+        assert books.recycle(0.0) == [Stop(idle, "recycled")]
+        assert books.checkin(held, "clean") == [Stop(held, "recycled")]
+
+    def test_one_by_one(self) -> None:
+        """Rolling: never more away at a time than need be."""
+        books = warm(4)
+        slots = list(books.slots)
+        assert books.recycle(40.0) == [Stop(slots[0], "recycled")]
+        for number, slot in enumerate(slots[1:], 1):
+            assert books.upkeep_due == 10.0 * number
+            assert at(books, 10.0 * number).upkeep() == [Stop(slot, "recycled")]
+
+
+class TestResize:
+    def test_up(self) -> None:
+        """What is missing is started."""
+        books = warm(1)
+        assert [type(d) for d in books.resize(Options(size=3))] == [Start, Start]
+
+    def test_down(self) -> None:
+        """Idle ones go at once, the coldest first."""
+        books = warm(3)
+        slots = list(books.slots)
+        assert books.resize(Options(size=1)) == [
+            Stop(slots[0], "resized"),
+            Stop(slots[1], "resized"),
+        ]
+        books.check()
+
+    def test_below_what_is_busy(self) -> None:
+        """Those that are held go when they come back, until it fits."""
+        books = warm(3)
+        slots = [lend(books) for _ in range(3)]
+        assert books.resize(Options(size=1)) == []
+        books.check()
+        assert books.checkin(slots[0], "clean") == [Stop(slots[0], "resized")]
+        assert books.checkin(slots[1], "clean") == [Stop(slots[1], "resized")]
+        assert books.checkin(slots[2], "clean") == []
+        books.check()
+        for slot in slots[:2]:
+            assert books.died(slot, open_resource=False) == []
+        assert len(books.slots) == books.bound == 1
+
+    def test_starts_that_are_too_many_are_surplus(self) -> None:
+        """They are dropped if they have not begun, else the worker goes."""
+        books = state(size=2)
+        first, second = books.dispatch()
+        assert isinstance(first, Start)
+        assert isinstance(second, Start)
+        books.resize(Options(size=1))
+        assert books.has_surplus
+        books.abandon(first.slot)
+        assert not books.has_surplus
+        assert books.started(second.slot) == []
 
 
 class TestDispatch:
@@ -461,28 +866,37 @@ def test_random_walk(seed: int) -> None:
         lazy=dice.random() < 0.3,
         strategy=dice.choice(["lifo", "fifo"]),
         overflow_ttl=dice.choice([None, 0.0, 2.0]),
+        min_ready=dice.choice([None, dice.randint(0, size)]),
+        idle_timeout=dice.choice([None, 3.0]),
+        max_uses=dice.choice([None, 3]),
+        check_after=dice.choice([None, 0.0, 1.0]),
+        keepalive=dice.choice([None, 2.5]),
+        max_starting=dice.choice([None, 1, 2]),
     )
-    books, model, now = PoolState(options, {}, {}), Model(options.cap), 0.0
+    time = Time()
+    books = PoolState(options, {}, {}, checks=dice.random() < 0.5, now=time)
+    model = Model(options.cap)
     todo: list[Any] = model.obey(books.dispatch())  # starts and stops that have not ended
     numbers = iter(range(10**6))
     for _ in range(400):
-        now += dice.random()
-        decisions = _step(books, model, todo, dice, now, numbers)
+        time.seconds += dice.random()
+        decisions = _step(books, model, todo, dice, numbers)
         todo += model.obey(decisions)
         books.check()
         assert list(books.waiting) == list(model.queue)
         assert {s for s in books.slots if s.lease is not None} == set(model.hands)
         assert len(books.slots) <= model.cap
+        assert books.starting <= (books.options.max_starting or math.inf)
 
 
 def _step(
-    books: PoolState, model: Model, todo: list[Any], dice: random.Random, now: float, numbers: Any
+    books: PoolState, model: Model, todo: list[Any], dice: random.Random, numbers: Any
 ) -> list[Any]:
     """Take one step of any kind that can happen now."""
     by_state: dict[str, list[Slot]] = {}
     for slot in books.slots:
         by_state.setdefault(slot.state, []).append(slot)
-    match dice.randrange(12):
+    match dice.randrange(16):
         case 0 | 1:
             lease = Lease()
             slot = books.checkout(lease)
@@ -500,23 +914,39 @@ def _step(
         case 5 | 6 if model.hands:
             slot = dice.choice(list(model.hands))
             model.hands.pop(slot).slot = None
-            return books.checkin(slot, dice.choice(["clean", "finish", "reset", "close"]), now)
+            verdicts = ["clean", "unused", "finish", "reset", "close"]
+            return books.checkin(slot, dice.choice(verdicts))
         case 7 | 8 if todo:
-            return _carry_out(books, todo.pop(dice.randrange(len(todo))), dice, now)
+            return _carry_out(books, todo.pop(dice.randrange(len(todo))), dice)
         case 9 if by_state:
             slot = dice.choice(list(books.slots))
             if slot.state is not STARTING and not slot.doomed:
                 books.doomed(slot)
                 todo.append(("dies", slot))
         case 10:
-            return books.retry() if dice.random() < 0.5 else books.retire(now)
+            return books.retry() if dice.random() < 0.5 else books.upkeep()
         case 11:
             books.held_up = not books.held_up
             return books.dispatch()
+        case 12:
+            return books.prepare()
+        case 13 if dice.random() < 0.2:
+            return books.recycle(dice.choice([0.0, 5.0]))
+        case 14 if dice.random() < 0.2:
+            size = dice.randint(0, 4)
+            more = dice.randint(0 if size else 1, 3)
+            floor = books.options.min_ready and min(books.options.min_ready, size)
+            options = replace(books.options, size=size, max_overflow=more, min_ready=floor)
+            model.cap = max(options.cap, len(books.slots))
+            return books.resize(options)
+        case 15 if model.hands and dice.random() < 0.2:
+            slot = dice.choice(list(model.hands))
+            model.hands.pop(slot).slot = None
+            return books.revoke(slot)
     return []
 
 
-def _carry_out(books: PoolState, job: Any, dice: random.Random, now: float) -> list[Any]:
+def _carry_out(books: PoolState, job: Any, dice: random.Random) -> list[Any]:
     """Let what was decided happen, in one of the ways in which it can."""
     slot = job[1] if isinstance(job, tuple) else job.slot
     if slot not in books.slots:
@@ -525,11 +955,15 @@ def _carry_out(books: PoolState, job: Any, dice: random.Random, now: float) -> l
         case Start():
             if dice.random() < 0.2:
                 return books.failed(slot)
-            return books.started(slot, now)
-        case Finish() | Reset():
-            if slot.state in (FINISHING, RESETTING):
-                return books.recovered(slot, now)
-            return []
+            if books.has_surplus and dice.random() < 0.5:
+                return books.abandon(slot)
+            return books.started(slot)
+        case Finish() | Reset() | Check():
+            if slot.state not in (FINISHING, RESETTING):
+                return []
+            if slot.state is RESETTING and dice.random() < 0.2:
+                return books.unfit(slot, "unfit")
+            return books.recovered(slot)
         case _:
             if slot.lease is not None:
                 return books.died(slot, open_resource=True)
@@ -614,10 +1048,12 @@ def _states_met() -> set[str]:
     met: set[str] = set()
     for seed in range(10):
         dice = random.Random(seed)
-        books = PoolState(Options(size=2, max_overflow=1), {}, {})
+        time = Time()
+        books = PoolState(Options(size=2, max_overflow=1), {}, {}, now=time)
         model, todo, numbers = Model(3), [], iter(range(10**6))
         todo += model.obey(books.dispatch())
         for step in range(300):
-            todo += model.obey(_step(books, model, todo, dice, float(step), numbers))
+            time.seconds = float(step)
+            todo += model.obey(_step(books, model, todo, dice, numbers))
             met |= {slot.state for slot in books.slots}
     return met

@@ -9,7 +9,7 @@ import pytest
 
 import gpool
 from gpool import telemetry
-from gpool.pool.pool_state import NOTHING
+from gpool.pool.slot import NOTHING
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import Client, Holder, Maker, assert_whole

@@ -201,7 +201,7 @@ class Scene:
         self.maker.creates.append(OSError("down"))
         self.pool.checkout().discard()
         settle()
-        return self.ledger.man._retry  # type: ignore[no-any-return]
+        return self.ledger.man.housekeeper.retry  # type: ignore[no-any-return]
 
     def overdue(self) -> Callable[[], object]:
         """Be about to stop a worker that does not finish."""
