@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tests.conformance.terms import Json, canonical_order
 
-KINDS: Final = ("signals", "supervisor", "gen_server")
+KINDS: Final = ("signals", "supervisor", "gen_server", "pool")
 
 
 def load(path: str | Path) -> list[Json]:

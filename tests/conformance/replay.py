@@ -1,10 +1,11 @@
-"""Replays recorded cases on gpool and compares what it sees with what OTP showed.
+"""Replays recorded cases on gpool and compares what it sees with what was recorded.
 
     >>> verdict = replay(a_case)            # doctest: +SKIP
     >>> verdict.differs, verdict.rewrites   # doctest: +SKIP
 
 A case is replayed in a fresh world under a virtual clock.  Its expectation is
-what was recorded, as rewritten by the rules (``rules.py``).
+what was recorded, as rewritten by the rules (``rules.py``, ``rules_pool.py``).  A
+rule may also say that nothing is to be compared any more: the replay ends there.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any, Final, Protocol
 
 import gpool
 from gpool import clock
-from tests.conformance.rules import RULES, Context, Rule, expectation
+from tests.conformance.rules import NOT_COMPARED, RULES, Context, Rule, expectation
+from tests.conformance.rules_pool import POOL_RULES
 from tests.conformance.step_clock import StepClock
 from tests.conformance.terms import Json
 from tests.conformance.world_gen_server import GenServerWorld
+from tests.conformance.world_pool import PoolWorld
 from tests.conformance.world_signals import SignalsWorld
 from tests.conformance.world_supervisor import SupervisorWorld
 
@@ -42,7 +45,9 @@ WORLDS: Final[dict[str, Any]] = {
     "signals": SignalsWorld,
     "gen_server": GenServerWorld,
     "supervisor": SupervisorWorld,
+    "pool": PoolWorld,
 }
+ALL_RULES: Final = (*RULES, *POOL_RULES)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Verdict:
 
     mismatches: tuple[Mismatch, ...]
     rewrites: Counter[str] = field(default_factory=Counter)  # rule -> steps it rewrote
+    left_out: int = 0  # steps at the end that, a rule says, are not to be compared
 
     @property
     def word(self) -> str:
@@ -77,8 +83,12 @@ class Verdict:
         return "rewritten" if self.rewrites else "agree"
 
 
-def replay(case: Json, rules: Iterable[Rule] = RULES) -> Verdict:
-    """Replay one case to its end, or to the first step that cannot be carried out."""
+def replay(case: Json, rules: Iterable[Rule] = ALL_RULES) -> Verdict:
+    """Replay one case to its end.
+
+    Or to the first step that cannot be carried out, or that is not to be compared.
+    """
+    left_out = 0
     rewrites: Counter[str] = Counter()
     mismatches: list[Mismatch] = []
     virtual = StepClock()
@@ -88,6 +98,9 @@ def replay(case: Json, rules: Iterable[Rule] = RULES) -> Verdict:
         try:
             for index, step in enumerate(case["steps"]):
                 expected = expectation(Context(case, index), rules, rewrites)
+                if expected is NOT_COMPARED:
+                    left_out = len(case["steps"]) - index
+                    break
                 observed = _observe(world, step)
                 mismatches += compare(case["id"], index, expected, observed)
                 if "crash" in observed:
@@ -96,7 +109,7 @@ def replay(case: Json, rules: Iterable[Rule] = RULES) -> Verdict:
             world.close()
     finally:
         clock.install(previous)
-    return Verdict(tuple(mismatches), rewrites)
+    return Verdict(tuple(mismatches), rewrites, left_out)
 
 
 def compare(case_id: str, index: int, expected: Json, observed: Json) -> Iterator[Mismatch]:

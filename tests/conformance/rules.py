@@ -4,7 +4,7 @@ A rule looks at a step and what was recorded for it (with the case's setup and
 the steps before, never its id), and says what gpool is to show instead.  Each
 names its reason; the replay counts the steps that each rewrote.
 
-Not here: the cases themselves being read (``reading.py``).
+Not here: the pools' rules (``rules_pool.py``), reading cases (``reading.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.conformance.terms import Json
+
+NOT_COMPARED: Final = None
+"""The expectation of a step from which on the case is another one than the recorded."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Rule:
         name: What it is called in reports.
         reason: Why gpool differs, and whose decision that is.
         rewrite: Takes a step's context and its expected observation; returns
-            what gpool is to show: the same, if the rule does not apply.
+            what gpool is to show: the same, if the rule does not apply, or
+            :data:`NOT_COMPARED`.
     """
 
     name: str
@@ -61,13 +65,18 @@ class Rule:
 
 
 def expectation(context: Context, rules: Iterable[Rule], rewrites: Counter[str]) -> Json:
-    """Return what gpool is to show in a step; count the rules that had a say."""
+    """Return what gpool is to show in a step; count the rules that had a say.
+
+    Where one says that nothing is to be compared any more, none after it is asked.
+    """
     expected = context.recorded
     for rule in rules:
         changed = rule.rewrite(context, expected)
         if changed != expected:
             rewrites[rule.name] += 1
         expected = changed
+        if expected is NOT_COMPARED:
+            break
     return expected
 
 

@@ -11,7 +11,7 @@ exception is a :class:`Fault`:
     >>> encode(decode({"error": "boom"}))
     {'error': 'boom'}
 
-Not here: what is observed in a step (the three ``world_*.py``).
+Not here: what is observed in a step (``world_*.py``).
 """
 
 from __future__ import annotations

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+import gpool
 from tests.conformance import __main__ as command
 from tests.conformance.reading import load, put_names_back
 from tests.conformance.replay import replay
-from tests.conformance.rules import RULES
+from tests.conformance.rules import NOT_COMPARED, RULES, Rule
+from tests.conformance.rules_pool import POOL_RULES
 
-FILES = ("signals", "gen_server", "supervisor")
+KIT = ("signals", "gen_server", "supervisor")
+FILES = (*KIT, "pool")
 HERE = Path(__file__).parent
 CHUNK = 50  # cases a test
 
@@ -31,9 +34,9 @@ def verdicts_of(name, start):
     return [replay(case) for case in cases_of(name)[start : start + CHUNK]]
 
 
-def chunks():
-    """Yield (file, first case) for all chunks of all files."""
-    for name in FILES:
+def chunks(names=FILES):
+    """Yield (file, first case) for all chunks of some files."""
+    for name in names:
         for start in range(0, len(cases_of(name)), CHUNK):
             yield name, start
 
@@ -41,20 +44,34 @@ def chunks():
 class TestRecordedCases:
     @pytest.mark.parametrize(("name", "start"), list(chunks()))
     def test_agree(self, name, start):
-        """Every step of every recorded case shows what OTP, or a rule, says."""
+        """Every step of every recorded case shows what OTP, poolboy, or a rule says."""
         mismatches = [str(m) for verdict in verdicts_of(name, start) for m in verdict.mismatches]
         assert mismatches == []
 
-    def test_need_every_rule(self, capsys):
-        """There are five to ten rules, and each rewrites some step; prints how many."""
+    @pytest.mark.parametrize(
+        ("names", "rules", "few"),
+        [(KIT, RULES, range(5, 11)), (("pool",), POOL_RULES, range(1, 7))],
+        ids=["kit", "pool"],
+    )
+    def test_need_every_rule(self, names, rules, few, capsys):
+        """Of few rules each rewrites some step, and only of its kinds; prints how many."""
         rewrites = Counter()
-        for name, start in chunks():
+        for name, start in chunks(names):
             for verdict in verdicts_of(name, start):
                 rewrites += verdict.rewrites
         with capsys.disabled():
-            print("", *(f"{rule.name}: {rewrites[rule.name]} steps" for rule in RULES), sep="\n  ")
-        assert 5 <= len(RULES) <= 10
-        assert {rule.name for rule in RULES} == rewrites.keys()
+            print("", *(f"{rule.name}: {rewrites[rule.name]} steps" for rule in rules), sep="\n  ")
+        assert len(rules) in few
+        assert {rule.name for rule in rules} == rewrites.keys()
+
+    @pytest.mark.parametrize(("name", "share"), [*((name, 0) for name in KIT), ("pool", 0.02)])
+    def test_are_compared_to_their_ends(self, name, share):
+        """Only after a pool was killed, or robbed, steps are left out: two in a hundred."""
+        left_out = sum(
+            it.left_out for _, start in chunks([name]) for it in verdicts_of(name, start)
+        )
+        steps = sum(len(case["steps"]) for case in cases_of(name))
+        assert left_out <= share * steps
 
 
 def case_with(steps, expect, *, kind="signals", setup=None):
@@ -100,6 +117,18 @@ class TestReplay:
         verdict = replay(case)
         assert (verdict.word, verdict.rewrites) == ("rewritten", {"failed-server-is-quiet": 1})
         assert replay(case, rules=()).word == "differ"
+
+    def test_ends_where_a_rule_says_so(self):
+        """A step that is not to be compared, and what follows, is not carried out."""
+        step = {"op": "spawn", "p": "p0", "trap": False}
+        case = case_with([step, {"op": "dance"}, step], [{"result": "ok", "alive": ["p0"]}] * 3)
+
+        def rewrite(context, expected):
+            return NOT_COMPARED if context.step["op"] == "dance" else expected
+
+        verdict = replay(case, rules=[Rule("no-dancing", "why not", rewrite)])
+        assert (verdict.word, verdict.left_out) == ("rewritten", 2)
+        assert verdict.rewrites == {"no-dancing": 1}
 
     def test_starts_each_case_in_a_fresh_world(self):
         """Names and processes of one case are gone in the next."""
@@ -163,6 +192,51 @@ class TestTime:
         assert len(events[1]) > 10
 
 
+class TestPool:
+    def replay(self, steps, expect, **setup):
+        """Return what a pool of one worker, or as set up, shows otherwise than expected."""
+        setup = {"size": 1, "max_overflow": 0, "clients": 2} | setup
+        verdict = replay(case_with(steps, expect, kind="pool", setup=setup), rules=())
+        return {(m.index, m.field): m.got for m in verdict.mismatches}
+
+    def checkout(self, client, **how):
+        """Return a checkout that may block for ever, or as said."""
+        return {"op": "checkout", "c": client, "block": True, "timeout": "infinity"} | how
+
+    def test_would_notice_another_worker(self):
+        """Which worker is lent is compared, and what the pool's books say."""
+        wrong = {"result": {"worker": "w0"}, "status": ["full", 0, 0, 2], "workers": ["w1"]}
+        assert self.replay([self.checkout("c0")], [wrong], size=2) == {
+            (0, "result"): {"worker": "w1"},
+            (0, "status"): ["ready", 1, 0, 1],
+            (0, "workers"): ["w0", "w1"],
+        }
+
+    def test_tells_a_worker_that_was_waited_for(self):
+        """A client that may not block gets an idle worker at once, a new one with some time."""
+        steps = [self.checkout("c0", block=False), self.checkout("c1", block=False)]
+        expect = [
+            {"result": {"worker": "w0"}, "status": ["overflow", 0, 0, 1], "workers": ["w0"]},
+            {"result": {"worker": "w1"}, "status": ["full", 0, 1, 2], "workers": ["w0", "w1"]},
+        ]
+        assert self.replay(steps, expect, max_overflow=1) == {(1, "result"): {"started": "w1"}}
+
+    def test_takes_nothing_by_a_stale_checkin(self):
+        """A client that had the worker uses its own lease, not that of the next one."""
+        back = {"op": "checkin", "c": "c0", "w": "w0"}
+        steps = [self.checkout("c0"), back, self.checkout("c1"), back]
+        lent = {"result": {"worker": "w0"}, "status": ["full", 0, 0, 1], "workers": ["w0"]}
+        idle = {"result": "ok", "status": ["ready", 1, 0, 0], "workers": ["w0"]}
+        assert self.replay(steps, [lent, idle] * 2) == {(3, "status"): ["full", 0, 0, 1]}
+
+    def test_leaves_nothing_behind(self):
+        """The processes of a case are dead after it, also those that its steps left blocked."""
+        before = set(gpool.processes())
+        self.replay([self.checkout("c0"), self.checkout("c1")], [{"result": "ok"}] * 2)
+        me = gpool.self()
+        assert set(gpool.processes()) - before <= {me}
+
+
 class TestReading:
     def test_puts_the_name_of_a_monitor_back(self):
         """The recorder's `other` becomes the name, where a monitor was set on one."""
@@ -178,7 +252,7 @@ class TestReading:
 
     @pytest.mark.parametrize(
         "content",
-        [{"format": 2, "cases": []}, [], {"format": 1, "cases": [{"id": "x", "kind": "pool"}]}],
+        [{"format": 2, "cases": []}, [], {"format": 1, "cases": [{"id": "x", "kind": "zoo"}]}],
     )
     def test_refuses_other_files(self, tmp_path, content):
         """A file of another format or kind is an error that names it."""
@@ -191,9 +265,9 @@ class TestReading:
 class TestCommand:
     def test_refuses_what_it_cannot_read(self, tmp_path, capsys):
         """A file of another kind is an error of use: exit code 2, and a line that says so."""
-        pool = case_with([], [], kind="pool")
+        other = case_with([], [], kind="zoo")
         with pytest.raises(SystemExit, match="2"):
-            command.main([self.write(tmp_path, pool)])
+            command.main([self.write(tmp_path, other)])
         assert "expected a kind of" in capsys.readouterr().err
 
     def write(self, tmp_path, *cases):

@@ -14,6 +14,7 @@ from tests.conformance.rules import (
     signalled_server_terminates,
     terminate_answers_callers,
 )
+from tests.conformance.rules_pool import POOL_RULES
 
 REPLIES = {"ret": "noreply", "release": [{"n": 0, "value": "bye"}]}
 """The action of a terminate that answers the first caller left without a reply."""
@@ -46,8 +47,9 @@ def signalled(**recorded):
 
 def test_every_rule_says_why():
     """Names are unique, and each reason points to where it was decided."""
-    assert len({rule.name for rule in RULES}) == len(RULES)
-    assert all("otp-semantics" in rule.reason or "DESIGN" in rule.reason for rule in RULES)
+    rules = (*RULES, *POOL_RULES)
+    assert len({rule.name for rule in rules}) == len(rules)
+    assert all("otp-semantics" in rule.reason or "DESIGN" in rule.reason for rule in rules)
 
 
 class TestFailedServerIsQuiet:
