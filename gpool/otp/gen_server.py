@@ -439,6 +439,7 @@ class _Loop:
             except Expired:
                 if not mailbox.messages:
                     return TIMEOUT
+        mailbox.taken += 1
         return mailbox.messages.popleft()
 
     def _is_urgent(self, message: Any) -> bool:

@@ -138,7 +138,8 @@ def _is_exit(args: tuple[Any, ...]) -> bool:
     return issubclass(kind, gevent.GreenletExit)
 
 
-def _initial_call(fn: Callable[..., object]) -> str:
+def name_of(fn: Callable[..., object]) -> str:
+    """Return what a process is shown as that runs `fn`."""
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     return name.replace("<locals>.", "")
 
@@ -169,7 +170,7 @@ def new_process(
     parent = current()
     if not callable(fn):
         raise TypeError(f"fn: expected a callable, got {fn!r}")
-    pid = Pid(gevent.get_hub(), initial_call or _initial_call(fn), parent, clock.now())
+    pid = Pid(gevent.get_hub(), initial_call or name_of(fn), parent, clock.now())
     greenlet = Process(pid, fn, args, kwargs or {})
     greenlet.gr_context = context if context is not None else contextvars.copy_context()
     pid.greenlet = greenlet
@@ -267,7 +268,7 @@ def _foreign_call(greenlet: Any, hub: Any) -> str:
     if greenlet.parent is None:
         return "main"
     run = getattr(greenlet, "_run", None)
-    return _initial_call(run) if run is not None else type(greenlet).__name__
+    return name_of(run) if run is not None else type(greenlet).__name__
 
 
 def _ended(greenlet: Any) -> None:

@@ -18,10 +18,11 @@ from gpool.waiter import Expired, Waiter
 class Mailbox:
     """The messages of one process, oldest first."""
 
-    __slots__ = ("messages", "pings", "resting", "unanswered", "waiter")
+    __slots__ = ("messages", "pings", "resting", "taken", "unanswered", "waiter")
 
     def __init__(self) -> None:
         self.messages: deque[Any] = deque()  # oldest first
+        self.taken = 0  # messages that the owner has taken out, ever; not those that die with it
         self.resting = False  # the owner is a server that has nothing to do
         self.unanswered: dict[Any, None] = {}  # callers that a server has left without a reply
         self.pings: list[Any] = []  # who waits until there is none of them
@@ -58,6 +59,7 @@ class Mailbox:
             position = self._find(match, seen)
             if position is not None:
                 message = self.messages[position]
+                self.taken += 1
                 del self.messages[position]
                 return message
             if late:
@@ -109,6 +111,7 @@ class Mailbox:
         """Remove the first message that matches, if there is one."""
         position = self._find(match)
         if position is not None:
+            self.taken += 1
             del self.messages[position]
 
     def discard_all(self, match: Callable[[Any], bool]) -> None:
@@ -116,6 +119,7 @@ class Mailbox:
         messages = self.messages
         seen = [messages[position] for position in range(len(messages))]
         kept = [message for message in seen if not match(message)]
+        self.taken += len(seen) - len(kept)
         for _ in seen:
             messages.popleft()
         messages.extendleft(reversed(kept))  # before those that came meanwhile

@@ -182,3 +182,25 @@ class TestMailbox:
         box.discard(lambda message: message == 9)
         box.discard_all(lambda message: message == 1)
         assert list(box.messages) == [2, 3]
+
+    def test_counts_what_was_taken_out(self):
+        """By whatever way; so one can tell whether a message that was there was begun with."""
+        box = Mailbox()
+        for number in range(6):
+            box.append(number)
+        box.take()
+        box.take(lambda message: message == 3)
+        box.discard(lambda message: message == 2)
+        box.discard_all(lambda message: message > 4)
+        assert (box.taken, list(box.messages)) == (4, [1, 4])
+
+    def test_counts_what_a_server_took_out_before_it_died(self):
+        """What died with it was never begun with."""
+        server = gpool.GenServer.start()
+        for _ in range(3):
+            gpool.send(server, "something")
+        settle()
+        gpool.exit(server.pid, "kill")
+        gpool.send(server, "too late")
+        settle()
+        assert server.pid.mailbox.taken == 3
