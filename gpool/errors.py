@@ -222,13 +222,13 @@ class CheckoutTimeout(PoolError, Timeout):
 class PoolFull(PoolError):
     """As many clients wait as may; nobody else is let into the queue."""
 
-    def __init__(self, pool: str, max_waiting: int, busy: int) -> None:
-        super().__init__(pool, max_waiting, busy)
-        self.pool, self.max_waiting, self.busy = pool, max_waiting, busy
+    def __init__(self, pool: str, max_waiting: int, cap: int) -> None:
+        super().__init__(pool, max_waiting, cap)
+        self.pool, self.max_waiting, self.cap = pool, max_waiting, cap
 
     def __str__(self) -> str:
         return (
-            f"pool {self.pool!r}: {self.max_waiting} clients wait already, for {self.busy} "
+            f"pool {self.pool!r}: {self.max_waiting} clients wait already, for {self.cap} "
             "workers; shed load, or raise max_waiting or size"
         )
 

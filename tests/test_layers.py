@@ -39,7 +39,7 @@ LAYERS = (
     ("pool.lease", "pool.resource"),
     ("pool.admission", "pool.manager", "pool.worker"),
     ("pool.ledger",),
-    ("pool.housekeeper", "pool.stats", "pool.worker_sup"),
+    ("pool.dispatch", "pool.housekeeper", "pool.stats", "pool.worker_sup"),
     ("pool.pool_man",),
     ("pool.pool_sup",),
     ("pool.pools_sup",),

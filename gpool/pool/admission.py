@@ -19,6 +19,7 @@ from gpool.errors import (
     PoolFull,
     StartsFailing,
 )
+from gpool.otp.pid import Pid
 from gpool.pool.lease import Client
 from gpool.pool.slot import STARTING
 
@@ -50,27 +51,30 @@ class Admission:
         books, options = self.books, self.books.options
         if timeout is not None and timeout <= 0:
             raise self.timed_out(client, 0.0)
-        if not self._may_wait():
-            self.refused += 1
-            self._tell(client, "full")
-            raise PoolFull(books.name, options.max_waiting or 0, books.held)
+        self.refuse_if_full(client.pid)
         if options.fail_fast and books.man is not None and books.man.state.fails_fast:
             self.failed_fast += 1
-            self._tell(client, "failing")
+            self._tell(client.pid, "failing")
             raise self.starts_failing()
         if timeout is None and self._is_deadlocked(client):
             raise self._deadlock(client)
 
-    def _may_wait(self) -> bool:
-        limit, man = self.books.options.max_waiting, self.books.man
-        if man is not None:
-            return bool(man.state.may_wait(limit))
-        return limit is None or len(self.books.tickets) < limit + self.books.options.cap
+    def refuse_if_full(self, pid: Pid) -> None:
+        """Raise if too many wait for others to let go."""
+        books, limit = self.books, self.books.options.max_waiting
+        if books.man is not None:
+            may_wait = books.man.state.may_wait(limit)
+        else:
+            may_wait = limit is None or len(books.tickets) < limit + books.options.cap
+        if not may_wait:
+            self.refused += 1
+            self._tell(pid, "full")
+            raise PoolFull(books.name, limit or 0, books.options.cap)
 
     def timed_out(self, client: Client, timeout: float) -> CheckoutTimeout:
         """Word that no worker came in time; the cause is why none can be started, if so."""
         self.timeouts += 1
-        self._tell(client, "timeout")
+        self._tell(client.pid, "timeout")
         books = self.books
         leases = [slot.lease for slot in books.slots if slot.lease is not None]
         starting = sum(slot.state is STARTING for slot in books.slots)
@@ -131,11 +135,11 @@ class Admission:
 
     def _deadlock(self, client: Client) -> CheckoutDeadlock:
         self.deadlocks += 1
-        self._tell(client, "deadlock")
+        self._tell(client.pid, "deadlock")
         return CheckoutDeadlock(self.books.name, tuple(self.books.holders()))
 
-    def _tell(self, client: Client, reason: str) -> None:
-        self.books.note(telemetry.CheckoutFailed(client.pid, self.books.name, reason))
+    def _tell(self, pid: Pid, reason: str) -> None:
+        self.books.note(telemetry.CheckoutFailed(pid, self.books.name, reason))
 
 
 def _waits_for_ever(client: Client) -> bool:

@@ -158,7 +158,40 @@ class Ledger:
         if not self.tickets:  # else PoolMan looks every now and then
             self.sweep()
         self.admission.refuse_to_wait(client, timeout)
-        ticket = Ticket(lease, timeout)
+        return self.redeem(Ticket(lease, timeout), timeout)
+
+    def checkout_unseen(self, code: CodeType, lasti: int) -> Lease[Any] | None:
+        """Borrow an idle worker, be it due for a check, unless there is none."""
+        client = self.meet()
+        lease: Lease[Any] = Lease(self, client, clock.now(), code, lasti)
+        try:
+            man = self.in_charge()
+            if man is None or man.state.checkout(lease, unseen=True) is None:
+                return None
+            client.leases[lease] = None
+        except BaseException:
+            self.struck()
+            raise
+        return lease
+
+    def admit(self) -> None:
+        """Raise unless a client may come now, to take an idle worker or to wait."""
+        self.in_its_thread()
+        self.admission.refuse_unless_open()
+        man = self.in_charge()
+        if man is not None and man.state.idle and not man.state.held_up:
+            return
+        if not self.tickets:
+            self.sweep()
+        self.admission.refuse_if_full(greenlets.current())
+
+    def book(self, pid: Pid, code: CodeType, lasti: int) -> None:
+        """Give a process its place in the queue before it first runs; it redeems the ticket."""
+        client = self._enter(pid)
+        self._enqueue(Ticket(Lease(self, client, clock.now(), code, lasti), None))
+
+    def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
+        """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
         try:
             return self._wait(ticket, timeout)
         except BaseException:
@@ -187,7 +220,8 @@ class Ledger:
     def _wait(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         deadline, lease = ticket.deadline, ticket.lease
         try:
-            self._enqueue(ticket)
+            if ticket not in self.tickets:
+                self._enqueue(ticket)
             while not ticket.granted:
                 if ticket.error is not None:
                     raise ticket.error

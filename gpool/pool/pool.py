@@ -19,11 +19,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from sys import _getframe, getrefcount
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import gevent
 from greenlet import getcurrent
@@ -36,6 +48,7 @@ from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import RUNNING, Pid
 from gpool.otp.signal import signal
 from gpool.pool.application import application
+from gpool.pool.dispatch import Job, check_map, run_in_turn, run_on_all_idle
 from gpool.pool.lease import Holder, Lease
 from gpool.pool.ledger import Ledger
 from gpool.pool.options import Options, OptionsDict, check_choice, check_seconds
@@ -49,6 +62,8 @@ W = TypeVar("W")
 G = TypeVar("G", bound=GenServer)
 R = TypeVar("R")
 T = TypeVar("T")
+Item = TypeVar("Item")
+P = ParamSpec("P")
 
 DRAIN: Final = 5.0  # s that leaving `with` gives to those who still hold a worker
 _DEFAULT: Final[Any] = object()
@@ -193,6 +208,140 @@ class Pool(Generic[W]):
         """
         with self.checkout(timeout=timeout) as worker:
             return fn(worker)
+
+    # --- Dispatching: see dispatch.py ---
+
+    def call(
+        self, fn: Callable[..., T], *args: Any, timeout: float | None = _DEFAULT, **kwargs: Any
+    ) -> T:
+        """Return ``fn(worker, *args, **kwargs)``, run in the caller with a borrowed worker.
+
+        ``pool.call(Doubler.compute, 21)`` calls a server's method.  If the worker dies
+        before it has begun with the job, another one gets it, within the same deadline.
+
+        Args:
+            fn: The job; a ``call`` method taken from its class, or any callable.
+            args: Its arguments after the worker.
+            timeout: Seconds to wait for a worker, as in :meth:`checkout`; for a job
+                that has a `timeout` of its own use ``functools.partial``.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            TypeError: `fn` cannot be called.
+            NoProcess, ServerExited: Its worker died after it had begun with the job.
+            As :meth:`checkout`, and whatever `fn` raises.
+
+        Source:
+            worker_pool ``call/4`` with ``available_worker``.
+        """
+        job, seconds = Job.of(fn, args, kwargs), self._seconds(timeout)
+        return cast("T", job.run(self._running(), seconds))
+
+    def cast(
+        self, fn: Callable[Concatenate[W, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> Pid:
+        """Have ``fn(worker, *args, **kwargs)`` run some time; never blocks.
+
+        It runs in a process of its own, which has its place in the queue at once,
+        waits without limit, and outlives the caller.  A job that fails crashes that
+        process (``ProcessCrashed``), and harms nobody else; so does the pool's stop
+        one that waits.
+
+        Returns:
+            The process, to be monitored or killed.
+
+        Raises:
+            TypeError: `fn` cannot be called.
+            PoolFull: `max_waiting` clients wait already.
+            PoolClosed, PoolFailed, WrongHub: As :meth:`checkout`.
+
+        Source:
+            worker_pool ``cast/3``.
+        """
+        return Job.of(fn, args, kwargs).start(self._running())
+
+    @overload
+    def map(
+        self, fn: Callable[[W, Item], T], iterable: Iterable[Item], *,
+        concurrency: int | None = None, timeout: float | None = ...,
+        on_error: Literal["raise"] = "raise",
+    ) -> list[T]: ...  # fmt: skip
+    @overload
+    def map(
+        self, fn: Callable[[W, Item], T], iterable: Iterable[Item], *,
+        concurrency: int | None = None, timeout: float | None = ...,
+        on_error: Literal["return"],
+    ) -> list[T | Exception]: ...  # fmt: skip
+    def map(
+        self,
+        fn: Callable[[W, Item], T],
+        iterable: Iterable[Item],
+        *,
+        concurrency: int | None = None,
+        timeout: float | None = _DEFAULT,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> list[Any]:
+        """Return ``[fn(worker, item) for item in iterable]``, run side by side; blocks.
+
+        Each job runs in a process of its own, as by :meth:`call`.  An item is taken
+        from the iterable when a job may start, in the caller.  A caller that is
+        killed, or cut by a ``gevent.Timeout``, takes its jobs with it.
+
+        Args:
+            fn: The job.
+            iterable: The items; need not end, if it is to raise.
+            concurrency: Jobs that may run or wait for a worker at once; as many as
+                the pool may have workers if None.
+            timeout: Seconds that each job waits for a worker, as in :meth:`checkout`.
+            on_error: "raise": after the first error no further item is taken, jobs
+                that run are let finish, then it is raised.  "return": the error
+                stands in the list in its item's place.
+
+        Returns:
+            The results, in the order of the items.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong; nothing was started.
+            ServerExited: A job's process was killed, or died of a BaseException.
+            As :meth:`call`; and what the iterable raises, which ends it as an error
+            of a job does, whatever `on_error` is.
+        """
+        job, seconds = Job.of(fn), self._seconds(timeout)
+        check_map(iterable, concurrency, on_error)
+        return run_in_turn(
+            self._running(), job, iterable,
+            concurrency=concurrency, timeout=seconds, on_error=on_error,
+        )  # fmt: skip
+
+    def broadcast(
+        self, fn: Callable[Concatenate[W, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> list[T | Exception]:
+        """Run ``fn(worker, *args, **kwargs)`` on every worker that is idle now.
+
+        Blocks until all have ended.  They run at once, each in a process of its own,
+        and each once: if its worker dies that is its error.  Workers that clients
+        hold, or that start, reset or close, are left out; it waits for none.
+
+        Returns:
+            The results, those that are errors included, in no particular order; none
+            if no worker is idle.
+
+        Raises:
+            TypeError: `fn` cannot be called.
+            PoolClosed, PoolFailed, WrongHub: As :meth:`checkout`.
+
+        Source:
+            worker_pool ``broadcast/2``, which waits for no result and reaches busy workers too.
+        """
+        job = Job.of(fn, args, kwargs)
+        return run_on_all_idle(self._running(), job)
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        """Return how long to wait for a worker."""
+        if timeout is _DEFAULT:
+            return self._options.timeout
+        check_seconds("timeout", timeout)
+        return timeout
 
     # --- Life ---
 

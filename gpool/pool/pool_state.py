@@ -163,9 +163,11 @@ class PoolState:
 
     # --- Clients ---
 
-    def checkout(self, lease: Any) -> Slot | None:
-        """Lend an idle worker that needs no look; None if there is none, or others wait."""
-        if not self.idle or self.waiting or self.held_up or self.idle[-1].due <= self.now():
+    def checkout(self, lease: Any, *, unseen: bool = False) -> Slot | None:
+        """Lend an idle worker; None if there is none, or others wait, or it needs a look first."""
+        if not self.idle or self.waiting or self.held_up:
+            return None
+        if not unseen and self.idle[-1].due <= self.now():
             return None
         slot = self.idle.pop()
         self._lend(slot, lease)
