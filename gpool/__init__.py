@@ -34,6 +34,7 @@ from gpool.errors import (
     StartsFailing,
     Timeout,
     UnknownPool,
+    WrongHolder,
     WrongHub,
 )
 from gpool.integrations import stdlib_logging
@@ -140,6 +141,7 @@ __all__ = [
     "Supervisor",
     "Timeout",
     "UnknownPool",
+    "WrongHolder",
     "WrongHub",
     "call",
     "cast",

@@ -307,6 +307,23 @@ class LeaseLost(PoolError):
         return f"pool {self.pool!r}: {self.lease} is over; check out again"
 
 
+class WrongHolder(PoolError):
+    """In debug mode: a greenlet used, or gave back, what another one holds."""
+
+    def __init__(self, pool: str, user: Any, holder: Any) -> None:
+        super().__init__(pool, user, holder)
+        self.pool = pool
+        self.user = user  # its pid; the greenlet itself, if that is no process
+        self.holder = holder  # who has the worker, for how long, since which line
+
+    def __str__(self) -> str:
+        return (
+            f"pool {self.pool!r}: {_who(self.user)} used, or gave back, what "
+            f"{_who(self.holder.pid)} holds, for {self.holder.age:.3g} s, from "
+            f"{self.holder.line}; check out another worker, or transfer() the lease"
+        )
+
+
 class PoolNotReady(PoolError, Timeout):
     """The pool's workers were not up in time; its cause is the last start failure."""
 

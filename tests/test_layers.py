@@ -37,7 +37,7 @@ LAYERS = (
     ("pool.slot",),
     ("pool.pool_state",),
     ("pool.lease", "pool.resource"),
-    ("pool.admission", "pool.manager", "pool.worker"),
+    ("pool.admission", "pool.debug", "pool.manager", "pool.worker"),
     ("pool.ledger",),
     ("pool.dispatch", "pool.housekeeper", "pool.stats", "pool.worker_sup"),
     ("pool.pool_man",),

@@ -137,8 +137,7 @@ class Lease(Generic[W]):
     @property
     def line(self) -> str:
         """Where it was checked out: file, line and function."""
-        position = next(itertools.islice(self.code.co_positions(), self.lasti // 2, None))
-        return f"{self.code.co_filename}:{position[0]} in {self.code.co_qualname}"
+        return line_of(self.code, self.lasti)
 
     def holder(self) -> Holder:
         """Describe who has it, for those who look."""
@@ -216,6 +215,12 @@ class Lease(Generic[W]):
     def __repr__(self) -> str:
         state = "lost" if self.lost else "over" if self.slot is None else "held"
         return f"<Lease of {self.ledger.name!r}, {state}, by {self.owner.pid!r} at {self.line}>"
+
+
+def line_of(code: CodeType, lasti: int) -> str:
+    """Return file, line and function of an instruction."""
+    position = next(itertools.islice(code.co_positions(), lasti // 2, None))
+    return f"{code.co_filename}:{position[0]} in {code.co_qualname}"
 
 
 def is_dropped(slot: Slot) -> bool:

@@ -38,6 +38,7 @@ from gpool.otp import greenlets, process
 from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, Pid, table
 from gpool.pool.admission import Admission
+from gpool.pool.debug import DebugLease
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
@@ -77,6 +78,7 @@ class Ledger:
         self.name = name
         self.kind = kind
         self.options = options
+        self.lease_class: type[Lease[Any]] = DebugLease if options.debug else Lease
         self.hub: Any = None  # of the thread that it runs in, once it is opened
         self.thread = 0  # the identity of that thread
         # The books.
@@ -145,7 +147,7 @@ class Ledger:
         """
         client = self.meet()
         self.admission.refuse_unless_open()
-        lease: Lease[Any] = Lease(self, client, clock.now(), code, lasti)
+        lease = self.lease_class(self, client, clock.now(), code, lasti)
         try:
             man = self.in_charge()
             waits = timeout is None or timeout > 0
@@ -163,7 +165,7 @@ class Ledger:
     def checkout_unseen(self, code: CodeType, lasti: int) -> Lease[Any] | None:
         """Borrow an idle worker, be it due for a check, unless there is none."""
         client = self.meet()
-        lease: Lease[Any] = Lease(self, client, clock.now(), code, lasti)
+        lease = self.lease_class(self, client, clock.now(), code, lasti)
         try:
             man = self.in_charge()
             if man is None or man.state.checkout(lease, unseen=True) is None:
@@ -188,7 +190,7 @@ class Ledger:
     def book(self, pid: Pid, code: CodeType, lasti: int) -> None:
         """Give a process its place in the queue before it first runs; it redeems the ticket."""
         client = self._enter(pid)
-        self._enqueue(Ticket(Lease(self, client, clock.now(), code, lasti), None))
+        self._enqueue(Ticket(self.lease_class(self, client, clock.now(), code, lasti), None))
 
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""

@@ -41,6 +41,7 @@ class OptionsDict(TypedDict, total=False):
     shutdown: float | None
     max_restarts: int
     max_seconds: float
+    debug: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ class Options:
         shutdown: Seconds that a worker's terminate or close may take; 0: it is killed.
         max_restarts: Falls of the pool's manager or worker supervisor that are mended ...
         max_seconds: ... within so many seconds; one more and the pool fails.
+        debug: Whether a worker tells when another greenlet than its holder's uses it.
     """
 
     size: int = 5
@@ -110,13 +112,14 @@ class Options:
     shutdown: float | None = 5.0
     max_restarts: int = 10
     max_seconds: float = 60.0
+    debug: bool = False
 
     def __post_init__(self) -> None:
         check_count("size", self.size)
         check_count("max_overflow", self.max_overflow)
         if self.size + self.max_overflow == 0:
             raise ValueError("size: expected at least 1, or max_overflow > 0, got 0 and 0")
-        for name in ("lazy", "fail_fast"):
+        for name in ("lazy", "fail_fast", "debug"):
             check_flag(name, getattr(self, name))
         check_choice("strategy", self.strategy, Strategy)
         check_choice("on_max_hold", self.on_max_hold, OnMaxHold)

@@ -333,6 +333,7 @@ class PoolMan(GenServer):
         """Let clients lend and return by themselves if nothing is special, else bar it."""
         state, ledger = self.state, self.ledger
         ordinary = ledger.man is self and not state.waiting and not state.held_up
+        ordinary = ordinary and not ledger.options.debug  # it would make plain leases
         ledger.idle = state.idle if ordinary and ledger.phase == "up" else ()
         if ordinary and ledger.returns_freely and not state.overflow and not ledger.reported:
             lifo = ledger.options.strategy == "lifo"

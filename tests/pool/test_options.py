@@ -20,7 +20,7 @@ class TestInit:
         assert (options.strategy, options.lazy, options.timeout) == ("lifo", False, 5.0)
         assert (options.max_waiting, options.start_timeout) == (None, 30.0)
         assert (options.finish_timeout, options.shutdown) == (5.0, 5.0)
-        assert (options.max_restarts, options.max_seconds) == (10, 60.0)
+        assert (options.max_restarts, options.max_seconds, options.debug) == (10, 60.0, False)
 
     @pytest.mark.parametrize("name", SECONDS)
     @pytest.mark.parametrize("value", [None, 0, 0.0, 2, 1.5])
@@ -62,7 +62,8 @@ class TestInit:
             Options(max_waiting=value)
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("strategy", "random"), ("strategy", None), ("lazy", 1), ("lazy", None)]
+        ("name", "value"),
+        [("strategy", "random"), ("strategy", None), ("lazy", 1), ("lazy", None), ("debug", 1)],
     )
     def test_refuses_other_words(self, name: str, value: Any) -> None:
         """Closed sets are closed."""
