@@ -904,6 +904,59 @@ class TestBroadcast:
         assert_whole(pool, maker)
 
 
+def victim_of(pool: gpool.Pool[Any], name: str) -> gpool.Pid | None:
+    """Return a process of the pool."""
+    ledger: Any = pool._ledger
+    if name == "PoolMan":
+        return ledger.man and ledger.man.pid
+    return ledger.worker_sup if name == "WorkerSup" else next(s.pid for s in ledger.slots)
+
+
+class TestSweep:
+    @pytest.mark.parametrize("victim", ["PoolMan", "WorkerSup", "worker"])
+    @pytest.mark.parametrize("kind", ["resource", "server", "debug"])
+    @pytest.mark.parametrize("turn", range(1, 25, 2))
+    def test_any_fall_at_any_turn(
+        self, clock: VirtualClock, maker: Maker, quiet: None, kind: str, victim: str, turn: int
+    ) -> None:
+        """Every job ends, none is done twice on servers that live, and the pool is whole."""
+        worker: Any = Echo if kind == "server" else maker.resource()
+        pool = _up(gpool.Pool(worker, size=2, debug=kind == "debug"))
+        done: list[int] = []
+
+        def job(thing: Any, number: int) -> int:
+            with contextlib.nullcontext() if kind == "server" else thing.used():
+                if kind == "server":
+                    thing.say(number)
+                gevent.sleep(0)
+                done.append(number)
+            return number
+
+        def strike() -> None:
+            pid = victim_of(pool, victim)
+            if pid is not None:
+                gpool.exit(pid, "kill")
+
+        with AtTurn(turn, strike):
+            clients = [
+                Client(pool.map, job, range(6), on_error="return", timeout=None),
+                Client(pool.broadcast, job, 6),
+                *[Client(pool.call, job, number, timeout=None) for number in (7, 8)],
+            ]
+            pids = [pool.cast(job, number) for number in (9, 10)]
+            settle()
+        clock.advance(5.0)
+        lost = (gpool.LeaseLost, gpool.NoProcess, gpool.ServerExited)
+        assert all(client.done for client in clients), clients
+        results, broadcast = clients[0].value, clients[1].value
+        assert all(r == n or isinstance(r, lost) for n, r in enumerate(results))
+        assert all(r == 6 or isinstance(r, lost) for r in broadcast)
+        assert all(c.error is None or isinstance(c.error, lost) for c in clients)
+        assert not any(gpool.is_alive(pid) for pid in pids)
+        assert len(set(done) - {6}) == len(done) - done.count(6)
+        assert_whole(pool, None if kind == "server" else maker)
+
+
 class TestTheForeignThread:
     def test_is_refused(self, pool: gpool.Pool[Any]) -> None:
         """Rule 12: by each of them, before anything is done."""
