@@ -1,6 +1,6 @@
 """Where a gpool pool differs from the recorded poolboy 1.5 on purpose.
 
-Two of the rules end the comparison of their case: from there on the recorded
+Three of the rules end the comparison of their case: from there on the recorded
 pool and gpool's have different workers in different hands.
 
 Not here: what is only said otherwise (``world_pool.py``).
@@ -110,6 +110,30 @@ def killed_manager_is_replaced(context: Context, expected: Json) -> Json:
     return expected
 
 
+def circle_is_refused(context: Context, expected: Json) -> Json:
+    """A client does not wait for ever for what only those hold who wait for ever themselves.
+
+    In poolboy it does, itself among them; gpool raises CheckoutDeadlock.  The case is
+    compared up to here: in poolboy that client waits on.
+    """
+    if _closes_circle(context):
+        others = [who for who in expected["waiting"] if who != context.step["c"]]
+        return expected | {"result": {"exit": "deadlock"}, "waiting": others}
+    if any(_closes_circle(Context(context.case, index)) for index in range(context.index)):
+        return NOT_COMPARED
+    return expected
+
+
+def _closes_circle(context: Context) -> bool:
+    recorded = context.recorded
+    waits = _is_pool(context, "checkout", "transaction") and recorded["result"] == "pending"
+    if not waits:
+        return False
+    # All are lent, or it would not wait: who had a worker last has it now.
+    holders = {_borrowers(context, worker)[-1] for worker in recorded.get("workers", [])}
+    return context.step["c"] in holders <= set(recorded["waiting"])
+
+
 def _is_pool(context: Context, *ops: str) -> bool:
     """Return whether a step is one of a pool, and one of `ops` if there are any."""
     return context.kind == "pool" and (not ops or context.step["op"] in ops)
@@ -155,6 +179,12 @@ POOL_RULES: Final = (
         "a lease may be checked in once, again is a counted no-op, and a worker is never in two "
         "hands (DESIGN 2)",
         stale_checkin_takes_nothing,
+    ),
+    Rule(
+        "circle-is-refused",
+        "no slot is lost, no waiter forgotten (DESIGN 1): those of a circle would be, so the "
+        "checkout that would close it is raised",
+        circle_is_refused,
     ),
     Rule(
         "pool-ends-with-shutdown",

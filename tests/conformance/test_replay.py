@@ -50,7 +50,7 @@ class TestRecordedCases:
 
     @pytest.mark.parametrize(
         ("names", "rules", "few"),
-        [(KIT, RULES, range(5, 11)), (("pool",), POOL_RULES, range(1, 7))],
+        [(KIT, RULES, range(5, 11)), (("pool",), POOL_RULES, range(1, 8))],
         ids=["kit", "pool"],
     )
     def test_need_every_rule(self, names, rules, few, capsys):
@@ -64,9 +64,9 @@ class TestRecordedCases:
         assert len(rules) in few
         assert {rule.name for rule in rules} == rewrites.keys()
 
-    @pytest.mark.parametrize(("name", "share"), [*((name, 0) for name in KIT), ("pool", 0.02)])
+    @pytest.mark.parametrize(("name", "share"), [*((name, 0) for name in KIT), ("pool", 0.03)])
     def test_are_compared_to_their_ends(self, name, share):
-        """Only after a pool was killed, or robbed, steps are left out: two in a hundred."""
+        """Only after a pool was killed, robbed or in a circle steps are left out: a few."""
         left_out = sum(
             it.left_out for _, start in chunks([name]) for it in verdicts_of(name, start)
         )

@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.rules import NOT_COMPARED, Context
 from tests.conformance.rules_pool import (
     POOL_RULES,
+    circle_is_refused,
     killed_manager_is_replaced,
     only_leases_are_checked_in,
     pool_ends_with_shutdown,
@@ -174,6 +175,27 @@ class TestStaleCheckinTakesNothing:
     def test_leaves_a_client_that_never_had_it(self):
         """It was given the lease: whoever has it may check it in."""
         history = [borrowed("c0"), returned("c1")]
+        assert self.rewrite(*history) == history[-1][1]
+
+
+class TestCircleIsRefused:
+    def rewrite(self, *history):
+        """Return what is expected of the last step."""
+        context = pool_context(*history)
+        return circle_is_refused(context, context.recorded)
+
+    def test_raises_in_who_would_close_it(self):
+        """It holds the only worker and wants another one, for ever."""
+        expected = {"result": {"exit": "deadlock"}, **ONE_LENT, "waiting": []}
+        assert self.rewrite(borrowed("c0"), waiting("c0")) == expected
+
+    def test_leaves_out_what_follows(self):
+        """In poolboy that client waits on."""
+        assert self.rewrite(borrowed("c0"), waiting("c0"), waiting("c1")) is NOT_COMPARED
+
+    def test_leaves_a_client_that_waits_for_another(self):
+        """That one may let go."""
+        history = [borrowed("c0"), waiting("c1")]
         assert self.rewrite(*history) == history[-1][1]
 
 

@@ -232,6 +232,8 @@ class PoolWorld:
             return use()
         except gpool.CheckoutTimeout:
             return TIMED_OUT
+        except gpool.CheckoutDeadlock:
+            return {"exit": "deadlock"}
         except gpool.PoolClosed:
             return NOBODY if came_late else {"exit": CLOSED}
 
