@@ -174,7 +174,7 @@ class Lease(Generic[W]):
 
     def __enter__(self) -> W:
         slot = self.slot
-        if slot is None:
+        if slot is None or slot.lease is not self or slot.state is not BUSY:
             raise LeaseLost(self.ledger.name, self)
         thing: W = slot.thing
         return thing

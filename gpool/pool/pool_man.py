@@ -324,7 +324,8 @@ class PoolMan(GenServer):
             self.decide(self.state.unfit, slot, "overdue")
 
     def _watch_breaker(self) -> None:
-        breaker = self.state.breaker
+        state = self.state
+        breaker = state.breaker if state.failures or state.probing else "closed"
         if breaker != self.breaker:
             self.breaker = breaker
             self.ledger.note(telemetry.BreakerChanged(self.pid, self.ledger.name, breaker))

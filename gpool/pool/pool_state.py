@@ -228,8 +228,7 @@ class PoolState:
             case "unused":
                 return self._ready(slot)
             case "clean":
-                slot.idle_since = slot.seen = self.now()
-                return [self._check(slot)] if slot.suspect else self._ready(slot)
+                return [self._check(slot)] if slot.suspect else self._ready(slot, used=True)
             case "finish":
                 slot.state = FINISHING
                 self.finishing += 1
@@ -253,11 +252,11 @@ class PoolState:
     def started(self, slot: Slot) -> list[Decision]:
         """A worker is up."""
         self.starting -= 1
-        self.failures, self.probing, self.wished = 0, False, False
+        self.failures = 0
+        self.backing_off = self.probing = self.wished = False
         slot.generation = self.generation
-        slot.idle_since = slot.seen = self.now()
         self.upkeep_due = min(self.upkeep_due, slot.expires)
-        decisions = self._ready(slot)
+        decisions = [*self._ready(slot, used=True), *self.dispatch()]
         if not self.options.lazy:
             self.goal = max(self.goal, min(self.options.size, self.live))
         return decisions
@@ -292,10 +291,9 @@ class PoolState:
         checked = slot.checking
         self._leave(slot)
         slot.suspect = False
-        slot.seen = self.now()
-        if not checked:
-            slot.idle_since = slot.seen
-        return self._ready(slot)
+        if checked:
+            slot.seen = self.now()
+        return self._ready(slot, used=not checked)
 
     def unfit(self, slot: Slot, reason: str) -> list[Decision]:
         """What was done to make a resource fit has failed; a check speaks of its generation too."""
@@ -430,11 +428,12 @@ class PoolState:
 
     def _worn_out(self, slot: Slot) -> str:
         """Say why a worker that comes back must go; an empty text if it need not."""
-        if slot.expires <= self.now():
+        options = self.options
+        if slot.expires != math.inf and slot.expires <= self.now():
             return slot.fate
-        if slot.uses >= (self.options.max_uses or math.inf):
+        if options.max_uses is not None and slot.uses >= options.max_uses:
             return "max_uses"
-        return "resized" if self.live > self.options.cap else ""
+        return "resized" if len(self.slots) > options.cap and self.live > options.cap else ""
 
     def _is_unseen(self, slot: Slot, now: float) -> bool:
         """Tell whether an idle worker must be checked before it is lent."""
@@ -488,13 +487,15 @@ class PoolState:
         at_once = 1 if self.failures or self.probing else _or_inf(self.options.max_starting)
         return int(max(min(wanted, at_once - self.starting), 0))
 
-    def _ready(self, slot: Slot) -> list[Decision]:
+    def _ready(self, slot: Slot, *, used: bool = False) -> list[Decision]:
         why = slot.doomed or self._worn_out(slot)
         if why:
             return self._close(slot, why)
         if self.waiting and not self.held_up:
-            return [self._grant(slot), *self.dispatch()]
+            return [self._grant(slot)]
         slot.state = IDLE
+        if used:
+            slot.idle_since = slot.seen = self.now()
         self._put(slot)
         if self.overflow and self.options.overflow_ttl == 0:
             return self.condemn(slot, "overflow")

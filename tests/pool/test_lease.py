@@ -50,6 +50,8 @@ class TestLost:
         gpool.exit(pool._ledger.man.pid, "kill")
         settle()
         assert lease.lost
+        with pytest.raises(gpool.LeaseLost), lease:
+            raise AssertionError
         assert not maker.made[0].closed
         lease.checkin()
         settle()

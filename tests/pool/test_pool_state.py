@@ -291,6 +291,18 @@ class TestFailed:
         assert [type(d) for d in books.started(start.slot)] == [Start, Start]
 
 
+    def test_one_success_ends_the_delay(self) -> None:
+        """The service is there: those who wait do not wait for a timer."""
+        books = state(size=2, lazy=True)
+        first, second = books.enqueue(Ticket(1)) + books.enqueue(Ticket(2))
+        assert isinstance(first, Start)
+        assert isinstance(second, Start)
+        books.failed(first.slot)
+        assert books.breaker == "open"
+        assert [type(d) for d in books.started(second.slot)] == [Grant, Start]
+        assert books.breaker == "closed"
+
+
 class TestRecovered:
     @pytest.mark.parametrize("verdict", ["finish", "reset"])
     def test_is_idle_or_granted(self, verdict: Any) -> None:
