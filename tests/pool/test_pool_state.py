@@ -290,7 +290,6 @@ class TestFailed:
         assert isinstance(start, Start)
         assert [type(d) for d in books.started(start.slot)] == [Start, Start]
 
-
     def test_one_success_ends_the_delay(self) -> None:
         """The service is there: those who wait do not wait for a timer."""
         books = state(size=2, lazy=True)
