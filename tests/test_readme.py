@@ -40,11 +40,14 @@ class TestQuickStart:
         assert output_of(blocks("Quick start", "python")[0]) == "42\n"
 
     def test_lends_connections(self, postgres: str) -> None:
-        """The second one goes on from there, once there is a database."""
-        first, second = blocks("Quick start", "python")
+        """The others go on from there, once there is a database and something to fetch."""
+        first, second, third = blocks("Quick start", "python")
         see = "    print(connection.execute('select 1').fetchone(), db)"
-        code = f"DSN = {postgres!r}\n{first}\n{second}{see}"
-        assert output_of(code) == "42\n(1,) <Pool 'db': ready>\n"
+        fetch = "def fetch(it, n): return it.execute('select %s + 1', [n]).fetchone()[0]"
+        given = f"{fetch}\nuser_id, user_ids = 1, [1, 2, 3]"
+        run = third.replace("db.call", "one = db.call").replace("db.map", "all = db.map")
+        code = f"DSN = {postgres!r}\n{first}\n{second}{see}\n{given}\n{run}\nprint(one, all)"
+        assert output_of(code) == "42\n(1,) <Pool 'db': ready>\n2 [2, 3, 4]\n"
 
 
 class TestTryIt:

@@ -126,7 +126,8 @@ class Pool(Generic[W]):
 
         Clients are served in the order in which they asked.  Prefer
         ``with pool.checkout() as worker``; whatever happens, a worker comes back
-        when the greenlet that checked it out is dead.
+        when the greenlet that checked it out is dead.  Without ``with``, keep the lease
+        as long as you use the worker: one that is dropped is reclaimed.
 
         Args:
             timeout: Seconds to wait, for a start of the pool and of a worker too;
