@@ -26,13 +26,13 @@ NOTES: Final = {
     ("SQLAlchemy", "T3"): "The failed connect frees its place but wakes nobody.",
     ("SQLAlchemy", "T4"): BARGING,
     ("django-db-geventpool", "T2"): (
-        "Killed while the pool checks the connection (`SELECT 1`) that it is about to lend: only a "
-        "database error puts that one back."
+        "Killed while the pool checks the connection (`SELECT 1`) that it is about to lend: that "
+        "one is dropped, and nobody tells those who wait that they may connect."
     ),
     ("django-db-geventpool", "T4"): BARGING,
     ("django-db-geventpool", "T6"): "A connection is counted once it is made, not while it is.",
     ("django-db-geventpool", "T7"): NO_WITH,
-    ("django-db-geventpool", "chaos"): "As T2 and T6.",
+    ("django-db-geventpool", "chaos"): "As T6.",
     ("redis", "T4"): BARGING,
     ("redis", "T7"): NO_WITH,
     ("gevent queue", "T3"): (
@@ -52,7 +52,8 @@ NOTES: Final = {
     ),
     ("DBUtils", "T4"): BARGING,
     ("DBUtils", "chaos"): (
-        "A connection that is found dirty is closed once its successor is open, not before."
+        "A connection that is found dirty is closed once its successor is open, not before. What "
+        "is gone is counted as lent, though nobody has it."
     ),
     ("urllib3", "T4"): BARGING,
     ("urllib3", "chaos"): (
