@@ -18,7 +18,10 @@ import gpool
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
-RUN_HERE = {"01_first_pool.py", "02_supervisor.py", "03_links_and_monitors.py", "web.py"}
+RUN_HERE = {
+    "01_first_pool.py", "02_supervisor.py", "03_links_and_monitors.py", "04_jobs.py",
+    "05_outage.py", "web.py",
+}  # fmt: skip
 RUN_BY_OTHERS = {"web_load.py"}  # by web.py
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(gpool.__file__).parents[1])}
 ENVIRONMENT.pop("PYTHONSAFEPATH", None)  # an example imports those beside it
@@ -120,6 +123,28 @@ class TestLinksAndMonitors:
         lines = run("03_links_and_monitors.py").splitlines()
         expected = ["reason='done')", "reason='boom')", "reason='killed')", "reason='noproc')"]
         assert [line.rpartition(" ")[2] for line in lines] == expected
+
+
+class TestJobs:
+    def test_keeps_the_order_and_says_what_failed(self) -> None:
+        """Three presses, one paper jam, and as many presses as before."""
+        one, order, failed, each = run("04_jobs.py").splitlines()
+        assert one.endswith("sheet 1")
+        assert order.endswith(str([f"sheet {number}" for number in range(2, 8)]))
+        assert re.search(r"\['sheet 12', <class '[\w.]*ServerExited'>, 'sheet 14'\]", failed)
+        assert len(re.findall(r"\d+", each)) == 3
+
+
+class TestOutage:
+    def test_costs_one_check_after_a_restart(self) -> None:
+        """The first client finds out for all; then one start at a time until it is back."""
+        well, restart, away = re.split(r"\n\n", run("05_outage.py").strip())
+        assert "server 0" in well
+        assert "server 1" in restart
+        assert (restart.count("checked one"), restart.count("suspected")) == (1, 3)
+        assert "server 1" in away
+        assert away.count("breaker open") >= 1
+        assert "breaker='closed'" in away
 
 
 class TestWeb:
