@@ -115,7 +115,7 @@ class Admission:
         if books.slots and self._is_deadlocked(None):
             owners = {slot.lease.owner for slot in books.slots}
             ticket = max((owner.ticket for owner in owners), key=lambda ticket: ticket.number)
-            books.turn_down(ticket, self._deadlock(ticket.lease.owner))
+            books.queue.turn_down(ticket, self._deadlock(ticket.lease.owner))
 
     def _is_deadlocked(self, client: Client | None) -> bool:
         """Tell whether all who hold a worker wait for ever for one, as `client` is about to.

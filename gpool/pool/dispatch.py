@@ -102,7 +102,7 @@ class Job:
 
     def _borrow(self, ledger: Ledger, deadline: float | None, ticket: Ticket | None) -> Lease[Any]:
         if ticket is not None:
-            return ledger.redeem(ticket, None)
+            return ledger.queue.redeem(ticket, None)
         left = None if deadline is None else max(deadline - clock.now(), 0.0)
         return ledger.checkout(left, self.code, self.lasti)
 

@@ -115,7 +115,7 @@ class Housekeeper:
             for slot in ledger.slots
             if slot.lease is not None
             and slot not in ledger.reported
-            and not ledger.is_unaccepted(slot.lease)
+            and not ledger.queue.is_unaccepted(slot.lease)
         ]
 
     def _look_at_holders(self) -> None:

@@ -9,8 +9,7 @@ from it: that is an *epoch*.
 Rules:
 
 * Nothing here switches greenlets, but for :meth:`Ledger.checkout`, which waits.
-* A ticket stands in `tickets` until its client has accepted a worker or given
-  up; a slot in `slots` until its worker is dead and its resource closed.
+* A slot stands in `slots` until its worker is dead and its resource closed.
 * Clients keep place and deadline over an epoch's end, those granted but not yet
   woken included; what belonged to the old epoch can only be closed.
 * An exception that strikes inside a transition all the same (a signal, a
@@ -19,21 +18,19 @@ Rules:
 * A lease that nobody refers to any more can never be checked in: it is reclaimed,
   dirty as it is, when a client begins to wait, or while it does.
 
-Not here: carrying decisions out (``pool_man.py``).
+Not here: carrying decisions out (``pool_man.py``), how clients wait (``queue.py``).
 """
 
 from __future__ import annotations
 
 import contextvars
-import functools
 from collections import deque
 from collections.abc import Callable
-from copy import copy
 from types import CodeType
-from typing import Any, Concatenate, Final, Literal, ParamSpec, get_args
+from typing import Any, Final, Literal, get_args
 
 from gpool import clock, telemetry
-from gpool.errors import NoProcess, PoolClosed, PoolError, WrongHub
+from gpool.errors import NoProcess, PoolClosed, WrongHub
 from gpool.otp import greenlets, process
 from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, Pid, table
@@ -43,32 +40,17 @@ from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
+from gpool.pool.queue import Queue
 from gpool.pool.slot import CLOSING, LOST, NOTHING, STARTING, Slot, SlotState, Verdict
+from gpool.pool.transition import transition
 from gpool.pool.worker import Kind, Watch, cancel_timer
-from gpool.waiter import Expired, Gate, Waiter, get_ident
+from gpool.waiter import Gate, get_ident
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
 
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
 UNSAID: Final = 256  # events that are kept for the next PoolMan to tell
 CLOSES: Final = 2  # times that a close may fail by itself before its slot is freed regardless
-
-
-P = ParamSpec("P")
-
-
-def transition(method: Callable[Concatenate[Ledger, P], None]) -> Callable[..., None]:
-    """Mark a method that changes the books and raises nothing: what strikes ends the epoch."""
-
-    @functools.wraps(method)
-    def guarded(self: Ledger, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except BaseException:
-            self.struck()
-            raise
-
-    return guarded
 
 
 class Ledger:
@@ -83,7 +65,8 @@ class Ledger:
         self.thread = 0  # the identity of that thread
         # The books.
         self.slots: dict[Slot, None] = {}  # oldest first
-        self.tickets: dict[Ticket, None] = {}  # not yet accepted
+        self.queue = Queue(self)
+        self.tickets = self.queue.tickets  # the queue's own
         self.clients: dict[Any, Client] = {}  # greenlet -> client; raw greenlets are not here
         self.known: dict[Pid, Client] = {}  # all clients, raw greenlets too
         self.pool: Any = None  # the Pool that users hold
@@ -160,7 +143,7 @@ class Ledger:
         if not self.tickets:  # else PoolMan looks every now and then
             self.sweep()
         self.admission.refuse_to_wait(client, timeout)
-        return self.redeem(Ticket(lease, timeout), timeout)
+        return self.queue.redeem(Ticket(lease, timeout), timeout)
 
     def checkout_unseen(self, code: CodeType, lasti: int) -> Lease[Any] | None:
         """Borrow an idle worker, be it due for a check, unless there is none."""
@@ -190,17 +173,7 @@ class Ledger:
     def book(self, pid: Pid, code: CodeType, lasti: int) -> None:
         """Give a process its place in the queue before it first runs; it redeems the ticket."""
         client = self._enter(pid)
-        self._enqueue(Ticket(self.lease_class(self, client, clock.now(), code, lasti), None))
-
-    def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
-        """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
-        try:
-            return self._wait(ticket, timeout)
-        except BaseException:
-            if ticket in self.tickets:  # struck while it gave up
-                ticket.left = True
-                self.struck()
-            raise
+        self.queue.enqueue(Ticket(self.lease_class(self, client, clock.now(), code, lasti), None))
 
     def sweep(self) -> None:
         """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""
@@ -219,56 +192,6 @@ class Ledger:
         if get_ident() != self.thread:
             raise WrongHub(self.pool)
 
-    def _wait(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
-        deadline, lease = ticket.deadline, ticket.lease
-        try:
-            if ticket not in self.tickets:
-                self._enqueue(ticket)
-            while not ticket.granted:
-                if ticket.error is not None:
-                    raise ticket.error
-                if ticket.waiter.woken:  # by a grant that was taken back
-                    ticket.waiter = Waiter()
-                ticket.waiter.wait(None if deadline is None else deadline - clock.now())
-            greenlets.current()  # raises if its exit was accepted since: it gets nothing then
-            self._accept(ticket)
-        except Expired:
-            self._give_up(ticket)
-            error = self.admission.timed_out(lease.owner, timeout or 0.0)
-            raise error from error.__cause__
-        except BaseException:
-            self._give_up(ticket)
-            raise
-        return lease
-
-    @transition
-    def _enqueue(self, ticket: Ticket) -> None:
-        ticket.lease.owner.ticket = ticket
-        self.tickets[ticket] = None
-        man = self.in_charge()
-        if man is not None:
-            man.enqueue(ticket)
-
-    def _accept(self, ticket: Ticket) -> None:
-        lease, now = ticket.lease, clock.now()
-        lease.since, lease.epoch = now, self.epoch
-        lease.waited = now - ticket.since
-        lease.owner.ticket = None
-        del self.tickets[ticket]
-
-    @transition
-    def _give_up(self, ticket: Ticket) -> None:
-        """Take a ticket out; a worker that was granted goes on, unused, in the same turn."""
-        self.tickets.pop(ticket, None)
-        ticket.lease.owner.ticket = None
-        granted, ticket.granted = ticket.granted, False
-        if granted:
-            if ticket.lease.slot is not None:
-                self._return(ticket.lease, "unused")
-        elif (man := self.in_charge()) is not None:
-            man.withdraw(ticket)
-        self.note_quiet()
-
     # --- Clients: the way back ---
 
     def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
@@ -277,17 +200,17 @@ class Ledger:
         if slot is not None:
             verdict, why = self._verdict(lease, slot, error)
             if slot.lease is lease:  # a hook may have given it back itself
-                self._take_back(lease, slot, verdict, why)
+                self._finish(lease, slot, verdict, why)
 
     def discard(self, lease: Lease[Any], reason: Any) -> None:
         """Take a worker back to be stopped."""
         slot = self._slot_of(lease)
         if slot is not None:
-            self._take_back(lease, slot, "close", reason)
+            self._finish(lease, slot, "close", reason)
 
-    def _take_back(self, lease: Lease[Any], slot: Slot, verdict: Verdict, why: Any) -> None:
+    def _finish(self, lease: Lease[Any], slot: Slot, verdict: Verdict, why: Any) -> None:
         is_late = slot in self.reported
-        self._return(lease, verdict, why)
+        self.take_back(lease, verdict, why)
         now = clock.now()
         if is_late:
             held = now - lease.since
@@ -325,7 +248,7 @@ class Ledger:
         self.known.pop(client.pid, None)
         self.clients.pop(client.greenlet, None)
         if client.ticket is not None:
-            self._give_up(client.ticket)
+            self.queue.give_up(client.ticket)
         for lease in list(client.leases):
             slot = lease.slot
             if slot is not None and slot.lease is lease:
@@ -335,7 +258,7 @@ class Ledger:
     def _reclaim(self, lease: Lease[Any], reason: Any, verdict: Verdict) -> None:
         self.reclaimed += 1
         held, pid = clock.now() - lease.since, lease.owner.pid
-        self._return(lease, verdict, ("owner_died", reason))
+        self.take_back(lease, verdict, ("owner_died", reason))
         self.note(telemetry.LeaseReclaimed(pid, self.name, reason, lease.line, held))
 
     def _verdict(
@@ -350,11 +273,12 @@ class Ledger:
             return "close", ("hook_failed", failure)
         except BaseException as failure:
             if slot.lease is lease:
-                self._return(lease, "close", ("left_by", failure))
+                self.take_back(lease, "close", ("left_by", failure))
             raise
 
     @transition
-    def _return(self, lease: Lease[Any], verdict: Verdict, why: Any = None) -> None:
+    def take_back(self, lease: Lease[Any], verdict: Verdict, why: Any = None) -> None:
+        """A lease is over: its worker goes on as `verdict` says, and `why`."""
         slot = lease.slot
         assert slot is not None
         lease.owner.leases.pop(lease, None)
@@ -421,8 +345,8 @@ class Ledger:
     def worker_doomed(self, slot: Slot) -> None:
         """An exit of a worker was accepted: it is not lent any more."""
         lease, man = slot.lease, self.in_charge()
-        if lease is not None and self.is_unaccepted(lease):
-            self._put_back(lease.owner.ticket)
+        if lease is not None and self.queue.is_unaccepted(lease):
+            self.queue.put_back(lease.owner.ticket)
         if man is not None and slot in self.slots:
             man.doomed(slot)
 
@@ -468,8 +392,8 @@ class Ledger:
     ) -> None:
         lease = slot.lease
         holder = None if lease is None else lease.owner.pid
-        if lease is not None and self.is_unaccepted(lease):
-            self._put_back(lease.owner.ticket)
+        if lease is not None and self.queue.is_unaccepted(lease):
+            self.queue.put_back(lease.owner.ticket)
         elif lease is not None and not is_open:
             lease.owner.leases.pop(lease, None)
             self.reported.pop(slot, None)
@@ -517,25 +441,6 @@ class Ledger:
             )
 
     # --- Grants ---
-
-    def is_unaccepted(self, lease: Lease[Any]) -> bool:
-        """Tell whether a lease was granted to a client that has not yet woken."""
-        ticket = lease.owner.ticket
-        return ticket is not None and ticket.granted and ticket.lease is lease
-
-    def _put_back(self, ticket: Ticket) -> None:
-        self._revoke(ticket)
-        if self.man is not None:
-            self.man.state.requeue(ticket)
-
-    def _revoke(self, ticket: Ticket) -> None:
-        """Take a grant back that its client does not know of yet; it keeps its place."""
-        lease = ticket.lease
-        ticket.granted = False
-        lease.owner.leases.pop(lease, None)
-        if lease.slot is not None:
-            lease.slot.lease = None
-            lease.slot = None
 
     # --- Epochs ---
 
@@ -593,7 +498,7 @@ class Ledger:
         self.bar()
         man.cancel_timers()
         for ticket in self.tickets:
-            self._revoke(ticket)
+            self.queue.revoke(ticket)
         self.man = None
         self.risen.shut()
         self.ready.shut()
@@ -619,7 +524,7 @@ class Ledger:
         if self.man is not None:
             self.man.state.goal = 0
         if fail_waiting:
-            self.fail_waiting(PoolClosed(self.name))
+            self.queue.fail_waiting(PoolClosed(self.name))
 
     def reopen(self) -> None:
         """Let clients in again, if they were only kept out; never switches."""
@@ -658,7 +563,7 @@ class Ledger:
         """The pool is stopped: nobody is let in, those who wait are told; never switches."""
         self.phase = "stopped"
         self.bar()
-        self.fail_waiting(PoolClosed(self.name))
+        self.queue.fail_waiting(PoolClosed(self.name))
         self._turn_away()
         self.close_rest()  # if its tree has fallen already
 
@@ -666,33 +571,13 @@ class Ledger:
         """The pool fell too often: tell those who wait, refuse those who come."""
         self.phase, self.failure = "failed", reason
         self.bar()
-        self.fail_waiting(self.admission.has_failed())
+        self.queue.fail_waiting(self.admission.has_failed())
         self._turn_away()
 
     def _turn_away(self) -> None:
         """Tell those who wait for the start that it does not come now."""
         self.risen.turn_away()
         self.ready.turn_away()
-
-    def fail_waiting(self, error: PoolError) -> None:
-        """Have every waiting client raise its own copy of an error."""
-        for ticket in list(self.tickets):
-            if not ticket.granted:
-                own = copy(error)
-                own.__cause__ = error.__cause__
-                self.turn_down(ticket, own)
-
-    def fail_fast(self) -> None:
-        """Have those raise who wait while no worker is up and starts fail."""
-        self.admission.failed_fast += sum(not ticket.granted for ticket in self.tickets)
-        self.fail_waiting(self.admission.starts_failing())
-
-    def turn_down(self, ticket: Ticket, error: PoolError) -> None:
-        """Have a waiting client raise `error`."""
-        ticket.error = error
-        if self.man is not None:
-            self.man.state.withdraw(ticket)
-        ticket.waiter.wake()
 
     def note(self, event: telemetry.Event) -> None:
         """Have PoolMan tell the listeners, who may block: not in a transition."""

@@ -111,7 +111,7 @@ class PoolMan(GenServer):
         """After an orderly stop of the pool, end after the workers."""
         ledger = self.ledger
         if ledger.phase == "stopped" and ledger.man is self:
-            ledger.fail_waiting(PoolClosed(ledger.name))
+            ledger.queue.fail_waiting(PoolClosed(ledger.name))
             self.state.held_up = True
             ledger.emptied = ledger.emptied or Gate()
             for slot in list(ledger.slots):
@@ -222,7 +222,7 @@ class PoolMan(GenServer):
         self.housekeeper.retry_after(delay, ref=awaited)
         ledger.note(telemetry.WorkerStartFailed(self.pid, ledger.name, reason, delay))
         if ledger.options.fail_fast and not self.state.up:
-            ledger.fail_fast()
+            ledger.queue.fail_fast()
         if self.start_failures and not self.start_failures.add():
             self._give_up(reason)
 

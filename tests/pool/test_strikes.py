@@ -152,7 +152,7 @@ class Scene:
         """Be about to stop waiting."""
         self.hold(), self.hold(), self.hold()
         [ticket] = self.ledger.tickets
-        return lambda: self._as(ticket, self.ledger._give_up)
+        return lambda: self._as(ticket, self.ledger.queue.give_up)
 
     def give_up_granted(self) -> Callable[[], object]:
         """Be about to stop waiting when a worker has just been granted."""
@@ -160,7 +160,7 @@ class Scene:
         self.hold(), self.hold()
         lease.checkin()  # nobody has run since: the waiter does not know yet
         [ticket] = self.ledger.tickets
-        return lambda: self._as(ticket, self.ledger._give_up)
+        return lambda: self._as(ticket, self.ledger.queue.give_up)
 
     def _as(self, ticket: Any, fn: Callable[[Any], object]) -> None:
         # The client itself is asleep: it will find that it has left.

@@ -1,0 +1,140 @@
+"""Queue: the clients that wait, in order of arrival, from their ticket to their worker.
+
+A ticket stands here until its client has accepted a worker or given up: granted
+is not accepted, since the client has to wake first, and can be cut down before.
+Then the worker goes on, unused, in the same turn.
+
+The queue belongs to the books and outlives PoolMan; who is next, PoolMan decides.
+
+Not here: who may wait at all (``admission.py``), in which order they are served
+(``pool_state.py``).
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+from gpool import clock
+from gpool.errors import PoolError
+from gpool.otp import greenlets
+from gpool.pool.lease import Lease, Ticket
+from gpool.pool.transition import transition
+from gpool.waiter import Expired, Waiter
+
+
+class Queue:
+    """Those who wait for one pool.  Only :meth:`redeem` switches.
+
+    Args:
+        books: The Ledger.
+    """
+
+    def __init__(self, books: Any) -> None:
+        self.books = books
+        self.tickets: dict[Ticket, None] = {}  # not yet accepted
+
+    def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
+        """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
+        try:
+            return self._wait(ticket, timeout)
+        except BaseException:
+            if ticket in self.tickets:  # struck while it gave up
+                ticket.left = True
+                self.struck()
+            raise
+
+    def _wait(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
+        deadline, lease = ticket.deadline, ticket.lease
+        try:
+            if ticket not in self.tickets:
+                self.enqueue(ticket)
+            while not ticket.granted:
+                if ticket.error is not None:
+                    raise ticket.error
+                if ticket.waiter.woken:  # by a grant that was taken back
+                    ticket.waiter = Waiter()
+                ticket.waiter.wait(None if deadline is None else deadline - clock.now())
+            greenlets.current()  # raises if its exit was accepted since: it gets nothing then
+            self._accept(ticket)
+        except Expired:
+            self.give_up(ticket)
+            error = self.books.admission.timed_out(lease.owner, timeout or 0.0)
+            raise error from error.__cause__
+        except BaseException:
+            self.give_up(ticket)
+            raise
+        return lease
+
+    @transition
+    def enqueue(self, ticket: Ticket) -> None:
+        """A client waits."""
+        ticket.lease.owner.ticket = ticket
+        self.tickets[ticket] = None
+        man = self.books.in_charge()
+        if man is not None:
+            man.enqueue(ticket)
+
+    def _accept(self, ticket: Ticket) -> None:
+        lease, now = ticket.lease, clock.now()
+        lease.since, lease.epoch = now, self.books.epoch
+        lease.waited = now - ticket.since
+        lease.owner.ticket = None
+        del self.tickets[ticket]
+
+    @transition
+    def give_up(self, ticket: Ticket) -> None:
+        """Take a ticket out; a worker that was granted goes on, unused, in the same turn."""
+        self.tickets.pop(ticket, None)
+        ticket.lease.owner.ticket = None
+        granted, ticket.granted = ticket.granted, False
+        if granted:
+            if ticket.lease.slot is not None:
+                self.books.take_back(ticket.lease, "unused")
+        elif (man := self.books.in_charge()) is not None:
+            man.withdraw(ticket)
+        self.books.note_quiet()
+
+    def is_unaccepted(self, lease: Lease[Any]) -> bool:
+        """Tell whether a lease was granted to a client that has not yet woken."""
+        ticket = lease.owner.ticket
+        return ticket is not None and ticket.granted and ticket.lease is lease
+
+    def put_back(self, ticket: Ticket) -> None:
+        """A grant has come to nothing, its worker being about to die: the client waits on."""
+        self.revoke(ticket)
+        if self.books.man is not None:
+            self.books.man.state.requeue(ticket)
+
+    def revoke(self, ticket: Ticket) -> None:
+        """Take a grant back that its client does not know of yet; it keeps its place."""
+        lease = ticket.lease
+        ticket.granted = False
+        lease.owner.leases.pop(lease, None)
+        if lease.slot is not None:
+            lease.slot.lease = None
+            lease.slot = None
+
+    def fail_waiting(self, error: PoolError) -> None:
+        """Have every waiting client raise its own copy of an error."""
+        for ticket in list(self.tickets):
+            if not ticket.granted:
+                own = copy(error)
+                own.__cause__ = error.__cause__
+                self.turn_down(ticket, own)
+
+    def fail_fast(self) -> None:
+        """Have those raise who wait while no worker is up and starts fail."""
+        self.books.admission.failed_fast += sum(not ticket.granted for ticket in self.tickets)
+        self.fail_waiting(self.books.admission.starts_failing())
+
+    def turn_down(self, ticket: Ticket, error: PoolError) -> None:
+        """Have a waiting client raise `error`."""
+        ticket.error = error
+        if self.books.man is not None:
+            self.books.man.state.withdraw(ticket)
+        ticket.waiter.wake()
+
+    def struck(self) -> None:
+        """An exception hit a transition."""
+        self.books.struck()
