@@ -228,7 +228,7 @@ class PoolState:
             case "unused":
                 return self._ready(slot)
             case "clean":
-                return [self._check(slot)] if slot.suspect else self._ready(slot, used=True)
+                return self._ready(slot, used=True)
             case "finish":
                 slot.state = FINISHING
                 self.finishing += 1
@@ -290,9 +290,8 @@ class PoolState:
         """A worker has finished, or its resource is reset or was found alive."""
         checked = slot.checking
         self._leave(slot)
-        slot.suspect = False
         if checked:
-            slot.seen = self.now()
+            slot.suspect, slot.generation, slot.seen = False, self.generation, self.now()
         return self._ready(slot, used=not checked)
 
     def unfit(self, slot: Slot, reason: str) -> list[Decision]:
@@ -491,6 +490,9 @@ class PoolState:
         why = slot.doomed or self._worn_out(slot)
         if why:
             return self._close(slot, why)
+        if slot.suspect:
+            slot.idle_since = self.now() if used else slot.idle_since
+            return [self._check(slot)]
         if self.waiting and not self.held_up:
             return [self._grant(slot)]
         slot.state = IDLE

@@ -56,7 +56,7 @@ class Slot:
         self.idle_since = 0.0  # its last use
         self.seen = 0.0  # its last use or check
         self.uses = 0  # checkouts that are over
-        self.generation = 0  # of its birth
+        self.generation = 0  # of its birth, or of the last check that found it alive
         self.suspect = False  # one of its generation was found dead while this one was lent
         self.checking = False  # it is resetting, and what is done is a check
 
