@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
+import gevent
+
 from gpool import clock, telemetry
 from gpool.otp import greenlets, process
 from gpool.otp.gen_server import GenServer
@@ -111,7 +113,7 @@ class ResourceOwner(GenServer):
         """Reset or check the resource; if that fails, whoever is told has it closed."""
         try:
             outcome = getattr(self.resource, chore.hook)(self.slot.thing)
-        except Exception as error:  # noqa: BLE001  # a failed reset or check is no crash
+        except (Exception, gevent.Timeout) as error:  # noqa: BLE001  # that is no crash
             telemetry.emit(telemetry.HookFailed(self.pid, chore.hook, error))
             chore.failed(f"{chore.hook}_failed")
             return
