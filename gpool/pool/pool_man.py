@@ -321,6 +321,8 @@ class PoolMan(GenServer):
 
     def _overdue(self, slot: Slot) -> None:
         if self.ledger.man is self and slot.state in (FINISHING, RESETTING):
+            if slot.state is RESETTING:
+                slot.pid.trapping = False  # it is in the hook and would not hear a message
             self.decide(self.state.unfit, slot, "overdue")
 
     def _watch_breaker(self) -> None:
