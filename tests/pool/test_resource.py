@@ -12,7 +12,7 @@ from gpool import telemetry
 from gpool.pool.slot import NOTHING
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
-from tests.pool.workshop import Client, Holder, Maker, assert_whole
+from tests.pool.workshop import Client, Events, Holder, Maker, assert_whole
 
 
 def running(maker: Maker, size: int = 1, **hooks: Any) -> gpool.Pool[Any]:
@@ -30,21 +30,6 @@ def leave(pool: gpool.Pool[Any], error: BaseException | None) -> None:
     lease.__enter__()
     lease.__exit__(type(error) if error else None, error, None)
     settle()
-
-
-class Events(list[Any]):
-    """What listeners hear."""
-
-    def __enter__(self) -> Events:
-        telemetry.attach(self.append)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        telemetry.detach(self.append)
-
-    def of(self, kind: type) -> list[Any]:
-        """Return those of one kind."""
-        return [event for event in self if isinstance(event, kind)]
 
 
 class TestInit:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import gevent
 import greenlet
 
 import gpool
+from gpool import telemetry
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 
@@ -64,7 +65,10 @@ class Maker:
         self.faults: list[Any] = []  # what must never happen
         self.creates: deque[Any] = deque()
         self.resets: deque[Any] = deque()
+        self.checks: deque[Any] = deque()
         self.closes: deque[Any] = deque()
+        self.connects = 0  # creates begun
+        self.checked: list[Thing] = []  # in the order of their checks
 
     def resource(self, **hooks: Any) -> gpool.Resource[Thing]:
         """Return the resource that this makes."""
@@ -72,6 +76,7 @@ class Maker:
 
     def create(self) -> Thing:
         """Make a thing."""
+        self.connects += 1
         self.open += 1
         self.peak = max(self.peak, self.open)
         try:
@@ -90,6 +95,13 @@ class Maker:
         _follow(self.resets)
         thing.resets += 1
 
+    def check(self, thing: Thing) -> Any:
+        """Find out whether a thing is alive: a step of the script is the answer."""
+        if thing.user is not None or thing.closed:
+            self.faults.append(("checked", thing, thing.user))
+        self.checked.append(thing)
+        return _follow(self.checks)
+
     def close(self, thing: Thing) -> None:
         """End a thing."""
         if thing.closed or thing.user is not None:
@@ -99,12 +111,11 @@ class Maker:
         self.open -= 1
 
 
-def _follow(script: deque[Any]) -> None:
+def _follow(script: deque[Any]) -> Any:
     step = script.popleft() if script else None
     if isinstance(step, BaseException):
         raise step
-    if callable(step):
-        step()
+    return step() if callable(step) else step
 
 
 class Echo(gpool.GenServer):
@@ -195,6 +206,73 @@ class Holder(Client):
         """Have it check in."""
         self.gate.open()
         settle()
+
+
+# --- What they borrow from ----------------------------------------------------------
+
+
+def running(worker: Any, **options: Any) -> gpool.Pool[Any]:
+    """Return a running pool whose workers are up, if they start at all."""
+    pool: gpool.Pool[Any] = gpool.Pool(worker, **options)
+    pool.start()
+    settle()
+    return pool
+
+
+def use(pool: gpool.Pool[Any]) -> Any:
+    """Have a client check out and in; return what it got."""
+    client = Client(_use, pool)
+    settle()
+    assert client.done
+    if client.error is not None:
+        raise client.error
+    return client.value
+
+
+def _use(pool: gpool.Pool[Any]) -> Any:
+    with pool.checkout() as thing:
+        return thing
+
+
+def pids(pool: gpool.Pool[Any]) -> Tree:
+    """Return the processes of a pool's tree."""
+    ledger: Any = pool._ledger
+    workers = [slot.pid for slot in ledger.slots if slot.pid is not None]
+    return Tree(ledger.sup, ledger.man and ledger.man.pid, ledger.worker_sup, workers)
+
+
+class Tree(NamedTuple):
+    """The processes of a pool."""
+
+    sup: Any
+    man: Any
+    worker_sup: Any
+    workers: list[Any]
+
+
+def fall(pool: gpool.Pool[Any], who: str = "man") -> None:
+    """Have PoolMan or WorkerSup die, and all be mended."""
+    gpool.exit(getattr(pids(pool), who), "kill")
+    settle()
+
+
+class Events(list[Any]):
+    """What listeners hear."""
+
+    def __enter__(self) -> Events:
+        telemetry.attach(self.append)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        telemetry.detach(self.append)
+
+    def of(self, kind: type) -> list[Any]:
+        """Return those of one kind."""
+        return [event for event in self if isinstance(event, kind)]
+
+    def why(self) -> list[Any]:
+        """Return why workers had to go."""
+        return [event.reason for event in self.of(telemetry.WorkerStopping)]
 
 
 # --- Looking for harm ---------------------------------------------------------------
