@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from sys import _getframe, getrefcount
@@ -437,8 +438,8 @@ class Pool(Generic[W]):
         Source:
             HikariCP ``softEvictConnections``, spread out.
         """
-        if within is None:
-            raise TypeError("within: expected seconds >= 0, got None")
+        if within is None or within == math.inf:
+            raise ValueError(f"within: expected seconds >= 0, got {within!r}")
         check_seconds("within", within)
         ledger = self._its_ledger()
         if ledger is not None:

@@ -202,7 +202,9 @@ class PoolMan(GenServer):
         options, now = self.ledger.options, clock.now()
         took = now - slot.seen
         if options.max_age is not None:
-            slot.expires = now + options.max_age * (1.0 - JITTER * random.random())
+            end = now + options.max_age * (1.0 - JITTER * random.random())
+            if end < slot.expires:
+                slot.expires, slot.fate = end, "max_age"
         self._do(self.state.started(slot))
         self.ledger.note(telemetry.WorkerStarted(slot.pid, self.ledger.name, took))
         self._see_if_ready()

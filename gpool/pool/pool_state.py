@@ -255,7 +255,10 @@ class PoolState:
         self.failures = 0
         self.backing_off = self.probing = self.wished = False
         slot.generation = self.generation
+        slot.due = slot.expires
         self.upkeep_due = min(self.upkeep_due, slot.expires)
+        if self.idle:  # `min_ready` kept it, but does not any more
+            self.upkeep_due = min(self.upkeep_due, self._due_of(self.coldest()))
         decisions = [*self._ready(slot, used=True), *self.dispatch()]
         if not self.options.lazy:
             self.goal = max(self.goal, min(self.options.size, self.live))
@@ -376,14 +379,18 @@ class PoolState:
         return decisions + self.dispatch()
 
     def recycle(self, within: float) -> list[Decision]:
-        """Replace all workers that there are, one by one, in `within` seconds."""
+        """Replace all workers that there are, one by one, in `within` seconds.
+
+        One that is being started counts: it may have begun before whatever is the reason.
+        """
         now = self.now()
-        lent = [s for s in self.slots if s.state in (BUSY, FINISHING, RESETTING)]
-        due = [*self._coldest_first(), *lent]
+        others = (STARTING, BUSY, FINISHING, RESETTING)
+        due = [*self._coldest_first(), *[slot for slot in self.slots if slot.state in others]]
         for number, slot in enumerate(due):
-            slot.expires = min(slot.expires, now + within * number / len(due))
-            slot.due = min(slot.due, slot.expires)
-            slot.fate = "recycled"
+            turn = now + within * number / len(due)
+            if turn < slot.expires:
+                slot.expires, slot.fate = turn, "recycled"
+                slot.due = min(slot.due, turn)
         return self.upkeep()
 
     def resize(self, options: Options) -> list[Decision]:
