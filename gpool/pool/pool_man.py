@@ -266,6 +266,7 @@ class PoolMan(GenServer):
         except BaseException:
             self.ledger.struck()
             raise
+        self._see_if_ready()
 
     def _do(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
