@@ -81,6 +81,7 @@ class Ledger:
         self.emptied: Gate | None = None  # opens when no slot is left but lost ones
         self.drained: Gate | None = None  # opens when nobody holds or waits any more
         self.failure: Any = None  # why the pool has failed
+        self.closed = False  # nobody is let in, nor when it has failed and is revived
         self.suspended = False  # nothing is lent or started
         self.reported: dict[Slot, None] = {}  # held for longer than max_hold
         # The fast path: barred unless everything is ordinary.
@@ -472,12 +473,11 @@ class Ledger:
         self._drop_what_nobody_has()
         state = PoolState(self.options, self.slots, self.tickets, checks=self.kind.checks)
         state.held_up = self.suspended or self.phase == "stopped"
-        if self.phase == "draining":
-            state.goal = 0
+        state.closed = self.closed
         self.is_struck = False
         self.man = man
         if self.phase == "failed":
-            self.phase, self.failure = "up", None
+            self.phase, self.failure = "draining" if self.closed else "up", None
         self.risen.open()
         return state
 
@@ -517,21 +517,28 @@ class Ledger:
 
     def close(self, *, fail_waiting: bool) -> None:
         """Let nobody in any more; never switches."""
+        if not self.closed:
+            self.closed = True
+            self.note(telemetry.PoolClosing(self.sup, self.name))
         if self.phase == "up":
             self.phase = "draining"
-            self.note(telemetry.PoolClosing(self.sup, self.name))
         self.bar()
         if self.man is not None:
-            self.man.state.goal = 0
+            self.man.state.closed = True
         if fail_waiting:
             self.queue.fail_waiting(PoolClosed(self.name))
 
     def reopen(self) -> None:
         """Let clients in again, if they were only kept out; never switches."""
+        drained, self.drained, self.closed = self.drained, None, False
+        if drained is not None:
+            drained.turn_away()
         if self.phase == "draining":
-            self.phase, self.drained = "up", None
-            if self.man is not None:
-                self.man.decide(self.man.state.resize, self.options)
+            self.phase = "up"
+            man = self.in_charge()
+            if man is not None:
+                man.state.closed = False
+                man.decide(man.state.dispatch)
 
     def resize(self, options: Options) -> None:
         """Other numbers hold from now on; never switches."""

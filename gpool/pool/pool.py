@@ -404,8 +404,8 @@ class Pool(Generic[W]):
     def resize(self, size: int, max_overflow: int | None = None) -> None:
         """Have another number of workers from now on; never blocks.
 
-        What is too many goes at once if it is idle, else when it comes back; what is
-        missing is started.
+        What is too many goes at once if it is starting or idle, else when it comes back;
+        what is missing is started.
 
         Args:
             size: Workers that are kept.
@@ -463,7 +463,8 @@ class Pool(Generic[W]):
     def _hold_up(self, *, suspended: bool) -> None:
         ledger = self._running()
         ledger.in_its_thread()
-        ledger.admission.refuse_unless_open()
+        if ledger.phase == "stopped":
+            ledger.admission.refuse_unless_open()
         ledger.hold_up(suspended=suspended)
 
     def close(self, waiters: Literal["serve", "fail"] = "serve") -> None:
@@ -478,7 +479,7 @@ class Pool(Generic[W]):
         """
         check_choice("waiters", waiters, Literal["serve", "fail"])
         ledger = self._its_ledger()
-        if ledger is not None and ledger.phase in ("up", "draining"):
+        if ledger is not None and ledger.phase != "stopped":
             ledger.close(fail_waiting=waiters == "fail")
 
     def drain(self, timeout: float | None = DRAIN) -> bool:
@@ -488,21 +489,18 @@ class Pool(Generic[W]):
             timeout: Seconds; None waits for ever.
 
         Returns:
-            Whether all came back in time.
+            Whether all came back in time, and before ``start()`` opened it again.
         """
         check_seconds("timeout", timeout)
         ledger = self._its_ledger()
-        if ledger is None or ledger.phase not in ("up", "draining"):
+        if ledger is None or ledger.phase == "stopped":
             return True
-        ledger.drained = ledger.drained or Gate()
+        drained = ledger.drained = ledger.drained or Gate()
         ledger.close(fail_waiting=False)
-        if not ledger.held and not ledger.tickets:
-            return True
-        try:
-            ledger.drained.wait(timeout)
-        except Expired:
-            return False
-        return True
+        ledger.note_quiet()
+        with contextlib.suppress(Expired):
+            drained.wait(timeout)
+        return drained.is_open
 
     def stop(self, timeout: float | None = 5.0) -> None:
         """Stop the pool and its workers; blocks until all are gone; twice is fine.

@@ -91,7 +91,8 @@ class PoolState:
         self.waiting: OrderedDict[Any, None] = OrderedDict()  # tickets, oldest first
         self.starting = self.finishing = self.resetting = self.closing = self.lost = 0
         self.checking = 0  # of those that are resetting
-        self.goal = self._first_goal()  # workers to have, whether anybody waits or not
+        self.goal = self._first_goal()  # workers to have, whether anybody waits or not ...
+        self.closed = False  # ... unless nobody else is let in: then only those who wait count
         self.bound = max(options.cap, len(slots))  # slots that there may be
         self.generation = 0  # counts how often all that were alive fell under suspicion
         self.failures = 0  # starts that failed since the last one that did not
@@ -148,6 +149,10 @@ class PoolState:
     def overflow(self) -> int:
         """Workers above ``size``."""
         return max(self.live - self.options.size, 0)
+
+    @property
+    def _target(self) -> int:
+        return 0 if self.closed else self.goal
 
     @property
     def breaker(self) -> Literal["closed", "open", "half_open"]:
@@ -281,7 +286,7 @@ class PoolState:
     @property
     def has_surplus(self) -> bool:
         """Whether more starts have been decided on than are needed now."""
-        needed = max(len(self.waiting), self.goal - self.up, self.wished)
+        needed = max(len(self.waiting), self._target - self.up, self.wished)
         return self.starting > needed or len(self.slots) > self.options.cap
 
     def retry(self) -> list[Decision]:
@@ -401,9 +406,10 @@ class PoolState:
         now = self.now()
         for slot in self.idle:
             slot.idle_since = now
-        decisions: list[Decision] = []
-        while self.idle and self.live > options.cap:
-            decisions.append(self._stop(self.coldest(), "resized"))
+        too_many = max(self.live - options.cap, 0)
+        begun = [slot for slot in reversed(self.slots) if slot.state is STARTING]
+        going = [*begun, *self._coldest_first()][:too_many]
+        decisions = [self._stop(slot, "resized") for slot in going]
         self.upkeep_due = now
         return decisions + self.dispatch()
 
@@ -487,7 +493,7 @@ class PoolState:
         if self.backing_off:
             return 0
         demand = max(len(self.waiting), self.wished) - self.starting - self.checking
-        missing = self.goal - self.live
+        missing = self._target - self.live
         wanted = min(max(demand, missing), self.options.cap - len(self.slots))
         # After a failure one start at a time finds out whether the fault is over.
         at_once = 1 if self.failures or self.probing else _or_inf(self.options.max_starting)

@@ -964,6 +964,8 @@ def _carry_out(books: PoolState, job: Any, dice: random.Random) -> list[Any]:
         return []
     match job:
         case Start():
+            if slot.state is not STARTING:  # a resize has dropped it
+                return []
             if dice.random() < 0.2:
                 return books.failed(slot)
             if books.has_surplus and dice.random() < 0.5:
