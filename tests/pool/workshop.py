@@ -292,8 +292,9 @@ def check(pool: gpool.Pool[Any]) -> None:
     if man is not None:
         man.state.check()
         assert set(man.state.waiting) == {t for t in ledger.tickets if not t.granted}
-        ordinary = not man.state.waiting and not man.state.held_up and ledger.phase == "up"
-        assert not ledger.idle or (ordinary and ledger.idle is man.state.idle)
+        ordinary = not man.state.waiting and not man.state.held_up
+        is_up = ordinary and ledger.phase == "up"
+        assert not ledger.idle or (is_up and ledger.idle is man.state.idle)
         assert ledger.back is None or ordinary
     else:
         assert ledger.idle == ()
