@@ -59,7 +59,7 @@ class Options:
             `idle_timeout` leaves; None: all of `size`, or none if it is lazy, and
             `idle_timeout` leaves none.
         timeout: Seconds that a checkout waits, all told; 0 never waits.
-        max_waiting: Clients that may wait at once; 0: none.
+        max_waiting: Clients that may wait at once for others to let go; 0: none.
         fail_fast: Whether clients fail at once, instead of waiting, while no worker is
             up and starts fail.
         max_hold: Seconds after which a worker that is held gets its holder reported ...

@@ -200,12 +200,15 @@ class PoolState:
     def may_wait(self, limit: int | None) -> bool:
         """Tell whether one more client may wait, if `limit` may wait for others to let go.
 
-        Those for whom a worker is being started or checked, or can be, do not count.
+        Those do not count who wait for the pool alone: for what is being started, checked,
+        reset or closed, or can be.
         """
         if limit is None:
             return True
-        room = 0 if self.backing_off else self.options.cap - len(self.slots)
-        return len(self.waiting) < limit + self.starting + self.checking + room
+        options = self.options
+        own = self.live - self.busy
+        room = 0 if self.backing_off else max(options.cap - self.live - self.lost, 0)
+        return len(self.waiting) < limit + own + room
 
     def enqueue(self, ticket: Any) -> list[Decision]:
         """A client waits."""

@@ -741,6 +741,31 @@ class TestMayWait:
         books.failed(start.slot)
         assert not books.may_wait(0)
 
+    def test_what_is_to_be_checked_is_not_in_others_hands(self) -> None:
+        """``max_waiting=0`` refuses nobody while an idle worker needs but a look."""
+        books = warm(1, checks=True, check_after=0)
+        assert books.may_wait(0)
+        [check] = books.enqueue(Ticket(1))
+        assert isinstance(check, Check)
+        assert not books.may_wait(0)
+
+    @pytest.mark.parametrize("verdict", ["finish", "reset", "close"])
+    def test_what_is_on_its_way_back_is_not_in_others_hands(self, verdict: Any) -> None:
+        """``max_waiting=0`` refuses nobody for whom the pool alone has something to do."""
+        books = warm(1)
+        slot = lend(books)
+        assert not books.may_wait(0)
+        books.checkin(slot, verdict)
+        assert books.may_wait(0)
+
+    def test_after_a_resize_below_what_is_busy(self) -> None:
+        """What is held beyond the cap takes nothing from `max_waiting`."""
+        books = warm(3)
+        for _ in range(3):
+            lend(books)
+        books.resize(Options(size=1))
+        assert books.may_wait(1)
+
 
 class TestRevoke:
     @pytest.mark.parametrize("lost", [False, True])
