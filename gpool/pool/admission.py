@@ -56,7 +56,7 @@ class Admission:
             self.failed_fast += 1
             self._tell(client.pid, "failing")
             raise self.starts_failing()
-        if timeout is None and self._is_deadlocked(client):
+        if timeout is None and client.leases and self._is_deadlocked(client):
             raise self._deadlock(client)
 
     def refuse_if_full(self, pid: Pid) -> None:
@@ -125,7 +125,7 @@ class Admission:
         books = self.books
         return (
             len(books.slots) >= books.options.cap
-            and books.options.on_max_hold == "warn"
+            and not books.revokes
             and all(
                 slot.lease is not None
                 and (slot.lease.owner is client or _waits_for_ever(slot.lease.owner))

@@ -315,7 +315,7 @@ class Ledger:
     @property
     def revokes(self) -> bool:
         """Whether a worker that is held for too long is taken away."""
-        return self.options.on_max_hold == "revoke"
+        return self.options.max_hold is not None and self.options.on_max_hold == "revoke"
 
     @property
     def returns_freely(self) -> bool:
