@@ -21,6 +21,7 @@ from gpool.otp import gen_server, process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import Pid
+from gpool.otp.signal import signal
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.options import Options
 from gpool.pool.resource import Resource, ResourceOwner, close
@@ -55,14 +56,17 @@ class Watch:
         self.books = books  # the Ledger
         self.slot = slot
         self.owner: Pid | None = None  # nobody waits for the start: its EXIT is no secret
-        self.failure: Any = None  # why it did not start
+        self.failure: Any = None  # why it was killed while it started
 
     def wake(self, outcome: tuple[str, Any]) -> None:
         """The start is over, one way or the other."""
         if outcome[0] == "ok":
             self.books.worker_started(self.slot)
-        else:
-            self.failure = outcome[1]
+
+    def too_slow(self, pid: Pid, supervisor: Pid, seconds: float) -> None:
+        """The start has not ended in time: kill it."""
+        self.failure = ("start_timeout", seconds)
+        signal(pid, supervisor, "kill", direct=True)
 
     def doomed(self, reason: Any) -> None:
         """An exit of the worker's process was accepted."""
@@ -70,7 +74,7 @@ class Watch:
 
     def down(self, pid: Pid, reason: Any) -> None:
         """The worker's process is dead."""
-        self.books.worker_died(self.slot, pid, reason)
+        self.books.worker_died(self.slot, pid, self.failure or reason)
 
 
 def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:

@@ -8,7 +8,6 @@ workers are temporary, since only PoolMan decides on replacements.
 from __future__ import annotations
 
 import contextvars
-from functools import partial
 from typing import Any
 
 from gpool.otp import greenlets
@@ -17,7 +16,6 @@ from gpool.otp.dynamic_supervisor import DynamicSupervisor
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore
 from gpool.otp.gen_server import Stop as StopServer
 from gpool.otp.pid import Error
-from gpool.otp.signal import signal
 from gpool.pool.ledger import Ledger
 from gpool.pool.slot import STARTING, Slot, Start, Stop
 from gpool.pool.worker import Fall, Watch, bound
@@ -75,8 +73,8 @@ class WorkerSup(DynamicSupervisor):
             ledger.worker_died(slot, None, Error(error))
             return
         self.adopt(pid, self._temporary("worker"))
-        kill = partial(signal, pid, greenlets.current(), "kill", direct=True)
-        bound(slot, ledger.options.start_timeout, kill)
+        limit = ledger.options.start_timeout
+        bound(slot, limit, watch.too_slow, pid, greenlets.current(), limit)
 
     def _close_resource(self, slot: Slot) -> None:
         ledger = self.ledger
