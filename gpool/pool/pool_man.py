@@ -217,11 +217,13 @@ class PoolMan(GenServer):
 
     def failed(self, slot: Slot, reason: Any) -> None:
         """A worker did not start (anyone)."""
-        ledger = self.ledger
-        self._do(self.state.failed(slot))
-        delay = START_BACKOFF.delay(self.state.failures - 1)
-        awaited = bool(self.state.waiting or ledger.ready.is_awaited)
-        self.housekeeper.retry_after(delay, ref=awaited)
+        ledger, state, keeper = self.ledger, self.state, self.housekeeper
+        backs_off = state.backing_off
+        self._do(state.failed(slot))
+        if not backs_off:
+            awaited = bool(state.waiting or ledger.ready.is_awaited)
+            keeper.retry_after(START_BACKOFF.delay(state.backoffs - 1), ref=awaited)
+        delay = max(keeper.retry_at - clock.now(), 0.0)
         ledger.note(telemetry.WorkerStartFailed(self.pid, ledger.name, reason, delay))
         if ledger.options.fail_fast and not self.state.up:
             ledger.queue.fail_fast()

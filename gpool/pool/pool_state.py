@@ -96,6 +96,7 @@ class PoolState:
         self.bound = max(options.cap, len(slots))  # slots that there may be
         self.generation = 0  # counts how often all that were alive fell under suspicion
         self.failures = 0  # starts that failed since the last one that did not
+        self.backoffs = 0  # delays since then; those that fail together have one
         self.backing_off = False  # no start before the delay has passed
         self.probing = False  # one start at a time, until one succeeds
         self.wished = False  # a client that did not wait would have liked one more worker
@@ -260,7 +261,7 @@ class PoolState:
     def started(self, slot: Slot) -> list[Decision]:
         """A worker is up."""
         self.starting -= 1
-        self.failures = 0
+        self.failures = self.backoffs = 0
         self.backing_off = self.probing = self.wished = False
         slot.generation = self.generation
         slot.due = slot.expires
@@ -275,6 +276,7 @@ class PoolState:
     def failed(self, slot: Slot) -> list[Decision]:
         """A worker did not start; the caller sees to the delay before the next try."""
         self.failures += 1
+        self.backoffs += not self.backing_off
         self.backing_off, self.wished = True, False
         self._leave(slot)
         self._remove(slot)
