@@ -248,6 +248,7 @@ class Ledger:
         """Reclaim what a dead client holds, and withdraw its ticket."""
         self.known.pop(client.pid, None)
         self.clients.pop(client.greenlet, None)
+        client.greenlet = None  # which may keep, by what it ended with, all of this: no cycle
         if client.ticket is not None:
             self.queue.give_up(client.ticket)
         for lease in list(client.leases):

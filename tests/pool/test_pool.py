@@ -844,6 +844,24 @@ class TestClients:
         assert pool.stats().reclaimed == 1
         assert_whole(pool, maker)
 
+    def test_one_that_is_cut_down_leaves_no_cycle(self, pool: gpool.Pool[Any], quiet: None) -> None:
+        """A server has a greenlet for each request: none is left to the garbage collector."""
+        holders = [Holder(pool), Holder(pool)]
+        gc.collect()
+        gc.disable()
+        try:
+            one = gevent.spawn(pool.checkout)
+            settle()
+            one.kill()
+            settle()
+            alive = weakref.ref(one)
+            del one
+            assert alive() is None
+        finally:
+            gc.enable()
+        for holder in holders:
+            holder.let_go()
+
 
 class TestCost:
     def test_a_waiter_takes_one_timer(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
