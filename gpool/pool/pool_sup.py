@@ -59,9 +59,12 @@ class PoolSup(Supervisor):
         return reason is not EPOCH_CLOSED
 
     def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
-        """Care for a child that died; when that was once too often, the pool has failed."""
+        """Care for a child that died; when that was once too often, the pool has failed.
+
+        Unless it is being stopped: then it stays so.
+        """
         answer = super().handle_info(message)
-        if isinstance(answer, Stop):
+        if isinstance(answer, Stop) and self.ledger.phase != "stopped":
             reason = message.reason if isinstance(message, Exit) else answer.reason
             self.ledger.fail(reason)
             telemetry.emit(telemetry.PoolHasFailed(self.pid, self.ledger.name, reason))

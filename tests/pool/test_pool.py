@@ -464,6 +464,17 @@ class TestStop:
         clock.advance(60.0)
         assert (pool.status().state, maker.open) == ("stopped", 0)
 
+    def test_of_one_that_has_just_fallen_too_often(self, clock: VirtualClock, maker: Maker) -> None:
+        """Its supervisor learns of the fall first, then of the stop: it is stopped all the same."""
+        pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1, max_restarts=0)
+        pool.start()
+        settle()
+        gpool.exit(pool._ledger.man.pid, "kill")  # type: ignore[union-attr]
+        stopper = Client(pool.stop)  # comes when the manager is dead
+        settle()
+        assert (stopper.done, stopper.error, pool.stats().phase) == (True, None, "stopped")
+        assert pool.start().healthy()
+
     def test_by_two_at_once(self, pool: gpool.Pool[Any], maker: Maker) -> None:
         """Both return when it is over, not before."""
         gate = Gate()
