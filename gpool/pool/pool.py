@@ -589,6 +589,7 @@ class Pool(Generic[W]):
         return ledger
 
     def _open(self) -> Ledger:
+        greenlets.current()  # one whose exit was accepted must not take the name with it
         ledger = Ledger(self.name, self._kind, self._options)
         ledger.pool, ledger.hub, ledger.thread = self, gevent.get_hub(), get_ident()
         application.open(ledger)

@@ -151,6 +151,21 @@ class TestStart:
             pool.checkout(timeout=timeout)
         assert application.root is None
 
+    def test_by_one_whose_exit_was_accepted(self, clock: VirtualClock, maker: Maker) -> None:
+        """It starts nothing, and the name stays free for the next one."""
+        pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1, name="db")
+
+        def first_user() -> None:
+            gevent.sleep(0)
+            pool.checkout()
+
+        doomed = gpool.spawn(first_user)
+        gevent.sleep(0)
+        gpool.exit(doomed, "bye")  # when it runs next it does not know yet
+        settle()
+        assert not gpool.is_alive(doomed)
+        assert pool.start().healthy()
+
 
 class TestWaitReady:
     def test_until_all_are_up(self, clock: VirtualClock, maker: Maker) -> None:
