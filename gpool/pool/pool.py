@@ -203,12 +203,16 @@ class Pool(Generic[W]):
         """Return ``fn(worker)``, run with a worker that is borrowed for it.
 
         Raises:
+            TypeError: `fn` cannot be called.
             As :meth:`checkout`, and whatever `fn` raises.
 
         Source:
             poolboy ``transaction/2``.
         """
-        with self.checkout(timeout=timeout) as worker:
+        job = Job.of(fn)
+        lease = self.checkout(timeout=timeout)
+        lease.code, lease.lasti = job.code, job.lasti  # not from this line
+        with lease as worker:
             return fn(worker)
 
     # --- Dispatching: see dispatch.py ---

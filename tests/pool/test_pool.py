@@ -362,6 +362,16 @@ class TestTransaction:
         assert pool.transaction(lambda thing: thing.number) in (1, 2)
         assert pool.status().busy == 0
 
+    def test_is_held_from_the_callers_line(self, pool: gpool.Pool[Any]) -> None:
+        """Not from one of gpool's own."""
+        [holder] = pool.transaction(lambda thing: pool.holders())
+        assert holder.line.endswith("in TestTransaction.test_is_held_from_the_callers_line")
+
+    def test_refuses_what_cannot_be_called(self, pool: gpool.Pool[Any]) -> None:
+        """Before anything is borrowed."""
+        with pytest.raises(TypeError, match="fn: expected a callable, got 3"):
+            pool.transaction(3)  # type: ignore[arg-type]
+
 
 class TestDrain:
     def test_of_an_idle_pool(self, pool: gpool.Pool[Any]) -> None:
