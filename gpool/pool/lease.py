@@ -43,7 +43,7 @@ class Books(Protocol):
     def discard(self, lease: Lease[Any], reason: Any) -> None:
         """Take a worker back to be stopped."""
 
-    def transfer(self, lease: Lease[Any], to: Pid) -> None:
+    def transfer(self, lease: Lease[Any], heir: Any) -> None:
         """Give a lease another owner."""
 
     def client_died(self, client: Client, reason: Any) -> None:
@@ -162,13 +162,17 @@ class Lease(Generic[W]):
         """Give the worker back to be stopped, not lent again; never blocks."""
         self.ledger.discard(self, reason)
 
-    def transfer(self, to: Pid) -> None:
+    def transfer(self, to: Any) -> None:
         """Make the death of process `to` reclaim the worker, instead of the owner's.
+
+        Args:
+            to: A pid, a handle or a name; a greenlet's pid it gets by ``self()``.
 
         Raises:
             LeaseLost: The lease is over.
-            NoProcess: `to` is dead.
-            WrongHub: `to` lives in another thread.
+            NoProcess: `to` is dead, or nobody has the name.
+            TypeError: It is no process.
+            WrongHub: It lives, or the pool runs, in another thread.
         """
         self.ledger.transfer(self, to)
 

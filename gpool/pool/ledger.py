@@ -228,10 +228,11 @@ class Ledger:
         self.stale += 1
         return None
 
-    def transfer(self, lease: Lease[Any], to: Pid) -> None:
+    def transfer(self, lease: Lease[Any], heir: Any) -> None:
         """Give a lease another owner."""
         lease.worker  # noqa: B018  # raises if the lease is over
         self.meet()
+        to = process.resolve(heir)
         process.same_hub(to)
         if to.state is DEAD or to.state is FORKED:
             raise NoProcess(to)

@@ -209,6 +209,23 @@ class TestTransfer:
         assert pool.stats().reclaimed == 1
         assert_whole(pool, maker)
 
+    def test_to_a_handle_or_a_name(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
+        """As everywhere where a process is meant."""
+        lease = pool.checkout()
+        heir = Echo.start(server_name="heir")
+        for process in (heir, "heir"):
+            lease.transfer(process)
+            assert pool.holders()[0].pid is heir.pid
+        with pytest.raises(gpool.NoProcess):
+            lease.transfer("nobody")
+
+    def test_to_what_is_no_process(self, pool: gpool.Pool[Any]) -> None:
+        """Expected and got; the owner keeps it."""
+        lease = pool.checkout()
+        with pytest.raises(TypeError, match="expected a Pid, a name or a server, got 3"):
+            lease.transfer(3)
+        assert pool.holders()[0].pid is gpool.self()
+
     def test_to_the_dead(self, pool: gpool.Pool[Any]) -> None:
         """Refused; the owner keeps it."""
         lease = pool.checkout()
