@@ -27,6 +27,7 @@ from gpool.pool.slot import NOTHING, Slot, Verdict
 
 R = TypeVar("R")
 
+CUTS: Final = 10  # times that others may cut a close short before that counts
 HOOK_FAILED: Final = (Exception, gevent.Timeout)  # noqa: TID251  # the hook's own: it ends here
 
 
@@ -150,14 +151,15 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
         except Exception as error:  # noqa: BLE001  # reported, and nothing is left to do
             telemetry.emit(telemetry.HookFailed(me, "close", error))
         except BaseException:
-            if me.state is not RUNNING and not _had_its_time(begun, limit):
+            if me.state is not RUNNING and not _had_its_time(begun, limit) and slot.cuts < CUTS:
                 slot.attempts -= 1  # somebody else's fall took it along; it goes well next time
+                slot.cuts += 1  # unless it is `close` itself that ends its process
             raise
         finally:
             if timer is not None:
                 timer.cancel()
     slot.thing = NOTHING
-    slot.attempts = 0
+    slot.attempts = slot.cuts = 0
 
 
 def _had_its_time(begun: float, limit: float | None) -> bool:

@@ -35,8 +35,9 @@ class Slot:
     """One place under the cap, from the decision to fill it until it is proven empty."""
 
     __slots__ = (
-        "attempts", "checking", "doomed", "due", "expires", "fate", "generation", "idle_since",
-        "lease", "mailbox", "pid", "seen", "spare", "state", "suspect", "thing", "timer", "uses",
+        "attempts", "checking", "cuts", "doomed", "due", "expires", "fate", "generation",
+        "idle_since", "lease", "mailbox", "pid", "seen", "spare", "state", "suspect", "thing",
+        "timer", "uses",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -47,7 +48,8 @@ class Slot:
         self.doomed = ""  # why it is not lent any more: an exit was accepted, its time is over
         self.lease: Any = None  # its holder's
         self.spare: Any = None  # its last holder's, to be used again if nobody else has it
-        self.attempts = 0  # closes begun and not ended; those that others cut short do not count
+        self.attempts = 0  # closes begun and not ended, but for ...
+        self.cuts = 0  # ... those that others cut short
         self.timer: Any = None  # bounds whatever its process does now
         # Time, in seconds; what the fast way back leaves alone is kept only where it is barred.
         self.due = math.inf  # until then it may be lent as it is

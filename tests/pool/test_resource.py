@@ -270,6 +270,18 @@ class TestClose:
         assert waiter.thing is maker.made[1]
         assert (maker.peak, maker.faults) == (1, [])
 
+    def test_that_always_ends_its_own_process(
+        self, clock: VirtualClock, maker: Maker, quiet: None
+    ) -> None:
+        """Not begun again for ever: it counts as unclosed, and the slot is freed."""
+        maker.closes.extend([lambda: gpool.exit(gpool.self(), "kill")] * 100)
+        pool = running(maker)
+        pool.checkout().discard()
+        settle()
+        stats = pool.stats()
+        assert (stats.unclosed, stats.closing, stats.idle) == (1, 0, 1)
+        maker.closes.clear()
+
     @pytest.mark.parametrize("how", ["kill", "cut"])
     def test_a_client_cannot_interrupt_it(
         self, clock: VirtualClock, maker: Maker, how: str
