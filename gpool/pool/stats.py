@@ -76,7 +76,9 @@ def stats_of(ledger: Ledger) -> Stats:
     """Return the numbers of the pool that has these books."""
     counts, options, man = ledger.counts(), ledger.options, ledger.man
     live = sum(counts.values()) - counts["closing"] - counts["lost"]
-    admission, tickets = ledger.admission, ledger.tickets
+    admission = ledger.admission
+    # Those who were granted a worker hold it already, though they have not woken.
+    waiting = [ticket for ticket in list(ledger.tickets) if not ticket.granted]
     return Stats(
         name=ledger.name,
         phase="down" if ledger.phase == "up" and man is None else ledger.phase,
@@ -84,8 +86,8 @@ def stats_of(ledger: Ledger) -> Stats:
         size=options.size,
         max_overflow=options.max_overflow,
         overflow=max(live - options.size, 0),
-        waiting=len(tickets),
-        oldest_wait=max((ticket.waited for ticket in list(tickets)), default=0.0),
+        waiting=len(waiting),
+        oldest_wait=max((ticket.waited for ticket in waiting), default=0.0),
         epoch=ledger.epoch,
         breaker="closed" if man is None else man.state.breaker,
         timed_out=admission.timeouts,

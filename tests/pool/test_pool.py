@@ -651,6 +651,18 @@ class TestLooking:
         for holder in [*holders, waiter]:
             holder.let_go()
 
+    def test_nobody_waits_while_one_is_idle(self, pool: gpool.Pool[Any]) -> None:
+        """Whoever was granted a worker counts among those who hold one, and only there."""
+        first, second = pool.checkout(), pool.checkout()
+        waiter = Client(pool.checkout)
+        settle()
+        first.checkin()
+        second.checkin()
+        stats = pool.stats()
+        assert (stats.busy, stats.idle, stats.waiting, stats.oldest_wait) == (1, 1, 0, 0.0)
+        settle()
+        assert waiter.done
+
     def test_holders(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
         """Who, what, for how long, since which line."""
         lease = pool.checkout()
