@@ -240,8 +240,7 @@ class PoolMan(GenServer):
 
     def doomed(self, slot: Slot) -> None:
         """An idle worker is about to die (anyone)."""
-        self.state.doomed(slot)
-        self._do([])
+        self._do(self.state.doomed(slot))
 
     def recovered(self, slot: Slot) -> None:
         """A worker has finished, or its resource is reset or alive (anyone)."""

@@ -193,7 +193,7 @@ class PoolState:
             else:
                 decisions += [] if self.checking else [self._check(slot)]
                 break
-        self.wished = not self.idle and (
+        self.wished = not (self.idle or self.checking) and (
             self.live < self.options.size or self.options.overflow_ttl != 0
         )
         return decisions + self.dispatch()
@@ -337,13 +337,14 @@ class PoolState:
                 slot.doomed, slot.mailbox = "suspected", NeverAtRest
         return [self._stop(slot, "suspected") for slot in list(self.idle)]
 
-    def doomed(self, slot: Slot) -> None:
+    def doomed(self, slot: Slot) -> list[Decision]:
         """A worker is about to die by itself: it will not be lent again."""
         slot.doomed, slot.mailbox = "exit", NeverAtRest
-        if slot.state is IDLE:
+        if slot.state is IDLE or (slot.state is BUSY and slot.lease is None):  # not yet accepted
             self._leave(slot)
             slot.state = CLOSING
             self.closing += 1
+        return self.dispatch()
 
     def condemn(self, slot: Slot, reason: Any) -> list[Decision]:
         """A worker that nobody holds must go."""
@@ -514,6 +515,7 @@ class PoolState:
         if self.waiting and not self.held_up:
             return [self._grant(slot)]
         slot.state = IDLE
+        self.wished = False
         if used:
             slot.idle_since = slot.seen = self.now()
         self._put(slot)

@@ -957,8 +957,8 @@ def _step(
         case 9 if by_state:
             slot = dice.choice(list(books.slots))
             if slot.state is not STARTING and not slot.doomed:
-                books.doomed(slot)
                 todo.append(("dies", slot))
+                return books.doomed(slot)
         case 10:
             return books.retry() if dice.random() < 0.5 else books.upkeep()
         case 11:
