@@ -504,6 +504,7 @@ class Ledger:
         self.man = None
         self.risen.shut()
         self.ready.shut()
+        self._take_over_events(man.pid)
         self.note(telemetry.PoolFell(man.pid, self.name, reason, self.epoch))
 
     def set_aside(self) -> None:
@@ -592,8 +593,28 @@ class Ledger:
         """Have PoolMan tell the listeners, who may block: not in a transition."""
         if self.man is not None and self.man.pid is not None:
             self.man.pid.mailbox.append(event)
-        else:
-            self.unsaid.append(event)
+            return
+        self.unsaid.append(event)
+        if self.phase == "stopped" and (self.sup is None or self.sup.state is DEAD):
+            self.hub.loop.run_callback(self._start_teller)
+
+    def _take_over_events(self, man: Pid | None) -> None:
+        """Keep what a PoolMan has not told and will not tell any more."""
+        if man is not None:
+            messages = man.mailbox.messages
+            self.unsaid.extend(m for m in list(messages) if isinstance(m, telemetry.Event))
+            man.mailbox.discard_all(lambda message: isinstance(message, telemetry.Event))
+
+    def _start_teller(self) -> None:
+        """Have told what happens after the pool has stopped: there will be no PoolMan."""
+        if self.unsaid:
+            context = contextvars.Context()
+            greenlets.new_process(self.tell, initial_call="tell", context=context)
+
+    def tell(self) -> None:
+        """Tell the listeners what nobody has told them; in a process of its own, or a user's."""
+        while self.unsaid:
+            telemetry.emit(self.unsaid.popleft())
 
     # --- Looking ---
 

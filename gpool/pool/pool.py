@@ -530,6 +530,7 @@ class Pool(Generic[W]):
         ledger.note_quiet()
         with contextlib.suppress(Expired):
             emptied.wait(None if end is None else end - clock.now())
+        ledger.tell()
         telemetry.emit(telemetry.PoolStopped(ledger.sup, self.name, len(ledger.slots)))
 
     def __enter__(self) -> Self:

@@ -154,6 +154,22 @@ class TestBetweenTwoManagers:
         assert kinds.count(telemetry.LeaseReclaimed) == 1
         assert kinds.count(telemetry.PoolRose) == 1
 
+    def test_events_that_the_last_manager_had_not_told_are_kept(
+        self, pool: gpool.Pool[Any]
+    ) -> None:
+        """They stood in its mailbox when it fell: the next one tells them, once, in order."""
+        seen: list[Any] = []
+        telemetry.attach(seen.append)
+        gpool.sys.suspend(ledger_of(pool).man.pid)
+        pool.resize(2)
+        pool.resize(1)
+        fell(pool)
+        settle()
+        telemetry.detach(seen.append)
+        kinds = [type(event) for event in seen if isinstance(event, telemetry.PoolEvent)]
+        assert kinds[:3] == [telemetry.PoolResized, telemetry.PoolResized, telemetry.PoolFell]
+        assert kinds.count(telemetry.PoolResized) == 2
+
     def test_events_are_bounded(self) -> None:
         """Nobody may ever come to tell them."""
         ledger = Ledger("x", Resources(Resource(list)), Options())

@@ -11,6 +11,7 @@ import greenlet
 import pytest
 
 import gpool
+from gpool import telemetry
 from gpool.pool.application import application
 from gpool.pool.housekeeper import SWEEP
 from gpool.testing import VirtualClock, settle
@@ -604,6 +605,20 @@ class TestStop:
         settle()
         gc.collect()
         assert [ledger() is None for ledger in ledgers] == [True, True, False]
+
+    def test_tells_of_the_end_of_its_workers(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """All that happens until it returns, and then, of what was still lent, the rest."""
+        holder = Holder(pool)
+        seen: list[Any] = []
+        telemetry.attach(seen.append)
+        pool.stop()
+        kinds = [type(event) for event in seen]
+        assert kinds.count(telemetry.WorkerStopping) == 1
+        assert kinds.count(telemetry.WorkerDied) == 2
+        assert kinds[-2:] == [telemetry.PoolFell, telemetry.PoolStopped]
+        holder.let_go()
+        telemetry.detach(seen.append)
+        assert [type(event) for event in seen[len(kinds) :]] == [telemetry.WorkerDied]
 
 
 class TestWith:
