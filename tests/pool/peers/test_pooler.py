@@ -69,7 +69,6 @@ def test_an_age_that_is_imposed_live(clock: VirtualClock, maker: Maker, within: 
 
 def test_no_undeclared_event_is_ever_emitted(clock: VirtualClock, maker: Maker) -> None:
     """Every event that there is stands in `EVENTS`, so whoever lists them misses none."""
-
     ours = {
         kind
         for kind in vars(telemetry).values()
