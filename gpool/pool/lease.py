@@ -192,15 +192,17 @@ class Lease(Generic[W]):
         if error is not None:
             self.ledger.checkin(self, error)
             return
-        slot, ledger = self.slot, self.ledger
-        back = ledger.back
+        ledger = self.ledger
+        is_here = get_ident() == ledger.thread
+        # From here to the last write there is no call: signal handlers run between calls.
+        slot, back = self.slot, ledger.back
         if (
             back is None
             or slot is None
             or slot.lease is not self
             or slot.state is not BUSY
             or (slot.mailbox is not None and not slot.mailbox.resting)
-            or get_ident() != ledger.thread
+            or not is_here
         ):
             ledger.checkin(self, None)
             return

@@ -155,11 +155,14 @@ class Pool(Generic[W]):
             frame = _getframe(1)
         except ValueError:  # gevent.spawn(pool.checkout): no Python code has called
             frame = _getframe()
-        if ledger is not None and ledger.idle:
+        if ledger is not None:
             client, now = ledger.clients.get(getcurrent()), clock.now()
-            if client is not None and client.pid.state is RUNNING and ledger.idle[-1].due > now:
+            idle = ledger.idle
+            # From here to the pop there is no call: signal handlers and finalizers, which may
+            # take the last worker or close the pool, run between calls.
+            if idle and client is not None and client.pid.state is RUNNING and idle[-1].due > now:
                 try:
-                    slot = ledger.idle.pop()
+                    slot = idle.pop()
                     lease: Lease[W] = slot.spare
                     slot.spare = None
                     if lease is not None and getrefcount(lease) == SOLE:

@@ -16,7 +16,9 @@ import pytest
 from greenlet import getcurrent
 
 import gpool
+from gpool import clock as clocks
 from gpool.otp.signal import finish
+from gpool.pool import lease as leases
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import Echo, Holder, Maker, assert_whole, check
@@ -282,3 +284,56 @@ def test_struck_at_every_bytecode(clock: VirtualClock, act: str, kind: str) -> N
         if not struck:
             return
     raise AssertionError("it never ends")
+
+
+class TestUse:
+    """A signal handler, or a finalizer, that uses the pool: between two calls, as they run."""
+
+    @pytest.fixture
+    def pool(self, clock: VirtualClock, maker: Maker) -> gpool.Pool[Any]:
+        """A pool of one that has met this client, for whom nothing is left if it is taken."""
+        pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1, timeout=0)
+        pool.start()
+        settle()
+        pool.checkout().checkin()
+        return pool
+
+    def strike(
+        self, patch: pytest.MonkeyPatch, module: Any, name: str, handler: Callable[[], object]
+    ) -> None:
+        """Have the handler run at the end of the next call of a function."""
+        function = getattr(module, name)
+
+        def struck() -> Any:
+            patch.setattr(module, name, function)
+            handler()
+            return function()
+
+        patch.setattr(module, name, struck)
+
+    def test_takes_the_last_worker(
+        self, pool: gpool.Pool[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There is none left for whom it interrupted: no error of the books."""
+        taken: list[Any] = []
+        self.strike(monkeypatch, clocks, "now", lambda: taken.append(pool.checkout()))
+        with pytest.raises(gpool.CheckoutTimeout):
+            pool.checkout()
+        taken.pop().checkin()
+        assert (pool.stats().epoch, pool.stats().idle) == (1, 1)
+
+    def test_closes_the_pool(self, pool: gpool.Pool[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on a SIGTERM: refused like whoever comes later."""
+        self.strike(monkeypatch, clocks, "now", pool.close)
+        with pytest.raises(gpool.PoolClosed):
+            pool.checkout()
+        assert pool.stats().epoch == 1
+
+    def test_gives_back_what_is_being_given_back(
+        self, pool: gpool.Pool[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Once more is a counted no-op, here too."""
+        lease = pool.checkout()
+        self.strike(monkeypatch, leases, "get_ident", lease.checkin)
+        lease.checkin()
+        assert (pool.stats().stale, pool.stats().epoch, pool.stats().idle) == (1, 1, 1)
