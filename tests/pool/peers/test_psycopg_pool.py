@@ -245,6 +245,19 @@ class TestHooks:
         assert len(events.of(telemetry.HookFailed)) == ("raises" in how)
         assert pool.stats().idle == 1
 
+    def test_a_reset_that_leaves_it_bad(self, maker: Maker) -> None:
+        """It says nothing: the check before the next checkout finds out."""
+        pool = running(
+            maker.resource(
+                reset=lambda thing: setattr(thing, "dirty", True),
+                check=lambda thing: not thing.dirty,
+            ),
+            size=1, check_after=0,
+        )  # fmt: skip
+        assert leave(pool) is maker.made[0]
+        assert leave(pool) is maker.made[1]
+        assert maker.made[0].closed
+
     def test_what_is_created_may_change(self, clock: VirtualClock) -> None:
         """`create` is asked for each one: a DSN that changed is the new one's."""
         dsns = iter(["old", "new"])
