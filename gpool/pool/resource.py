@@ -21,7 +21,7 @@ import gevent
 from gpool import clock, telemetry
 from gpool.otp import greenlets, process
 from gpool.otp.gen_server import GenServer
-from gpool.otp.pid import RUNNING
+from gpool.otp.pid import DEAD, RUNNING
 from gpool.otp.signal import signal
 from gpool.pool.slot import NOTHING, Slot, Verdict
 
@@ -110,6 +110,9 @@ class ResourceOwner(GenServer):
     def init(self) -> None:
         """Create the resource; until that is done an exit signal interrupts it."""
         self.slot.thing = self.resource.create()
+        if self.pid is not None and self.pid.state is DEAD and self.resource.close is not None:
+            # It swallowed its exit until it was given up: nobody else knows what it made now.
+            self.resource.close(self.slot.thing)
         process.trap_exit(True)
 
     def handle_cast(self, chore: Chore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import gevent
@@ -159,6 +160,26 @@ class TestCreate:
         assert events.of(telemetry.SupervisorReport) == []
         assert (pool.stats().start_failures, pool.stats().epoch) == (1, 1)
         assert_whole(pool, maker)
+
+    def test_that_swallows_its_exit_and_succeeds_at_last(
+        self, clock: VirtualClock, maker: Maker, quiet: None
+    ) -> None:
+        """Its process was given up long ago; what it makes then is closed all the same."""
+        gate = Gate()
+
+        def stubborn() -> None:
+            while not gate.is_open:
+                with contextlib.suppress(gevent.GreenletExit):
+                    gate.wait()
+
+        maker.creates.append(stubborn)
+        pool = running(maker, start_timeout=1.0)
+        clock.advance(2.0)  # another one has been started
+        assert (pool.stats().start_failures, pool.stats().idle) == (1, 1)
+        gate.open()
+        settle()
+        assert (maker.open, maker.faults) == (1, [])
+        assert_whole(pool)
 
 
 class TestReset:
