@@ -344,6 +344,8 @@ class _Loop:
         """Be the body of the server's process."""
         self.pid = current()
         then = self._init()
+        if self.pid.state is not RUNNING:
+            raise ExitSignal(self.pid.reason)  # that `init` has swallowed: it has not started
         proc_lib.init_ack()
         from_: From | None = None
         try:

@@ -379,11 +379,11 @@ class Ledger:
             slot.thing = NOTHING
             self.unclosed += 1
         is_open = self.kind.is_open(slot)
-        if slot.state is STARTING and not is_open:
+        if slot.state is STARTING and (man is not None or not is_open):
             self.start_failures += 1
             self.last_failure = reason
             if man is not None:
-                man.failed(slot, reason)
+                man.failed(slot, reason, is_open)
             else:
                 del self.slots[slot]
         else:

@@ -44,8 +44,8 @@ class Manager(Protocol):
     def started(self, slot: Slot) -> None:
         """A worker is up."""
 
-    def failed(self, slot: Slot, reason: Any) -> None:
-        """A worker did not start."""
+    def failed(self, slot: Slot, reason: Any, is_open: bool) -> None:
+        """A worker did not start; if `is_open` it has left a resource all the same."""
 
     def launches(self, slot: Slot) -> bool:
         """Tell whether a start that was decided on is still wanted, or drop it."""

@@ -215,11 +215,11 @@ class PoolMan(GenServer):
             ledger.ready.open()
             ledger.note(telemetry.PoolReady(self.pid, ledger.name, self.state.up))
 
-    def failed(self, slot: Slot, reason: Any) -> None:
-        """A worker did not start (anyone)."""
+    def failed(self, slot: Slot, reason: Any, is_open: bool) -> None:
+        """A worker did not start; if `is_open` it has left a resource all the same (anyone)."""
         ledger, state, keeper = self.ledger, self.state, self.housekeeper
         backs_off = state.backing_off
-        self._do(state.failed(slot))
+        self._do(state.failed(slot, open_resource=is_open))
         if not backs_off:
             awaited = bool(state.waiting or ledger.ready.is_awaited)
             keeper.retry_after(START_BACKOFF.delay(state.backoffs - 1), ref=awaited)

@@ -273,11 +273,16 @@ class PoolState:
             self.goal = max(self.goal, min(self.options.size, self.live))
         return decisions
 
-    def failed(self, slot: Slot) -> list[Decision]:
-        """A worker did not start; the caller sees to the delay before the next try."""
+    def failed(self, slot: Slot, *, open_resource: bool = False) -> list[Decision]:
+        """A worker did not start; the caller sees to the delay before the next try.
+
+        With `open_resource` it came too late, and what it has made is to be closed.
+        """
         self.failures += 1
         self.backoffs += not self.backing_off
         self.backing_off, self.wished = True, False
+        if open_resource:
+            return [self._stop(slot, None), *self.dispatch()]
         self._leave(slot)
         self._remove(slot)
         return self.dispatch()

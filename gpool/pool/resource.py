@@ -110,7 +110,8 @@ class ResourceOwner(GenServer):
     def init(self) -> None:
         """Create the resource; until that is done an exit signal interrupts it."""
         self.slot.thing = self.resource.create()
-        if self.pid is not None and self.pid.state is DEAD and self.resource.close is not None:
+        assert self.pid is not None
+        if self.pid.state is DEAD and self.resource.close is not None:
             # It swallowed its exit until it was given up: nobody else knows what it made now.
             self.resource.close(self.slot.thing)
         process.trap_exit(True)

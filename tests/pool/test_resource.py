@@ -161,6 +161,30 @@ class TestCreate:
         assert (pool.stats().start_failures, pool.stats().epoch) == (1, 1)
         assert_whole(pool, maker)
 
+    def test_that_swallows_its_time_limit_has_failed(
+        self, clock: VirtualClock, maker: Maker, quiet: None
+    ) -> None:
+        """Too late is not started: never lent, closed, and starts back off as after any failure."""
+
+        def late() -> None:
+            with contextlib.suppress(gevent.GreenletExit):
+                Gate().wait()
+
+        maker.creates.extend([late] * 100)
+        pool = running(maker, start_timeout=1.0)
+        waiter = Holder(pool, timeout=None)
+        clock.advance(1.0)
+        stats = pool.stats()
+        assert (stats.start_failures, stats.breaker, waiter.thing) == (1, "open", None)
+        assert (maker.made[0].closed, maker.open) == (True, 0)
+        clock.advance(60.0)
+        assert maker.peak == 1
+        maker.creates.clear()
+        clock.advance(10.0)
+        assert waiter.thing is maker.made[-1]
+        waiter.let_go()
+        assert_whole(pool, maker)
+
     def test_that_swallows_its_exit_and_succeeds_at_last(
         self, clock: VirtualClock, maker: Maker, quiet: None
     ) -> None:

@@ -66,6 +66,15 @@ class Later(gpool.GenServer):
         gpool.reply(self.asked.pop(0), message)
 
 
+class Stubborn(gpool.GenServer):
+    """A server whose start swallows the exit that is to end it."""
+
+    def init(self) -> None:
+        """Take longer than is allowed."""
+        with contextlib.suppress(gpool.ExitSignal):
+            gpool.receive()
+
+
 class TestServers:
     def test_finish_what_they_left_unanswered(self, pools: list[gpool.Pool[object]]) -> None:
         """Rule 7: a holder that is dead may still be owed a reply; idle at the reply."""
@@ -104,6 +113,19 @@ class TestServers:
         clock.advance(5.0)
         assert not gpool.is_alive(later)
         assert pool.status().idle == 1
+
+    def test_one_that_swallows_its_time_limit_has_failed(
+        self, pools: list[gpool.Pool[object]], clock: VirtualClock
+    ) -> None:
+        """Its `init` returns after all, but too late: nobody is given what is about to die."""
+        pool = gpool.Pool(Stubborn, size=1, lazy=True, start_timeout=1.0)
+        pools.append(pool)
+        client = gpool.spawn(pool.checkout)
+        settle()
+        clock.advance(1.0)
+        stats = pool.stats()
+        assert (stats.start_failures, stats.breaker, stats.waiting) == (1, "open", 1)
+        gpool.exit(client, "kill")
 
 
 class TestChildren:
