@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from gpool import clock, telemetry
 from gpool.errors import LeaseLost
-from gpool.otp.pid import FORKED, Pid
+from gpool.otp.pid import FORKED, UNWINDING, Pid
 from gpool.pool.slot import BUSY, IDLE, LOST, NOTHING, Slot
 from gpool.waiter import Waiter, get_ident
 
@@ -71,7 +71,8 @@ class Lease(Generic[W]):
 
     As a context manager it yields the worker and checks it in at the end: kept
     after a normal end, discarded if a ``BaseException`` such as a kill or a
-    ``gevent.Timeout`` ended the block.
+    ``gevent.Timeout`` ended the block.  A resource is also discarded if its owner was told to
+    exit meanwhile and the block does not show it: a driver may have swallowed that.
     """
 
     __slots__ = (
@@ -202,6 +203,7 @@ class Lease(Generic[W]):
             or slot.lease is not self
             or slot.state is not BUSY
             or (slot.mailbox is not None and not slot.mailbox.resting)
+            or self.owner.pid.state is UNWINDING
             or not is_here
         ):
             ledger.checkin(self, None)

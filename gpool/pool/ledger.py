@@ -33,7 +33,7 @@ from gpool import clock, telemetry
 from gpool.errors import NoProcess, PoolClosed, WrongHub
 from gpool.otp import greenlets, process
 from gpool.otp.gen import System
-from gpool.otp.pid import DEAD, FORKED, Pid, table
+from gpool.otp.pid import DEAD, FORKED, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped
@@ -269,6 +269,9 @@ class Ledger:
     ) -> tuple[Verdict, Any]:
         if slot.state is LOST:
             return "close", "lost"
+        pid = lease.owner.pid
+        if pid.state is UNWINDING and shows_no_exit(error) and self.kind.is_open(slot):
+            return "close", ("owner_died", pid.reason)
         try:
             return self.kind.verdict(slot, error)
         except Exception as failure:  # noqa: BLE001  # a user's hook cannot harm the pool
@@ -634,3 +637,8 @@ class Ledger:
         """Return who holds what, the oldest slot first."""
         leases = [slot.lease for slot in list(self.slots) if slot.lease is not None]
         return [lease.holder() for lease in leases]
+
+
+def shows_no_exit(error: BaseException | None) -> bool:
+    """Tell whether what ended a block says nothing of an exit: a driver may have swallowed it."""
+    return error is None or isinstance(error, Exception)
