@@ -198,6 +198,17 @@ class BreakerChanged(PoolEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class PoolStarted(PoolEvent):
+    """A pool has its first manager; in this process there may be ``size + max_overflow`` workers.
+
+    Every other process that runs it, as those forked off one do, has as many of its own.
+    """
+
+    size: int
+    max_overflow: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRose(PoolEvent):
     """A pool's manager has taken over the books; `process` is its pid, `epoch` counts them."""
 
@@ -266,9 +277,9 @@ class PoolStopped(PoolEvent):
 EVENTS: Final[tuple[type[Event], ...]] = (
     ProcessCrashed, ProcessIsZombie, CleanupFailed, UnexpectedMessage, ListenerFailed,
     SupervisorReport, HookFailed, WorkerStarted, WorkerStartFailed, WorkerStopping, WorkerDied,
-    CheckoutFailed, LeaseReclaimed, HeldTooLong, ReturnedLate, BreakerChanged, PoolRose,
-    PoolReady, PoolFell, PoolHasFailed, PoolSuspended, PoolResumed, PoolResized, PoolRecycled,
-    PoolClosing, PoolStopped,
+    CheckoutFailed, LeaseReclaimed, HeldTooLong, ReturnedLate, BreakerChanged, PoolStarted,
+    PoolRose, PoolReady, PoolFell, PoolHasFailed, PoolSuspended, PoolResumed, PoolResized,
+    PoolRecycled, PoolClosing, PoolStopped,
 )  # fmt: skip
 """Every event that is emitted."""
 

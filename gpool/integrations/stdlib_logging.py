@@ -43,6 +43,17 @@ def _words(event: telemetry.Event) -> tuple[int, str] | None:
                 logging.WARNING,
                 f"pool {pool!r}: a worker did not start, next try in {delay:.3g} s: {reason!r}",
             )
+        case telemetry.PoolStarted(_, pool, size, more):
+            return (
+                logging.INFO,
+                f"pool {pool!r} runs: at most {size + more} workers in this process; "
+                "each process has a pool of its own",
+            )
+        case telemetry.PoolResized(_, pool, size, more):
+            return (
+                logging.INFO,
+                f"pool {pool!r} resized: at most {size + more} workers in this process",
+            )
         case telemetry.PoolHasFailed(_, pool, reason):
             return logging.ERROR, f"pool {pool!r} has failed: {reason!r}; it will be revived"
         case telemetry.LeaseReclaimed(pid, pool, reason, line, seconds):

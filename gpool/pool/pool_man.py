@@ -94,8 +94,15 @@ class PoolMan(GenServer):
         self.housekeeper.watch_holds()
         while self.ledger.unsaid:
             self.ledger.note(self.ledger.unsaid.popleft())
+        if self.ledger.epoch == 1:
+            self._say_how_many()
         self.ledger.note(telemetry.PoolRose(me, self.ledger.name, self.ledger.epoch))
         self._see_if_ready()
+
+    def _say_how_many(self) -> None:
+        ledger, options = self.ledger, self.ledger.options
+        size, more = options.size, options.max_overflow
+        ledger.note(telemetry.PoolStarted(ledger.sup, ledger.name, size, more))
 
     def _fell(self, reason: Any) -> None:
         self.ledger.close_epoch(self, reason)

@@ -42,6 +42,13 @@ SAID = [
     (telemetry.HookFailed(PID, "close", ValueError("x")), "close of '#PID<7>' raised ValueError"),
     (telemetry.UnexpectedMessage(PID, "hello"), "unexpected message: 'hello'"),
 ]
+NOTED = [
+    (
+        telemetry.PoolStarted(PID, "db", 5, 3),
+        "pool 'db' runs: at most 8 workers in this process; each process has a pool of its own",
+    ),
+    (telemetry.PoolResized(PID, "db", 6, 3), "pool 'db' resized: at most 9 workers in this proc"),
+]
 SILENT = [
     telemetry.WorkerStarted(PID, "db", 0.5),
     telemetry.WorkerStopping(PID, "db", "max_age"),
@@ -53,7 +60,6 @@ SILENT = [
     telemetry.PoolFell(PID, "db", "killed", 1),
     telemetry.PoolSuspended(PID, "db"),
     telemetry.PoolResumed(PID, "db"),
-    telemetry.PoolResized(PID, "db", 5, 0),
     telemetry.PoolRecycled(PID, "db", 60.0),
     telemetry.PoolClosing(PID, "db"),
     telemetry.PoolStopped(PID, "db", 0),
@@ -72,6 +78,17 @@ class TestLog:
         assert record.levelno >= logging.WARNING
         assert vars(record)["gpool_event"] is event
 
+    @pytest.mark.parametrize(("event", "words"), NOTED, ids=lambda value: type(value).__name__)
+    def test_says_how_many_workers_there_may_be(
+        self, event: telemetry.Event, words: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """At level INFO: the numbers are each process's own, not those of the whole service."""
+        caplog.set_level(logging.INFO, "gpool")
+        log(event)
+        (record,) = caplog.records
+        assert words in record.getMessage()
+        assert record.levelno == logging.INFO
+
     @pytest.mark.parametrize("event", SILENT, ids=lambda event: type(event).__name__)
     def test_is_silent_about_the_ordinary(
         self, event: telemetry.Event, caplog: pytest.LogCaptureFixture
@@ -82,7 +99,9 @@ class TestLog:
 
     def test_every_event_is_either(self) -> None:
         """An event that is added has to be decided upon here."""
-        decided = {type(event).__name__ for event in (*(event for event, _ in SAID), *SILENT)}
+        decided = {
+            type(event).__name__ for event in (*(event for event, _ in SAID + NOTED), *SILENT)
+        }
         assert decided == {kind.__name__ for kind in telemetry.EVENTS}
 
     def test_shows_the_traceback_of_a_crash(self, caplog: pytest.LogCaptureFixture) -> None:
