@@ -6,68 +6,17 @@ the test compares.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
+import functools
 
 import pytest
 
-PATCH = "from gevent import monkey; monkey.patch_all()\n"
-HEAD = """
-import gc, os, signal, sys, threading
-import gevent, gpool
-from gpool.pool.application import application
-application.listeners.clear()
-
-class Echo(gpool.GenServer):
-    @gpool.call
-    def say(self, value):
-        return value
-
-class Thing:
-    number = 0
-    def __init__(self):
-        Thing.number += 1
-        self.pid, self.number, self.closed = os.getpid(), Thing.number, False
-    def close(self):
-        print("closed by", "parent" if os.getpid() == PARENT else "child", flush=True)
-        self.closed = True
-
-PARENT = os.getpid()
-things = gpool.Resource(create=Thing, close=Thing.close)
-
-def in_a_child(fn):
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            fn()
-            status = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-"""
+from tests.pool.interpreter import script
 
 
 @pytest.fixture(params=[False, True], ids=["unpatched", "patched"])
 def run(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
     """Run a script in an interpreter of its own; return the lines that it prints."""
-
-    def run(script: str, *, may_complain: bool = False) -> list[str]:
-        text = (PATCH if request.param else "") + HEAD + textwrap.dedent(script)
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", text],
-            capture_output=True, text=True, timeout=20, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert may_complain or done.stderr == ""
-        return done.stdout.splitlines()
-
-    return run
+    return functools.partial(script, patched=request.param)
 
 
 class TestFork:

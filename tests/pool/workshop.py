@@ -20,7 +20,7 @@ import greenlet
 import gpool
 from gpool import telemetry
 from gpool.testing import VirtualClock, settle
-from gpool.waiter import Gate
+from gpool.waiter import Expired, Gate
 
 # --- What is lent -------------------------------------------------------------------
 
@@ -143,6 +143,25 @@ class Echo(gpool.GenServer):
     def crash(self) -> None:
         """Die of an error."""
         raise ValueError("crashed")
+
+
+# --- What takes time ----------------------------------------------------------------
+
+
+def pause(seconds: float) -> None:
+    """Block for so long, by gpool's clock."""
+    with contextlib.suppress(Expired):
+        Gate().wait(seconds)
+
+
+def takes(seconds: float, outcome: Any = None) -> Callable[[], Any]:
+    """Return a step of a script that takes its time, then is what a step may be."""
+
+    def step() -> Any:
+        pause(seconds)
+        return _follow(deque([outcome]))
+
+    return step
 
 
 # --- Who borrows --------------------------------------------------------------------
