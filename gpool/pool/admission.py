@@ -46,6 +46,11 @@ class Admission:
         if self.books.phase != "up":
             raise PoolClosed(self.books.name)
 
+    def refuse_if_over(self) -> None:
+        """Raise if nobody is served any more: those who wait were told, or should have been."""
+        if self.books.phase in ("failed", "stopped"):
+            self.refuse_unless_open()
+
     def refuse_to_wait(self, client: Client, timeout: float | None) -> None:
         """Raise if the client may not wait, or would do so for nothing."""
         books, options = self.books, self.books.options

@@ -53,6 +53,7 @@ class Queue:
                 if ticket.error is not None:
                     raise ticket.error
                 if ticket.waiter.woken:  # by a grant that was taken back
+                    self.books.admission.refuse_if_over()
                     ticket.waiter = Waiter()
                 ticket.waiter.wait(None if deadline is None else deadline - clock.now())
             greenlets.current()  # raises if its exit was accepted since: it gets nothing then

@@ -339,6 +339,22 @@ class TestStop:
         assert not pool.stats().suspended
         assert_whole(pool, maker)
 
+    @pytest.mark.parametrize("timeout", [0, 1.0, None])
+    def test_tells_one_whose_grant_is_taken_back(
+        self, clock: VirtualClock, maker: Maker, timeout: float | None
+    ) -> None:
+        """It was not among those who waited when the others were told."""
+        pool = running(maker.resource(), size=1)
+        lease = pool.checkout()
+        waiter = Client(pool.checkout, timeout=None)
+        settle()
+        lease.checkin()
+        pool.stop(timeout)
+        settle()
+        assert waiter.done
+        clock.advance(10.0)
+        assert maker.open == 0
+
     def test_wakes_those_who_drain(self, clock: VirtualClock, maker: Maker) -> None:
         """What is held comes back late or never: the drain ends when it does, or in time."""
         pool = running(maker.resource(), size=1)
