@@ -528,7 +528,7 @@ class Pool(Generic[W]):
             application.forget(ledger)
         end = None if timeout is None else clock.now() + timeout
         if ledger.sup is not None:
-            _stop_tree(ledger, ledger.sup, timeout)
+            _stop_tree(ledger, ledger.sup, end)
         emptied = ledger.emptied = ledger.emptied or Gate()
         ledger.note_quiet()
         with contextlib.suppress(Expired):
@@ -605,17 +605,20 @@ class Pool(Generic[W]):
         return ledger
 
 
-def _stop_tree(ledger: Ledger, sup: Pid, timeout: float | None) -> None:
+def _stop_tree(ledger: Ledger, sup: Pid, end: float | None) -> None:
     """Stop the processes of a pool, and kill those that are not dead in time."""
+    man = None if ledger.man is None else ledger.man.pid
+    tree = [pid for pid in (sup, ledger.worker_sup, man) if pid is not None]
     signal(sup, sup.parent or sup, "shutdown", direct=True)
     try:
-        process.await_death(sup, timeout)
+        for pid in tree:  # not the first alone: it may be dead, and the others going down
+            process.await_death(pid, None if end is None else max(end - clock.now(), 0.0))
     except Expired:
-        man = ledger.man.pid if ledger.man is not None else None
-        for pid in [sup, ledger.worker_sup, man, *[slot.pid for slot in ledger.slots]]:
-            if pid is not None:
-                signal(pid, sup, "kill", direct=True)
-        process.await_death(sup)
+        workers = [slot.pid for slot in ledger.slots if slot.pid is not None]
+        for pid in [*tree, *workers]:
+            signal(pid, sup, "kill", direct=True)
+        for pid in tree:
+            process.await_death(pid)
 
 
 def _sole() -> int:

@@ -355,6 +355,24 @@ class TestStop:
         clock.advance(10.0)
         assert maker.open == 0
 
+    def test_of_one_whose_supervisor_is_dead_already(
+        self, clock: VirtualClock, maker: Maker
+    ) -> None:
+        """What that one has left behind has the same time, and is killed then."""
+        pool = running(maker.resource(), size=1, shutdown=None)
+        maker.closes.append(Gate().wait)
+        tree = pids(pool)
+        gpool.exit(tree.sup, "kill")
+        settle()
+        stopper = Client(pool.stop, 3.0)
+        clock.advance(2.9)
+        assert not stopper.done
+        clock.advance(0.1)
+        assert stopper.done
+        assert not any(map(gpool.is_alive, [*tree[:3], *tree.workers]))
+        settle()
+        assert maker.open == 0
+
     def test_wakes_those_who_drain(self, clock: VirtualClock, maker: Maker) -> None:
         """What is held comes back late or never: the drain ends when it does, or in time."""
         pool = running(maker.resource(), size=1)
