@@ -60,10 +60,9 @@ class Application:
         other = self.ledgers.setdefault(ledger.name, ledger)
         if other is not ledger:
             raise NameTaken(ledger.name, other.sup)
-        if self.root is None:
-            self.boot()
-        elif self.pools_sup is not None:
+        if self.pools_sup is not None:  # it may run, and lend, before its root has started
             send_cast(self.pools_sup, Open(ledger))
+        self.boot()
 
     def _claim(self, hub: Any) -> None:
         """Make sure that the Application runs in the calling thread, or in none."""

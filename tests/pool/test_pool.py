@@ -152,6 +152,13 @@ class TestStart:
             pool.checkout(timeout=timeout)
         assert application.root is None
 
+    def test_as_soon_as_the_first_pool_lends(self, maker: Maker) -> None:
+        """The Application has not quite started then: the second one is not forgotten."""
+        first: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1)
+        second: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1)
+        gevent.spawn(first.checkout).join()
+        assert second.start(timeout=1.0).healthy()
+
     def test_by_one_whose_exit_was_accepted(self, clock: VirtualClock, maker: Maker) -> None:
         """It starts nothing, and the name stays free for the next one."""
         pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1, name="db")
