@@ -5,11 +5,14 @@ A map, from the bottom up::
     errors, clock, waiter, telemetry   exceptions; time; the one switch point; events
     otp/                               processes, links, monitors, servers, supervisors
     pool/                              who holds what, who waits; pools and their tree
+    metrics                            counters and histograms, of what telemetry tells
     testing                            settle and a virtual clock, for your tests too
 
-Everything public can be imported from here; ``gpool.sys`` looks into servers.
+Everything public can be imported from here; ``gpool.sys`` looks into servers,
+``gpool.telemetry`` has the events and ``attach``.
 """
 
+from gpool import telemetry
 from gpool.errors import (
     BadName,
     CallbackFailed,
@@ -38,6 +41,7 @@ from gpool.errors import (
     WrongHub,
 )
 from gpool.integrations import stdlib_logging
+from gpool.metrics import METRICS, Histogram, Metric, Metrics, Sample, Snapshot
 from gpool.otp import sys
 from gpool.otp.child_spec import Backoff, ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
@@ -80,7 +84,7 @@ from gpool.otp.registry import register, unregister, whereis
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
 from gpool.pool.lease import Holder, Lease
-from gpool.pool.pool import Pool, get_pool, start_pool, stop_pool
+from gpool.pool.pool import Pool, get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
 from gpool.pool.stats import Stats, Status
 
@@ -89,6 +93,7 @@ _application.listeners.append(stdlib_logging.log)  # see the Application's boot(
 __version__ = "0.1.0"
 
 __all__ = [
+    "METRICS",
     "Backoff",
     "BadName",
     "CallTimeout",
@@ -109,11 +114,14 @@ __all__ = [
     "From",
     "GPoolError",
     "GenServer",
+    "Histogram",
     "Holder",
     "IdleTimeout",
     "Ignore",
     "Lease",
     "LeaseLost",
+    "Metric",
+    "Metrics",
     "NameTaken",
     "NoProcess",
     "NoReply",
@@ -131,7 +139,9 @@ __all__ = [
     "Reply",
     "Resource",
     "RestartIntensity",
+    "Sample",
     "ServerExited",
+    "Snapshot",
     "SpecError",
     "StartError",
     "StartsFailing",
@@ -157,6 +167,7 @@ __all__ = [
     "recently_ended",
     "register",
     "reply",
+    "running_pools",
     "self",
     "send",
     "send_call",
@@ -168,6 +179,7 @@ __all__ = [
     "stop",
     "stop_pool",
     "sys",
+    "telemetry",
     "trap_exit",
     "unlink",
     "unregister",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,19 @@ class PoolEvent(Event):
     pool: str
 
 
+Refusal = Literal["timeout", "full", "failing", "deadlock", "closed", "failed", "cancelled"]
+Chore = Literal["finish", "reset", "check"]
+Breaker = Literal["closed", "open", "half_open"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarting(PoolEvent):
+    """A pool's worker, `process`, initialises; WorkerStarted or WorkerStartFailed follows.
+
+    WorkerDied does if its pool falls or stops meanwhile.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStarted(PoolEvent):
     """A pool's worker is up, after `seconds`; `process` is its pid."""
@@ -126,39 +139,95 @@ class WorkerStartFailed(PoolEvent):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopping(PoolEvent):
-    """A worker has to go, `process` is its pid or None; what comes of it, WorkerDied tells.
+    """A worker has to go, `process` is its pid or None; WorkerDied or ResourceClosed follows.
 
-    `reason` is "overflow", "idle_timeout", "max_age", "max_uses", "max_hold", "recycled",
-    "resized", "check_failed", "reset_failed", "overdue", "suspected" (one of its
-    generation was found dead), "dirty", "lost" (its pool had fallen), "exit", "stopped",
-    ``("owner_died", reason)``, ``("left_by", exception)`` that ended a ``with``,
-    ``("broken", exception)`` as ``is_broken`` says, or what ``discard`` was told.
+    `reason` is one of these, or what ``discard`` was told ("discarded" if nothing):
+
+    * "overflow": there are more than ``size``, for longer than ``overflow_ttl``.
+    * "idle_timeout": nobody has used it for so long.
+    * "max_age": it was that old.
+    * "max_uses": it was lent that often.
+    * "max_hold": it was taken away from a client that held it for too long.
+    * "recycled": by ``recycle()``.
+    * "resized": there are more than a ``resize()`` has left room for.
+    * "check_failed": its check raised, or said that it is dead.
+    * "reset_failed": its reset raised.
+    * "overdue": it did not finish, or was not reset or checked, in time.
+    * "suspected": one of its generation was found dead.
+    * "dirty": ``is_dirty`` says so.
+    * "lost": its worker had died, or its pool had fallen, in its client's hands.
+    * "exit": somebody else has told it to exit.
+    * "stopped": its pool stops.
+    * ``("owner_died", reason)``: the client that had it did, or dropped its lease.
+    * ``("left_by", exception)``: that ended a ``with``, or a hook.
+    * ``("broken", exception)``: ``is_broken`` says so.
+    * ``("hook_failed", exception)``: ``is_dirty`` or ``is_broken`` raised it.
     """
 
     reason: Any
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerRecovered(PoolEvent):
+    """A worker is fit to be lent again, `seconds` after its `chore` was begun.
+
+    It has done what its last client had asked for ("finish"), its resource was reset
+    ("reset") or found alive ("check").  One that failed or was overdue is told of by
+    WorkerStopping.
+    """
+
+    chore: Chore
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied(PoolEvent):
-    """A pool's worker is dead; `holder` is the client that had it, or None."""
+    """A pool's worker is dead; `holder` is the client that had it, or None.
+
+    If it had a resource that is still open, ResourceClosed follows.
+    """
 
     reason: Any
     holder: Any
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceClosed(PoolEvent):
+    """A resource that had lost its worker is closed, by `process`; its place is free.
+
+    With `gave_up` its close was begun twice and never ended: it may still be open.
+    """
+
+    gave_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CheckoutFailed(PoolEvent):
     """A client (`process`) got no worker.
 
-    `reason` is "timeout", "full", "failing" (``fail_fast``) or "deadlock".
+    `reason` is "timeout", "full" (``max_waiting``), "failing" (``fail_fast``),
+    "deadlock", "closed" or "failed" (its pool), or "cancelled": the client was killed
+    while it waited, or cut by a ``gevent.Timeout`` of its own.
     """
 
-    reason: str
+    reason: Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseReclaimed(PoolEvent):
     """A client died with a worker in its hands, or dropped its lease (the reason then).
+
+    It had had it for `seconds`; `line` is where it had checked out.
+    """
+
+    reason: Any
+    line: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseBroken(PoolEvent):
+    """A client's worker died in its hands, of `reason`, and left nothing to give back.
 
     It had had it for `seconds`; `line` is where it had checked out.
     """
@@ -194,7 +263,7 @@ class ReturnedLate(PoolEvent):
 class BreakerChanged(PoolEvent):
     """Whether starts are made freely ("closed"), not now ("open"), or one by one ("half_open")."""
 
-    breaker: str
+    breaker: Breaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +293,10 @@ class PoolReady(PoolEvent):
 
 @dataclass(frozen=True, slots=True)
 class PoolFell(PoolEvent):
-    """A pool's manager, `process`, is not in charge any more; another one will be."""
+    """A pool's manager, `process`, is not in charge any more; another one will be.
+
+    The end of one that was stopped is no fall.
+    """
 
     reason: Any
     epoch: int
@@ -264,7 +336,12 @@ class PoolRecycled(PoolEvent):
 
 @dataclass(frozen=True, slots=True)
 class PoolClosing(PoolEvent):
-    """Nobody is let in any more."""
+    """Nobody is let in any more; PoolReopened or PoolStopped follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReopened(PoolEvent):
+    """Clients are let in again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,10 +353,11 @@ class PoolStopped(PoolEvent):
 
 EVENTS: Final[tuple[type[Event], ...]] = (
     ProcessCrashed, ProcessIsZombie, CleanupFailed, UnexpectedMessage, ListenerFailed,
-    SupervisorReport, HookFailed, WorkerStarted, WorkerStartFailed, WorkerStopping, WorkerDied,
-    CheckoutFailed, LeaseReclaimed, HeldTooLong, ReturnedLate, BreakerChanged, PoolStarted,
-    PoolRose, PoolReady, PoolFell, PoolHasFailed, PoolSuspended, PoolResumed, PoolResized,
-    PoolRecycled, PoolClosing, PoolStopped,
+    SupervisorReport, HookFailed, WorkerStarting, WorkerStarted, WorkerStartFailed,
+    WorkerStopping, WorkerRecovered, WorkerDied, ResourceClosed, CheckoutFailed, LeaseReclaimed,
+    LeaseBroken, HeldTooLong, ReturnedLate, BreakerChanged, PoolStarted, PoolRose, PoolReady,
+    PoolFell, PoolHasFailed, PoolSuspended, PoolResumed, PoolResized, PoolRecycled, PoolClosing,
+    PoolReopened, PoolStopped,
 )  # fmt: skip
 """Every event that is emitted."""
 
@@ -291,8 +369,9 @@ class Meter(Protocol):
     """A listener that wants to know of every lease as well, which are no events.
 
     Both methods run in the client, at every checkout and checkin, and must be quick
-    and not switch greenlets.  A lease that ends otherwise (its client or its worker
-    dies, it is revoked) is told of by LeaseReclaimed, WorkerDied or HeldTooLong.
+    and not switch greenlets.  A lease that ends otherwise is told of by exactly one of
+    LeaseReclaimed (its client dies), LeaseBroken (its worker does) and HeldTooLong (it
+    is revoked).  Events come a moment later than what they tell, in their order.
     """
 
     def __call__(self, event: Event) -> object:

@@ -37,7 +37,7 @@ LAYERS = (
     ("pool.slot", "pool.transition"),
     ("pool.pool_state",),
     ("pool.lease", "pool.resource"),
-    ("pool.admission", "pool.debug", "pool.manager", "pool.queue", "pool.worker"),
+    ("pool.admission", "pool.debug", "pool.manager", "pool.queue", "pool.teller", "pool.worker"),
     ("pool.ledger",),
     ("pool.dispatch", "pool.housekeeper", "pool.stats", "pool.worker_sup"),
     ("pool.pool_man",),

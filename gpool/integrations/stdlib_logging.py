@@ -73,6 +73,12 @@ def _words(event: telemetry.Event) -> tuple[int, str] | None:
                 logging.WARNING,
                 f"pool {pool!r}: {pid!r} returned the worker from {line} after {seconds:.3g} s",
             )
+        case telemetry.ResourceClosed(pid, pool, gave_up=True):
+            return (
+                logging.ERROR,
+                f"pool {pool!r}: {pid!r} did not get a resource closed in time, at the second "
+                "try; it may still be open, and counts no more",
+            )
         case telemetry.CheckoutFailed(pid, pool, "deadlock"):
             return (
                 logging.ERROR,

@@ -38,6 +38,13 @@ class Admission:
         self.refused = 0  # by max_waiting
         self.failed_fast = 0
         self.deadlocks = 0
+        self.cancelled = 0  # killed while they waited, or cut by a Timeout of their own
+
+    def let_in(self, pid: Pid) -> None:
+        """Raise unless the client may check out."""
+        if self.books.phase != "up":
+            self.tell(pid, "failed" if self.books.phase == "failed" else "closed")
+        self.refuse_unless_open()
 
     def refuse_unless_open(self) -> None:
         """Raise unless clients may check out."""
@@ -59,7 +66,7 @@ class Admission:
         self.refuse_if_full(client.pid)
         if options.fail_fast and books.man is not None and books.man.state.fails_fast:
             self.failed_fast += 1
-            self._tell(client.pid, "failing")
+            self.tell(client.pid, "failing")
             raise self.starts_failing()
         if timeout is None and client.leases and self._is_deadlocked(client):
             raise self._deadlock(client)
@@ -73,13 +80,13 @@ class Admission:
             may_wait = limit is None or len(books.tickets) < limit + books.options.cap
         if not may_wait:
             self.refused += 1
-            self._tell(pid, "full")
+            self.tell(pid, "full")
             raise PoolFull(books.name, limit or 0, books.options.cap)
 
     def timed_out(self, client: Client, timeout: float) -> CheckoutTimeout:
         """Word that no worker came in time; the cause is why none can be started, if so."""
         self.timeouts += 1
-        self._tell(client.pid, "timeout")
+        self.tell(client.pid, "timeout")
         books = self.books
         leases = [slot.lease for slot in books.slots if slot.lease is not None]
         starting = sum(slot.state is STARTING for slot in books.slots)
@@ -140,10 +147,16 @@ class Admission:
 
     def _deadlock(self, client: Client) -> CheckoutDeadlock:
         self.deadlocks += 1
-        self._tell(client.pid, "deadlock")
+        self.tell(client.pid, "deadlock")
         return CheckoutDeadlock(self.books.name, tuple(self.books.holders()))
 
-    def _tell(self, pid: Pid, reason: str) -> None:
+    def cut(self, pid: Pid) -> None:
+        """A client waits no more for reasons of its own."""
+        self.cancelled += 1
+        self.tell(pid, "cancelled")
+
+    def tell(self, pid: Pid, reason: telemetry.Refusal) -> None:
+        """Have the listeners told that a client got no worker; count that elsewhere."""
         self.books.note(telemetry.CheckoutFailed(pid, self.books.name, reason))
 
 

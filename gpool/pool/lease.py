@@ -160,7 +160,11 @@ class Lease(Generic[W]):
             self.__exit__(None, None, None)
 
     def discard(self, reason: Any = "discarded") -> None:
-        """Give the worker back to be stopped, not lent again; never blocks."""
+        """Give the worker back to be stopped, not lent again; never blocks.
+
+        Args:
+            reason: What WorkerStopping tells.
+        """
         self.ledger.discard(self, reason)
 
     def transfer(self, to: Any) -> None:
@@ -223,6 +227,13 @@ class Lease(Generic[W]):
     def __repr__(self) -> str:
         state = "lost" if self.lost else "over" if self.slot is None else "held"
         return f"<Lease of {self.ledger.name!r}, {state}, by {self.owner.pid!r} at {self.line}>"
+
+
+def metered(lease: Lease[W]) -> Lease[W]:
+    """Tell the meters that a client has got a worker; return its lease."""
+    if telemetry.meters:
+        telemetry.checked_out(lease, lease.since)
+    return lease
 
 
 def line_of(code: CodeType, lasti: int) -> str:

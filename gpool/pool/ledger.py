@@ -24,7 +24,6 @@ Not here: carrying decisions out (``pool_man.py``), how clients wait (``queue.py
 from __future__ import annotations
 
 import contextvars
-from collections import deque
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final, Literal, get_args
@@ -36,12 +35,23 @@ from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
-from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped
+from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, metered
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
 from gpool.pool.queue import Queue
-from gpool.pool.slot import CLOSING, LOST, NOTHING, STARTING, Slot, SlotState, Verdict
+from gpool.pool.slot import (
+    CLOSING,
+    FINISHING,
+    LOST,
+    NOTHING,
+    RESETTING,
+    STARTING,
+    Slot,
+    SlotState,
+    Verdict,
+)
+from gpool.pool.teller import Teller
 from gpool.pool.transition import transition
 from gpool.pool.worker import Kind, Watch, cancel_timer
 from gpool.waiter import Gate, get_ident
@@ -49,7 +59,6 @@ from gpool.waiter import Gate, get_ident
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
 
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
-UNSAID: Final = 256  # events that are kept for the next PoolMan to tell
 CLOSES: Final = 2  # times that a close may fail by itself before its slot is freed regardless
 
 
@@ -93,7 +102,7 @@ class Ledger:
         self.stale = self.reclaimed = self.overheld = self.revoked = 0
         self.start_failures = self.unclosed = 0
         self.last_failure: Any = None  # reason of the last start that failed
-        self.unsaid: deque[telemetry.Event] = deque(maxlen=UNSAID)  # while nobody is in charge
+        self.teller = Teller(self)
 
     # --- Clients: checkout ---
 
@@ -130,17 +139,19 @@ class Ledger:
             CheckoutTimeout: None came in time.
         """
         client = self.meet()
-        self.admission.refuse_unless_open()
+        self.admission.let_in(client.pid)
         lease = self.lease_class(self, client, clock.now(), code, lasti)
         try:
             man = self.in_charge()
             waits = timeout is None or timeout > 0
-            if man is not None and (man.checkout(lease) or (not waits and man.prepare(lease))):
+            lent = man is not None and (man.checkout(lease) or (not waits and man.prepare(lease)))
+            if lent:
                 client.leases[lease] = None
-                return lease
         except BaseException:
             self.struck()
             raise
+        if lent:
+            return metered(lease)
         if not self.tickets:  # else PoolMan looks every now and then
             self.sweep()
         self.admission.refuse_to_wait(client, timeout)
@@ -158,12 +169,12 @@ class Ledger:
         except BaseException:
             self.struck()
             raise
-        return lease
+        return metered(lease)
 
     def admit(self) -> None:
         """Raise unless a client may come now, to take an idle worker or to wait."""
         self.in_its_thread()
-        self.admission.refuse_unless_open()
+        self.admission.let_in(greenlets.current())
         man = self.in_charge()
         if man is not None and man.state.idle and not man.state.held_up:
             return
@@ -207,7 +218,7 @@ class Ledger:
         """Take a worker back to be stopped."""
         slot = self._slot_of(lease)
         if slot is not None:
-            self._finish(lease, slot, "close", reason)
+            self._finish(lease, slot, "close", "discarded" if reason is None else reason)
 
     def _finish(self, lease: Lease[Any], slot: Slot, verdict: Verdict, why: Any) -> None:
         is_late = slot in self.reported
@@ -352,13 +363,20 @@ class Ledger:
         """An exit of a worker was accepted: it is not lent any more."""
         lease, man = slot.lease, self.in_charge()
         if lease is not None and self.queue.is_unaccepted(lease):
-            self.queue.put_back(lease.owner.ticket)
+            self.queue.put_back(lease)
         if man is not None and slot in self.slots:
             man.doomed(slot)
 
-    @transition
     def worker_recovered(self, slot: Slot) -> None:
         """A worker has finished, or reset or checked its resource; in its process."""
+        chore, took = _chore_of(slot), clock.now() - slot.seen
+        self._recovered(slot)
+        if chore is not None and self.man is not None:
+            # Told here, not by PoolMan: with `reset` it is as frequent as checkins are.
+            telemetry.emit(telemetry.WorkerRecovered(slot.pid, self.name, chore, took))
+
+    @transition
+    def _recovered(self, slot: Slot) -> None:
         man = self.in_charge()
         if man is not None:
             man.recovered(slot)
@@ -378,28 +396,31 @@ class Ledger:
         if slot not in self.slots:
             return
         man = self.in_charge()
-        if slot.attempts >= CLOSES:
+        gave_up = slot.attempts >= CLOSES
+        if gave_up:
             slot.thing = NOTHING
             self.unclosed += 1
         is_open = self.kind.is_open(slot)
-        if slot.state is STARTING and (man is not None or not is_open):
+        if slot.state is STARTING and man is not None and self.phase != "stopped":
             self.start_failures += 1
             self.last_failure = reason
-            if man is not None:
-                man.failed(slot, reason, is_open)
-            else:
-                del self.slots[slot]
+            slot.is_orphan = is_open
+            man.failed(slot, reason, is_open)
         else:
-            self._worker_gone(slot, pid, reason, is_open, man)
+            was_orphan, slot.is_orphan = slot.is_orphan, is_open
+            lease = self._worker_gone(slot, is_open, man)
+            if not was_orphan:
+                self._tell_death(pid, reason, lease, is_over=not is_open)
+            elif not is_open:
+                self.note(telemetry.ResourceClosed(pid, self.name, gave_up))
         self.note_quiet()
 
-    def _worker_gone(
-        self, slot: Slot, pid: Pid | None, reason: Any, is_open: bool, man: Manager | None
-    ) -> None:
-        lease = slot.lease
-        holder = None if lease is None else lease.owner.pid
+    def _worker_gone(self, slot: Slot, is_open: bool, man: Manager | None) -> Lease[Any] | None:
+        """Take it out of the books; return the lease that a client had of it."""
+        lease: Lease[Any] | None = slot.lease
         if lease is not None and self.queue.is_unaccepted(lease):
-            self.queue.put_back(lease.owner.ticket)
+            self.queue.put_back(lease)
+            lease = None
         elif lease is not None and not is_open:
             lease.owner.leases.pop(lease, None)
             self.reported.pop(slot, None)
@@ -411,7 +432,16 @@ class Ledger:
         else:
             slot.lease = None
             del self.slots[slot]
+        return lease
+
+    def _tell_death(
+        self, pid: Pid | None, reason: Any, lease: Lease[Any] | None, *, is_over: bool
+    ) -> None:
+        holder = None if lease is None else lease.owner.pid
         self.note(telemetry.WorkerDied(pid, self.name, reason, holder))
+        if lease is not None and is_over:
+            held = clock.now() - lease.since
+            self.note(telemetry.LeaseBroken(holder, self.name, reason, lease.line, held))
 
     def close_rest(self) -> None:
         """Have all closed that a fallen tree has left, if the pool is to stay down."""
@@ -507,8 +537,8 @@ class Ledger:
         self.man = None
         self.risen.shut()
         self.ready.shut()
-        self._take_over_events(man.pid)
-        self.note(telemetry.PoolFell(man.pid, self.name, reason, self.epoch))
+        if self.phase != "stopped":
+            self.note(telemetry.PoolFell(man.pid, self.name, reason, self.epoch))
 
     def set_aside(self) -> None:
         """In a forked child: all of this is the parent's; keep it, and use none of it."""
@@ -523,19 +553,24 @@ class Ledger:
 
     def close(self, *, fail_waiting: bool) -> None:
         """Let nobody in any more; never switches."""
-        if not self.closed:
-            self.closed = True
-            self.note(telemetry.PoolClosing(self.sup, self.name))
+        self._tell_closing()
         if self.phase == "up":
             self.phase = "draining"
         self.bar()
         if self.man is not None:
             self.man.state.closed = True
         if fail_waiting:
-            self.queue.fail_waiting(PoolClosed(self.name))
+            self.queue.fail_waiting(PoolClosed(self.name), "closed")
+
+    def _tell_closing(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.note(telemetry.PoolClosing(self.sup, self.name))
 
     def reopen(self) -> None:
         """Let clients in again, if they were only kept out; never switches."""
+        if self.closed:
+            self.note(telemetry.PoolReopened(self.sup, self.name))
         drained, self.drained, self.closed = self.drained, None, False
         if drained is not None:
             drained.turn_away()
@@ -575,8 +610,9 @@ class Ledger:
     def shut(self) -> None:
         """The pool is stopped: nobody is let in, those who wait are told; never switches."""
         self.phase = "stopped"
+        self._tell_closing()
         self.bar()
-        self.queue.fail_waiting(PoolClosed(self.name))
+        self.queue.fail_waiting(PoolClosed(self.name), "closed")
         self._turn_away()
         self.close_rest()  # if its tree has fallen already
 
@@ -584,7 +620,7 @@ class Ledger:
         """The pool fell too often: tell those who wait, refuse those who come."""
         self.phase, self.failure = "failed", reason
         self.bar()
-        self.queue.fail_waiting(self.admission.has_failed())
+        self.queue.fail_waiting(self.admission.has_failed(), "failed")
         self._turn_away()
 
     def _turn_away(self) -> None:
@@ -593,31 +629,8 @@ class Ledger:
         self.ready.turn_away()
 
     def note(self, event: telemetry.Event) -> None:
-        """Have PoolMan tell the listeners, who may block: not in a transition."""
-        if self.man is not None and self.man.pid is not None:
-            self.man.pid.mailbox.append(event)
-            return
-        self.unsaid.append(event)
-        if self.phase == "stopped" and (self.sup is None or self.sup.state is DEAD):
-            self.hub.loop.run_callback(self._start_teller)
-
-    def _take_over_events(self, man: Pid | None) -> None:
-        """Keep what a PoolMan has not told and will not tell any more."""
-        if man is not None:
-            messages = man.mailbox.messages
-            self.unsaid.extend(m for m in list(messages) if isinstance(m, telemetry.Event))
-            man.mailbox.discard_all(lambda message: isinstance(message, telemetry.Event))
-
-    def _start_teller(self) -> None:
-        """Have told what happens after the pool has stopped: there will be no PoolMan."""
-        if self.unsaid:
-            context = contextvars.Context()
-            greenlets.new_process(self.tell, initial_call="tell", context=context)
-
-    def tell(self) -> None:
-        """Tell the listeners what nobody has told them; in a process of its own, or a user's."""
-        while self.unsaid:
-            telemetry.emit(self.unsaid.popleft())
+        """Have the listeners told, who may block: not in a transition."""
+        self.teller.note(event)
 
     # --- Looking ---
 
@@ -642,3 +655,10 @@ class Ledger:
 def shows_no_exit(error: BaseException | None) -> bool:
     """Tell whether what ended a block says nothing of an exit: a driver may have swallowed it."""
     return error is None or isinstance(error, Exception)
+
+
+def _chore_of(slot: Slot) -> telemetry.Chore | None:
+    """Return what makes a worker fit now, if anything does."""
+    if slot.state is RESETTING:
+        return "check" if slot.checking else "reset"
+    return "finish" if slot.state is FINISHING else None

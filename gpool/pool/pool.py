@@ -184,10 +184,7 @@ class Pool(Generic[W]):
             timeout = self._options.timeout
         else:
             check_seconds("timeout", timeout)
-        lease = self._running().checkout(timeout, frame.f_code, frame.f_lasti)
-        if telemetry.meters:
-            telemetry.checked_out(lease, lease.since)
-        return lease
+        return self._running().checkout(timeout, frame.f_code, frame.f_lasti)
 
     def checkin(self, lease: Lease[W]) -> None:
         """Give a worker back; never blocks; see :meth:`Lease.checkin`.
@@ -533,8 +530,7 @@ class Pool(Generic[W]):
         ledger.note_quiet()
         with contextlib.suppress(Expired):
             emptied.wait(None if end is None else end - clock.now())
-        ledger.tell()
-        telemetry.emit(telemetry.PoolStopped(ledger.sup, self.name, len(ledger.slots)))
+        ledger.teller.tell_the_end()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -653,6 +649,11 @@ def get_pool(name: str) -> Pool[Any]:
         UnknownPool: There is none.
     """
     return cast("Pool[Any]", application.find(name).pool)
+
+
+def running_pools() -> list[Pool[Any]]:
+    """Return the pools that were started and not stopped, those that have failed included."""
+    return [ledger.pool for ledger in list(application.ledgers.values())]
 
 
 def stop_pool(name: str, timeout: float | None = 5.0) -> None:

@@ -45,6 +45,7 @@ from gpool.pool.slot import (
     Stop,
     Verdict,
 )
+from gpool.pool.teller import TELL
 from gpool.pool.worker import Fall, bound, cancel_timer
 from gpool.waiter import Gate
 
@@ -92,11 +93,10 @@ class PoolMan(GenServer):
         orphans = [s for s in self.ledger.slots if s.pid is None and s.lease is None]
         self._do([*map(Stop, orphans), *self.state.dispatch()])
         self.housekeeper.watch_holds()
-        while self.ledger.unsaid:
-            self.ledger.note(self.ledger.unsaid.popleft())
         if self.ledger.epoch == 1:
             self._say_how_many()
         self.ledger.note(telemetry.PoolRose(me, self.ledger.name, self.ledger.epoch))
+        me.mailbox.append(TELL)
         self._see_if_ready()
 
     def _say_how_many(self) -> None:
@@ -109,8 +109,8 @@ class PoolMan(GenServer):
 
     def handle_info(self, message: Any) -> None:
         """Tell the listeners what happened."""
-        if isinstance(message, telemetry.Event):
-            telemetry.emit(message)
+        if message is TELL:
+            self.ledger.teller.tell()
         else:
             super().handle_info(message)
 
@@ -118,7 +118,7 @@ class PoolMan(GenServer):
         """After an orderly stop of the pool, end after the workers."""
         ledger = self.ledger
         if ledger.phase == "stopped" and ledger.man is self:
-            ledger.queue.fail_waiting(PoolClosed(ledger.name))
+            ledger.queue.fail_waiting(PoolClosed(ledger.name), "closed")
             self.state.held_up = True
             ledger.emptied = ledger.emptied or Gate()
             for slot in list(ledger.slots):
@@ -134,7 +134,7 @@ class PoolMan(GenServer):
         elif slot.state is STARTING and slot.pid is None:  # WorkerSup has not come to it
             self.state.abandon(slot)
         elif slot.state in (STARTING, BUSY):
-            self._stop(slot)
+            self._stop(slot, "stopped")
 
     def format_status(self) -> Any:
         """Show the counts, not what is lent."""
@@ -246,7 +246,9 @@ class PoolMan(GenServer):
             ledger.sup.mailbox.append(System(None, "terminate", GIVEN_UP))
 
     def doomed(self, slot: Slot) -> None:
-        """An idle worker is about to die (anyone)."""
+        """A worker is about to die (anyone)."""
+        if slot.state is IDLE:
+            self.ledger.note(telemetry.WorkerStopping(slot.pid, self.ledger.name, "exit"))
         self._do(self.state.doomed(slot))
 
     def recovered(self, slot: Slot) -> None:
@@ -325,6 +327,7 @@ class PoolMan(GenServer):
         self._limit(slot, limit)
 
     def _limit(self, slot: Slot, limit: float | None) -> None:
+        slot.seen = clock.now()
         if limit == 0:
             self._overdue(slot)
         else:

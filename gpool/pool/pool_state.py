@@ -53,7 +53,8 @@ class PoolState:
           (gone) <-----------------------+     busy -------+  its worker died,
                                                               its resource is still held
 
-    and whoever would become idle while a client waits becomes busy instead.
+    and whoever would become idle while a client waits becomes busy instead, or closing if
+    it has to go, or is overdue.
 
     Invariants, true whenever no method is running (``check`` asserts them):
 

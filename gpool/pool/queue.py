@@ -15,10 +15,10 @@ from __future__ import annotations
 from copy import copy
 from typing import Any
 
-from gpool import clock
+from gpool import clock, telemetry
 from gpool.errors import PoolError
 from gpool.otp import greenlets
-from gpool.pool.lease import Lease, Ticket
+from gpool.pool.lease import Lease, Ticket, metered
 from gpool.pool.transition import transition
 from gpool.waiter import Expired, Waiter
 
@@ -37,12 +37,13 @@ class Queue:
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
         try:
-            return self._wait(ticket, timeout)
+            lease = self._wait(ticket, timeout)
         except BaseException:
             if ticket in self.tickets:  # struck while it gave up
                 ticket.left = True
                 self.struck()
             raise
+        return metered(lease)
 
     def _wait(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         deadline, lease = ticket.deadline, ticket.lease
@@ -59,7 +60,7 @@ class Queue:
             greenlets.current()  # raises if its exit was accepted since: it gets nothing then
             self._accept(ticket)
         except Expired:
-            self.give_up(ticket)
+            self.give_up(ticket, is_cut=False)
             error = self.books.admission.timed_out(lease.owner, timeout or 0.0)
             raise error from error.__cause__
         except BaseException:
@@ -84,8 +85,10 @@ class Queue:
         del self.tickets[ticket]
 
     @transition
-    def give_up(self, ticket: Ticket) -> None:
+    def give_up(self, ticket: Ticket, *, is_cut: bool = True) -> None:
         """Take a ticket out; a worker that was granted goes on, unused, in the same turn."""
+        if is_cut and ticket in self.tickets and ticket.error is None:
+            self.books.admission.cut(ticket.lease.owner.pid)
         self.tickets.pop(ticket, None)
         ticket.lease.owner.ticket = None
         granted, ticket.granted = ticket.granted, False
@@ -101,8 +104,10 @@ class Queue:
         ticket = lease.owner.ticket
         return ticket is not None and ticket.granted and ticket.lease is lease
 
-    def put_back(self, ticket: Ticket) -> None:
+    def put_back(self, lease: Lease[Any]) -> None:
         """A grant has come to nothing, its worker being about to die: the client waits on."""
+        ticket = lease.owner.ticket
+        assert ticket is not None
         self.revoke(ticket)
         if self.books.man is not None:
             self.books.man.state.requeue(ticket)
@@ -116,18 +121,20 @@ class Queue:
             lease.slot.lease = None
             lease.slot = None
 
-    def fail_waiting(self, error: PoolError) -> None:
-        """Have every waiting client raise its own copy of an error."""
-        for ticket in list(self.tickets):
-            if not ticket.granted:
-                own = copy(error)
-                own.__cause__ = error.__cause__
-                self.turn_down(ticket, own)
+    def fail_waiting(self, error: PoolError, why: telemetry.Refusal) -> int:
+        """Have every waiting client raise its own copy of an error; return how many do."""
+        told = [t for t in self.tickets if not t.granted and t.error is None]
+        for ticket in told:
+            own = copy(error)
+            own.__cause__ = error.__cause__
+            self.turn_down(ticket, own)
+            self.books.admission.tell(ticket.lease.owner.pid, why)
+        return len(told)
 
     def fail_fast(self) -> None:
         """Have those raise who wait while no worker is up and starts fail."""
-        self.books.admission.failed_fast += sum(not ticket.granted for ticket in self.tickets)
-        self.fail_waiting(self.books.admission.starts_failing())
+        admission = self.books.admission
+        admission.failed_fast += self.fail_waiting(admission.starts_failing(), "failing")
 
     def turn_down(self, ticket: Ticket, error: PoolError) -> None:
         """Have a waiting client raise `error`."""

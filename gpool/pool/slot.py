@@ -36,8 +36,8 @@ class Slot:
 
     __slots__ = (
         "attempts", "checking", "cuts", "doomed", "due", "expires", "fate", "generation",
-        "idle_since", "lease", "mailbox", "pid", "seen", "spare", "state", "suspect", "thing",
-        "timer", "uses",
+        "idle_since", "is_orphan", "lease", "mailbox", "pid", "seen", "spare", "state", "suspect",
+        "thing", "timer", "uses",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -48,6 +48,7 @@ class Slot:
         self.doomed = ""  # why it is not lent any more: an exit was accepted, its time is over
         self.lease: Any = None  # its holder's
         self.spare: Any = None  # its last holder's, to be used again if nobody else has it
+        self.is_orphan = False  # its worker has died and left the resource open
         self.attempts = 0  # closes begun and not ended, but for ...
         self.cuts = 0  # ... those that others cut short
         self.timer: Any = None  # bounds whatever its process does now
@@ -56,7 +57,7 @@ class Slot:
         self.expires = math.inf  # its max_age, or the moment that `recycle` gave it ...
         self.fate = "max_age"  # ... and which of the two
         self.idle_since = 0.0  # its last use
-        self.seen = 0.0  # its last use or check
+        self.seen = 0.0  # its last use or check, or the begin of what it does now
         self.uses = 0  # checkouts that are over
         self.generation = 0  # of its birth, or of the last check that found it alive
         self.suspect = False  # one of its generation was found dead while this one was lent

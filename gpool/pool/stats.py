@@ -53,6 +53,7 @@ class Stats:
     refused: int  # by max_waiting
     failed_fast: int
     deadlocks: int
+    cancelled: int  # killed while they waited, or cut by a Timeout of their own
     # Leases.
     stale: int  # checkins of a lease that was over
     reclaimed: int  # workers of clients that died
@@ -94,6 +95,7 @@ def stats_of(ledger: Ledger) -> Stats:
         refused=admission.refused,
         failed_fast=admission.failed_fast,
         deadlocks=admission.deadlocks,
+        cancelled=admission.cancelled,
         stale=ledger.stale,
         reclaimed=ledger.reclaimed,
         overheld=ledger.overheld,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 from typing import Any
 
+from gpool import telemetry
 from gpool.otp import greenlets
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
@@ -72,6 +73,7 @@ class WorkerSup(DynamicSupervisor):
         except Exception as error:  # noqa: BLE001  # a failed start, whatever it was
             ledger.worker_died(slot, None, Error(error))
             return
+        ledger.note(telemetry.WorkerStarting(pid, ledger.name))
         self.adopt(pid, self._temporary("worker"))
         limit = ledger.options.start_timeout
         bound(slot, limit, watch.too_slow, pid, greenlets.current(), limit)

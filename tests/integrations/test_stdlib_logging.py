@@ -34,6 +34,7 @@ SAID = [
         telemetry.HeldTooLong(PID, "db", 30.0, "app.py:3 in view", ("in view\n",), revoked=True),
         "held a worker from app.py:3 in view for 30 s; it was taken away; it is at\nin view",
     ),
+    (telemetry.ResourceClosed(PID, "db", gave_up=True), "may still be open"),
     (telemetry.ReturnedLate(PID, "db", 31.0, "app.py:3 in view"), "after 31 s"),
     (telemetry.CheckoutFailed(PID, "db", "deadlock"), "would have waited for ever"),
     (telemetry.ProcessIsZombie(PID, ("line 1\n",)), "swallows its exit and runs on:\nline 1"),
@@ -50,9 +51,13 @@ NOTED = [
     (telemetry.PoolResized(PID, "db", 6, 3), "pool 'db' resized: at most 9 workers in this proc"),
 ]
 SILENT = [
+    telemetry.WorkerStarting(PID, "db"),
     telemetry.WorkerStarted(PID, "db", 0.5),
+    telemetry.WorkerRecovered(PID, "db", "reset", 0.5),
     telemetry.WorkerStopping(PID, "db", "max_age"),
     telemetry.WorkerDied(PID, "db", "shutdown", None),
+    telemetry.ResourceClosed(PID, "db", gave_up=False),
+    telemetry.LeaseBroken(PID, "db", "killed", "app.py:3 in view", 1.5),  # its client raises
     telemetry.CheckoutFailed(PID, "db", "timeout"),  # its client raises
     telemetry.BreakerChanged(PID, "db", "open"),  # the start that failed is told
     telemetry.PoolRose(PID, "db", 1),
@@ -62,6 +67,7 @@ SILENT = [
     telemetry.PoolResumed(PID, "db"),
     telemetry.PoolRecycled(PID, "db", 60.0),
     telemetry.PoolClosing(PID, "db"),
+    telemetry.PoolReopened(PID, "db"),
     telemetry.PoolStopped(PID, "db", 0),
 ]
 

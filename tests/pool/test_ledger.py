@@ -8,9 +8,10 @@ import pytest
 
 import gpool
 from gpool import telemetry
-from gpool.pool.ledger import EPOCH_CLOSED, UNSAID, Ledger
+from gpool.pool.ledger import EPOCH_CLOSED, Ledger
 from gpool.pool.options import Options
 from gpool.pool.resource import Resource
+from gpool.pool.teller import UNSAID
 from gpool.pool.worker import Resources
 from gpool.testing import VirtualClock, settle
 from tests.pool.workshop import Client, Holder, Maker, assert_whole, books, check
@@ -175,7 +176,7 @@ class TestBetweenTwoManagers:
         ledger = Ledger("x", Resources(Resource(list)), Options())
         for number in range(2 * UNSAID):
             ledger.note(telemetry.PoolRose(None, "x", number))
-        assert len(ledger.unsaid) == UNSAID
+        assert len(ledger.teller.unsaid) == UNSAID
 
 
 class TestStruck:

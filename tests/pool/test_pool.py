@@ -620,12 +620,12 @@ class TestStop:
         telemetry.attach(seen.append)
         pool.stop()
         kinds = [type(event) for event in seen]
-        assert kinds.count(telemetry.WorkerStopping) == 1
+        assert kinds.count(telemetry.WorkerStopping) == 2
         assert kinds.count(telemetry.WorkerDied) == 2
-        assert kinds[-2:] == [telemetry.PoolFell, telemetry.PoolStopped]
+        assert kinds[-1] is telemetry.PoolStopped
         holder.let_go()
         telemetry.detach(seen.append)
-        assert [type(event) for event in seen[len(kinds) :]] == [telemetry.WorkerDied]
+        assert [type(event) for event in seen[len(kinds) :]] == [telemetry.ResourceClosed]
 
 
 class TestWith:

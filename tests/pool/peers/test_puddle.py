@@ -307,7 +307,8 @@ class TestSQLAlchemy:
         assert steps == ["create", "check", "use", "is_dirty", "reset", "close"]
         kinds = [type(event).__name__ for event in events.of(telemetry.PoolEvent)]
         assert kinds == [
-            "PoolRose", "WorkerStarted", "PoolReady", "WorkerStopping", "WorkerDied", "PoolFell",
+            "PoolStarted", "PoolRose", "WorkerStarting", "WorkerStarted", "PoolReady",
+            "WorkerRecovered", "WorkerRecovered", "PoolClosing", "WorkerStopping", "WorkerDied",
             "PoolStopped",
         ]  # fmt: skip
 
