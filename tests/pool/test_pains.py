@@ -738,7 +738,7 @@ before = len(Connection.made)
 
 FORKS = """
 def idle():
-    gevent.sleep(0.1)
+    gevent.sleep(0.06)
 
 def use():
     Connection.waits = False
@@ -753,13 +753,13 @@ def give_back():
     assert all(lease.lost for lease in held)
     held[0].checkin(); held[1].discard(); held[2].__exit__(None, None, None)
     pool.stop(); pool.resize(1); pool.recycle(); pool.close()
-    gevent.sleep(0.05)
+    gevent.sleep(0.03)
 
 def collect():
     global held, waiters, pool
     del held, waiters, pool
     gc.collect()
-    gevent.sleep(0.05)
+    gevent.sleep(0.03)
     gc.collect()
 
 def unwind():
