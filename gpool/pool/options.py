@@ -72,7 +72,7 @@ class Options:
         check_after: Seconds that a resource with a `check` may have been idle and be
             lent unchecked; 0: always checked, None: never at a checkout.
         keepalive: Seconds after which an idle resource is checked where it lies, to
-            keep it alive and to find out.
+            keep it alive and to find out; one at a time, so that the others can be lent.
         max_starting: Workers that may be starting at once.
         max_start_failures: Starts that may fail within `start_failure_window` before
             the pool fails, to be revived later; None: it goes on trying.

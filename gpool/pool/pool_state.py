@@ -309,17 +309,19 @@ class PoolState:
         """A worker has finished, or its resource is reset or was found alive."""
         checked = slot.checking
         self._leave(slot)
-        if checked:
-            slot.suspect, slot.generation, slot.seen = False, self.generation, self.now()
-        return self._ready(slot, used=not checked)
+        if not checked:
+            return self._ready(slot, used=True)
+        slot.suspect, slot.generation, slot.seen = False, self.generation, self.now()
+        return [*self._ready(slot), *self._check_next()]
 
     def unfit(self, slot: Slot, reason: str) -> list[Decision]:
         """What was done to make a resource fit has failed; a check speaks of its generation too."""
         checked = slot.checking
         decisions: list[Decision] = [self._stop(slot, reason)]
-        if checked:
-            decisions += self._suspect(slot)
-        return decisions + self.dispatch()
+        if not checked:
+            return decisions + self.dispatch()
+        decisions += self._suspect(slot)
+        return decisions + self._check_next()
 
     def suspect(self, culprit: Slot) -> list[Decision]:
         """A client that gives it back says that what it held is dead."""
@@ -367,16 +369,17 @@ class PoolState:
                 slot.state = LOST
                 self.lost += 1
             return self.dispatch()
+        after = self._check_next if slot.checking else self.dispatch
         if open_resource:
             if slot.state is not CLOSING:
                 self._leave(slot)
                 slot.state = CLOSING
                 self.closing += 1
-            return [Stop(slot), *self.dispatch()]
+            return [Stop(slot), *after()]
         self._leave(slot)
         slot.lease = None
         self._remove(slot)
-        return self.dispatch()
+        return after()
 
     # --- Time ---
 
@@ -387,8 +390,8 @@ class PoolState:
         for slot in self._coldest_first():
             if (why := self._outlived(slot, now)) is not None:
                 decisions.append(self.retire(slot, why))
-            elif self.checks and slot.seen + _or_inf(self.options.keepalive) <= now:
-                decisions.append(self._check(slot))
+            elif not self.checking and self._keepalive_due(slot) <= now:
+                decisions.append(self._check(slot))  # one at a time: the others can be lent
         for slot in self.slots:
             if slot.expires <= now and slot.state in (BUSY, FINISHING, RESETTING):
                 slot.doomed, slot.mailbox, slot.expires = slot.fate, NeverAtRest, math.inf
@@ -472,8 +475,18 @@ class PoolState:
             slot.expires,
             slot.idle_since + _or_inf(options.overflow_ttl) if self.overflow else math.inf,
             slot.idle_since + _or_inf(options.idle_timeout) if self.up > self.least else math.inf,
-            slot.seen + _or_inf(options.keepalive) if self.checks else math.inf,
+            self._keepalive_due(slot),
         )
+
+    def _keepalive_due(self, slot: Slot) -> float:
+        """Return when an idle worker is to be checked; while another one is, that may wait."""
+        if not self.checks or self.checking:
+            return math.inf
+        return slot.seen + _or_inf(self.options.keepalive)
+
+    def _check_next(self) -> list[Decision]:
+        """A check has ended: keepalives that had to wait for that go on."""
+        return self.dispatch() if self.options.keepalive is None else self.upkeep()
 
     # --- The one dispatch loop ---
 

@@ -232,6 +232,47 @@ class TestKeepalive:
         assert pool.stats().idle == 3
         assert_whole(pool, maker)
 
+    def test_one_at_a_time(self, clock: VirtualClock, maker: Maker) -> None:
+        """All that are due are checked, but never more than one is out of reach."""
+        pool = checked(maker, 5, keepalive=30.0, check_after=None)
+        gate = Gate()
+        maker.checks.append(gate.wait)
+        clock.advance(31.0)
+        assert (pool.stats().idle, pool.stats().resetting) == (4, 1)
+        client = Holder(pool)
+        assert client.thing is not None
+        gate.open()
+        settle()
+        assert len(maker.checked) == 4
+        clock.advance(29.0)
+        assert len(maker.checked) == 4
+        clock.advance(1.0)
+        assert len(maker.checked) == 8
+        client.let_go()
+        assert_whole(pool, maker)
+
+    def test_of_many_that_are_dead_costs_one_check(self, clock: VirtualClock, maker: Maker) -> None:
+        """It speaks for all of its generation, also if it hangs."""
+        pool = checked(maker, 5, keepalive=30.0, check_timeout=2.0)
+        maker.checks.append(Gate().wait)
+        clock.advance(32.0)
+        assert len(maker.checked) == 1
+        assert [thing.closed for thing in maker.made[:5]] == [True] * 5
+        assert_whole(pool, maker)
+
+    def test_goes_on_when_the_one_that_is_checked_dies(
+        self, clock: VirtualClock, maker: Maker
+    ) -> None:
+        """Its worker is killed: the others get their turn."""
+        pool = checked(maker, 3, keepalive=30.0)
+        maker.checks.append(Gate().wait)
+        clock.advance(30.0)
+        slots: Any = pool._ledger
+        gpool.exit(next(slot.pid for slot in slots.slots if slot.checking), "kill")
+        settle()
+        assert len(maker.checked) == 3
+        assert_whole(pool, maker)
+
     def test_does_not_keep_from_leaving(self, clock: VirtualClock, maker: Maker) -> None:
         """A keepalive is no use: what nobody wants goes after `idle_timeout` all the same."""
         pool = checked(maker, keepalive=3.0, idle_timeout=10.0)
