@@ -153,8 +153,10 @@ class Pool(Generic[W]):
         ledger = self._ledger
         try:
             frame = _getframe(1)
+            code, lasti = frame.f_code, frame.f_lasti
         except ValueError:  # gevent.spawn(pool.checkout): no Python code has called
-            frame = _getframe()
+            # Not our own frame: standing in its own variables, it would keep the lease.
+            code, lasti = Pool.checkout.__code__, 0
         if ledger is not None:
             client, now = ledger.clients.get(getcurrent()), clock.now()
             idle = ledger.idle
@@ -167,10 +169,10 @@ class Pool(Generic[W]):
                     slot.spare = None
                     if lease is not None and getrefcount(lease) == SOLE:
                         lease.owner, lease.since, lease.waited = client, now, 0.0
-                        lease.code, lease.lasti = frame.f_code, frame.f_lasti
+                        lease.code, lease.lasti = code, lasti
                         lease.slot, lease.number_drawn = slot, 0
                     else:
-                        lease = Lease(ledger, client, now, frame.f_code, frame.f_lasti, slot)
+                        lease = Lease(ledger, client, now, code, lasti, slot)
                     slot.lease = lease
                     slot.state = BUSY
                     client.leases[lease] = None
@@ -184,7 +186,7 @@ class Pool(Generic[W]):
             timeout = self._options.timeout
         else:
             check_seconds("timeout", timeout)
-        return self._running().checkout(timeout, frame.f_code, frame.f_lasti)
+        return self._running().checkout(timeout, code, lasti)
 
     def checkin(self, lease: Lease[W]) -> None:
         """Give a worker back; never blocks; see :meth:`Lease.checkin`.

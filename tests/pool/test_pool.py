@@ -932,6 +932,20 @@ class TestClients:
         for holder in holders:
             holder.let_go()
 
+    def test_a_checkout_that_no_python_code_has_called(self, pool: gpool.Pool[Any]) -> None:
+        """Its lease tells a line all the same, and nothing keeps it when it is dropped."""
+        gc.collect()
+        gc.disable()
+        try:
+            one = gevent.spawn(pool.checkout)
+            settle()
+            assert one.value.line.endswith("in Pool.checkout")
+            del one
+            left = [lease for lease in gc.get_objects() if isinstance(lease, gpool.Lease)]
+            assert not [lease for lease in left if lease.ledger is pool._ledger]
+        finally:
+            gc.enable()
+
 
 class TestCost:
     def test_a_waiter_takes_one_timer(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
