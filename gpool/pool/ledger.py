@@ -86,7 +86,7 @@ class Ledger:
         self.sup: Pid | None = None
         self.worker_sup: Pid | None = None
         self.risen = Gate()  # a PoolMan is in charge
-        self.ready = Gate()  # this epoch had `size` workers up at the same time
+        self.ready = Gate()  # this epoch had as many workers up as the pool needs to be ready
         self.emptied: Gate | None = None  # opens when no slot is left but lost ones
         self.drained: Gate | None = None  # opens when nobody holds or waits any more
         self.failure: Any = None  # why the pool has failed
@@ -475,8 +475,6 @@ class Ledger:
                 monitor=watch,
                 context=contextvars.Context(),
             )
-
-    # --- Grants ---
 
     # --- Epochs ---
 

@@ -145,6 +145,7 @@ class Pool(Generic[W]):
                 that only clients hold who wait for one themselves.
             PoolClosed: The pool is stopping or was stopped.
             PoolFailed: It fell too often and is not yet revived.
+            NameTaken: It is the first use, and another pool of that name runs.
             WrongHub: It runs in another thread.
 
         Source:
@@ -457,13 +458,21 @@ class Pool(Generic[W]):
         Clients wait meanwhile, within their deadlines; what is lent comes back as
         always.
 
+        Raises:
+            PoolClosed: It was stopped.
+            NameTaken, WrongHub: As :meth:`start`, since it starts the pool.
+
         Source:
             HikariCP ``suspendPool``, where the deadlines stand still.
         """
         self._hold_up(suspended=True)
 
     def resume(self) -> None:
-        """End :meth:`suspend`: serve those who wait; never blocks."""
+        """End :meth:`suspend`: serve those who wait; never blocks.
+
+        Raises:
+            As :meth:`suspend`.
+        """
         self._hold_up(suspended=False)
 
     def _hold_up(self, *, suspended: bool) -> None:
@@ -496,6 +505,10 @@ class Pool(Generic[W]):
 
         Returns:
             Whether all came back in time, and before ``start()`` opened it again.
+
+        Raises:
+            TypeError, ValueError: It is no number of seconds.
+            WrongHub: It runs in another thread.
         """
         check_seconds("timeout", timeout)
         ledger = self._its_ledger()
@@ -516,6 +529,10 @@ class Pool(Generic[W]):
 
         Args:
             timeout: Seconds until what still runs is killed; None waits for ever.
+
+        Raises:
+            TypeError, ValueError: It is no number of seconds.
+            WrongHub: It runs in another thread.
         """
         check_seconds("timeout", timeout)
         ledger = self._its_ledger()
@@ -567,7 +584,7 @@ class Pool(Generic[W]):
         return [] if self._ledger is None else self._ledger.holders()
 
     def healthy(self) -> bool:
-        """Tell whether clients can check out: the pool runs and is managed."""
+        """Tell whether the pool runs, is open, and is managed, be it suspended."""
         return self._ledger is not None and self._ledger.phase == "up" and bool(self._ledger.man)
 
     def __repr__(self) -> str:

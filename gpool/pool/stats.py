@@ -17,7 +17,8 @@ class Status:
     """A pool at a glance.
 
     Source:
-        poolboy ``status/1``; `state` is "down" in addition, between two managers.
+        poolboy ``status/1``; in addition `state` is "down", while it is closed or
+        between two managers, "failed" or "stopped".
     """
 
     state: Literal["ready", "overflow", "full", "down", "failed", "stopped"]
