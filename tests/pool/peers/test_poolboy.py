@@ -20,10 +20,13 @@ from tests.pool.workshop import Client, Echo, Holder, check
 pytestmark = pytest.mark.usefixtures("clock")
 
 
-def pool_of(size: int, overflow: int, **options: Any) -> gpool.Pool[Any]:
-    """Return a running pool of servers."""
+KINDS = {"server": Echo, "child": gpool.ChildSpec("echo", Echo.start_link)}
+
+
+def pool_of(size: int, overflow: int, kind: str = "server", **options: Any) -> gpool.Pool[Any]:
+    """Return a running pool of servers, or of children that a specification starts."""
     options.setdefault("overflow_ttl", 0.0)
-    return running(Echo, size=size, max_overflow=overflow, **options)
+    return running(KINDS[kind], size=size, max_overflow=overflow, **options)
 
 
 def take(pool: gpool.Pool[Any], count: int) -> list[Holder]:
@@ -269,12 +272,12 @@ class TestPoolboy:
 class Model:
     """Poolboy's QuickCheck model: all that is to be known follows from how many are out."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, kind: str) -> None:
         self.random = random.Random(seed)
         self.size = self.random.randint(0, 4)
         self.overflow = self.random.randint(0 if self.size else 1, 4)
         self.cap = self.size + self.overflow
-        self.pool = pool_of(self.size, self.overflow)
+        self.pool = pool_of(self.size, self.overflow, kind)
         self.other = pool_of(1, 0)  # whose workers are foreign
         self.out: list[Holder] = []
         self.over: list[Holder] = []  # those whose lease is over
@@ -372,20 +375,22 @@ class Model:
 
 
 class TestModel:
-    @pytest.mark.parametrize("seed", range(25))
-    def test_sequential_runs(self, clock: VirtualClock, seed: int) -> None:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("seed", range(15))
+    def test_sequential_runs(self, clock: VirtualClock, seed: int, kind: str) -> None:
         """After every command all numbers are what follows from how many are out."""
-        model = Model(seed)
+        model = Model(seed, kind)
         model.compare()
         for _ in range(30):
             model.step(clock)
             model.compare()
         assert model.pool.stats().epoch == 1
 
-    @pytest.mark.parametrize("seed", range(10))
-    def test_parallel_runs(self, clock: VirtualClock, seed: int) -> None:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("seed", range(5))
+    def test_parallel_runs(self, clock: VirtualClock, seed: int, kind: str) -> None:
         """Clients that run at once: whatever the order, in the end nothing is out."""
-        model = Model(seed)
+        model = Model(seed, kind)
         pool, dice = model.pool, model.random
 
         def client() -> None:

@@ -10,7 +10,7 @@ import pytest
 import gpool
 from gpool import telemetry
 from gpool.testing import VirtualClock, settle
-from tests.pool.peers.stage import Events, running
+from tests.pool.peers.stage import Events, running, slots
 from tests.pool.workshop import Client, Holder, Maker, assert_whole, check
 
 pytestmark = pytest.mark.usefixtures("clock")
@@ -31,17 +31,17 @@ def test_replacement_never_exceeds_the_cap(maker: Maker, kind: str) -> None:
     """A slot is freed after the close, so the server never sees one too many."""
     pool = running(maker.resource(), size=3, max_overflow=2)
     for _ in range(20):
-        leases = [Holder(pool) for _ in range(5)]
-        for holder in leases:
-            if kind == "discard":
-                slot = next(s for s in pool._ledger.slots if s.thing is holder.thing)  # type: ignore[union-attr]
-                slot.lease.discard()
-            elif kind == "kill":
-                slot = next(s for s in pool._ledger.slots if s.thing is holder.thing)  # type: ignore[union-attr]
-                gpool.exit(slot.pid, "kill")
-            else:
-                holder.kill()
-        for holder in leases:
+        holders = [Holder(pool) for _ in range(5)]
+        for holder in holders:
+            [slot] = [slot for slot in slots(pool) if slot.thing is holder.thing]
+            match kind:
+                case "discard":
+                    slot.lease.discard()
+                case "kill":
+                    gpool.exit(slot.pid, "kill")
+                case "client":
+                    holder.kill()
+        for holder in holders:
             holder.let_go()
         check(pool)
     assert maker.peak == 5
