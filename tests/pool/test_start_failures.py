@@ -317,7 +317,8 @@ class TestMaxStartFailures:
         pool = running(maker.resource(), size=1, max_start_failures=3, name="weak")
         waiter = Holder(pool, timeout=None)
         with Events() as events:
-            clock.advance(0.1)
+            while pool.stats().phase == "up":
+                clock.advance(0.001)
         assert maker.connects == 3
         assert isinstance(waiter.error, gpool.PoolFailed)
         assert isinstance(waiter.error.__cause__, OSError)

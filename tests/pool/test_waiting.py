@@ -141,7 +141,7 @@ class TestGrant:
         assert pool.stats().idle == 1
         gpool.exit(doomed.pid, "kill")
         check(pool)
-        assert (pool.stats().waiting, pool.stats().idle) == (1, 0)  # granted, not yet awake
+        assert (pool.stats().waiting, pool.stats().idle) == (0, 0)  # granted, not yet awake
         settle()
         assert waiter.thing is not None
         waiter.let_go()
