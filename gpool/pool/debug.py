@@ -90,7 +90,7 @@ class DebugLease(Lease[W]):
             raise WrongHolder(self.ledger.name, user or me, self.holder())
 
     def _is_held(self) -> bool:
-        return self.slot is not None and self.slot.lease is self
+        return self.slot is not None and self.slot.lease is self and not self.is_the_parents
 
     # --- Its end ---
 

@@ -183,7 +183,12 @@ class Lease(Generic[W]):
 
     def __enter__(self) -> W:
         slot = self.slot
-        if slot is None or slot.lease is not self or slot.state is not BUSY:
+        if (
+            slot is None
+            or slot.lease is not self
+            or slot.state is not BUSY
+            or self.owner.pid.state is FORKED
+        ):
             raise LeaseLost(self.ledger.name, self)
         thing: W = slot.thing
         return thing

@@ -574,18 +574,22 @@ class Pool(Generic[W]):
     def stats(self) -> Stats:
         """Return the pool's numbers, all of one moment; never blocks."""
         ledger = self._ledger
-        if ledger is None:
+        if ledger is None or ledger.is_gone:
             ledger = Ledger(self.name, self._kind, self._options)
             ledger.phase = "stopped"
         return stats_of(ledger)
 
     def holders(self) -> list[Holder]:
         """Return who holds which worker, for how long, since which line; never blocks."""
-        return [] if self._ledger is None else self._ledger.holders()
+        ledger = self._ledger
+        return [] if ledger is None or ledger.is_gone else ledger.holders()
 
     def healthy(self) -> bool:
         """Tell whether the pool runs, is open, and is managed, be it suspended."""
-        return self._ledger is not None and self._ledger.phase == "up" and bool(self._ledger.man)
+        ledger = self._ledger
+        if ledger is None or ledger.is_gone:
+            return False
+        return ledger.phase == "up" and ledger.man is not None
 
     def __repr__(self) -> str:
         return f"<Pool {self.name!r}: {self.status().state}>"

@@ -255,10 +255,11 @@ class TestThreads:
                     lock.release()
             real(body, ())
             lock.acquire()
+            print(pool.status().state, pool.stats().accounted, pool.holders(), pool.healthy())
             with pool.checkout() as echo:
                 print(echo.say("in main"))
             """
-        ) == ["in a thread", "in main"]
+        ) == ["in a thread", "stopped 0 [] False", "in main"]
 
 
 class TestMain:

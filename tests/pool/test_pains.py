@@ -822,6 +822,45 @@ os._exit(0)
     ) == ["['Lease', 'Lease'] 1 0", "stopped"]
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_16_what_the_child_sees(debug: bool) -> None:
+    """Nothing of its parent's: neither by looking at the pool, nor by a lease that it inherits."""
+    assert script(
+        f"pool = gpool.Pool(things, size=2, name='db', debug={debug}).start()\n"
+        """
+with pool.checkout() as thing:
+    lease = pool.checkout()
+    job = pool.cast(lambda thing: print("never in the child"))
+
+    def child():
+        print(pool, pool.status().busy, pool.stats().phase, pool.holders(), pool.healthy())
+        for use in (lambda: lease.resource, lambda: lease.__enter__(),
+                    lambda: lease.transfer(gpool.self())):
+            try:
+                print(use())
+            except gpool.LeaseLost:
+                print("lost")
+        lease.checkin()
+        lease.discard()
+        pool.checkin(lease)
+        print(pool.drain(), pool.stop(), pool.status().busy)
+
+    if os.fork() == 0:
+        child()
+        with pool.checkout() as own:
+            print(own is not thing, pool.status().busy)
+        pool.stop()
+    else:
+        os.wait()
+print("out of the block")
+os._exit(0)
+"""
+    ) == [
+        "<Pool 'db': stopped> 0 stopped [] False", "lost", "lost", "lost", "True None 0",
+        "True 1", "closed by child", "closed by child", "out of the block", "out of the block",
+    ]  # fmt: skip
+
+
 LATE = """
 import sys, threading
 import gpool
