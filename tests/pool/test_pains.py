@@ -99,6 +99,53 @@ def test_01_a_waiter_cut_short_at_any_turn(
     assert maker.faults == []
 
 
+class Plain(Holder):
+    """A holder that is a greenlet as gevent makes them, no process of gpool's."""
+
+    def __init__(self, pool: gpool.Pool[Any]) -> None:
+        self.pool, self.timeout, self.thing, self.gate = pool, 5.0, None, Gate()
+        self.done, self.error = False, None
+        self.greenlet = gevent.spawn(self._run, self._hold, (), {})
+        settle()
+
+    def kill(self) -> None:
+        """Have it killed."""
+        self.greenlet.kill(block=False)
+
+    def cut(self) -> gevent.Timeout:
+        """Have a gevent.Timeout fire in it."""
+        timeout = gevent.Timeout()
+        gevent.get_hub().loop.run_callback(self.greenlet.throw, timeout)
+        return timeout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["kill", "cut"])
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_01_a_plain_greenlet_cut_short_at_any_turn(
+    clock: VirtualClock, maker: Maker, kind: str, how: str, victim: int
+) -> None:
+    """The same for what gevent.spawn starts, whether it holds, waits or is next."""
+    for turn in itertools.count(1):
+        pool = running(lent(maker, kind), size=1)
+        clients = [Plain(pool), Plain(pool), Plain(pool)]
+        with AtTurn(turn, getattr(clients[victim], how)) as at:
+            settle()
+            for client in clients:
+                client.let_go()
+        settle()
+        stats = pool.stats()
+        assert (stats.busy, stats.waiting, stats.idle) == (0, 0, 1), turn
+        for number, client in enumerate(clients):
+            assert client.done
+            assert number == victim or client.thing is not None
+        check(pool)
+        pool.stop()
+        if not at.done:
+            break
+    assert maker.faults == []
+
+
 @pytest.mark.parametrize("hook", ["reset", "close"])
 def test_02_a_kill_or_a_timeout_during_the_checkin(
     clock: VirtualClock, maker: Maker, hook: str
@@ -892,6 +939,26 @@ def test_17_a_pool_made_at_import_before_the_patch(patch: str) -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines()[0] == "None 1 []"
     assert done.stdout.splitlines()[2:] == ["stopped"]
+
+
+def test_17_patched_while_it_runs() -> None:
+    """Used before and after, with a client that waits meanwhile."""
+    assert script(
+        """
+        pool = gpool.Pool(things, size=1).start()
+        held = pool.checkout()
+        waiter = gevent.spawn(pool.transaction, lambda thing: thing.number, timeout=2.0)
+        gevent.sleep(0)
+        from gevent import monkey
+        monkey.patch_all()
+        held.checkin()
+        print(waiter.get())
+        with pool.checkout() as thing:
+            print(thing.number)
+        pool.stop()
+        """,
+        may_complain=True,  # gevent warns of what it cannot patch any more
+    ) == ["1", "1", "closed by parent"]
 
 
 class Knot:
