@@ -79,6 +79,7 @@ class Ledger:
         self.clients: dict[Any, Client] = {}  # greenlet -> client; raw greenlets are not here
         self.known: dict[Pid, Client] = {}  # all clients, raw greenlets too
         self.pool: Any = None  # the Pool that users hold
+        self.predecessor: Ledger | None = None  # of the pool's last run, until that is over
         # Who is in charge.
         self.phase: Phase = "up"
         self.epoch = 0  # counts PoolMen
@@ -503,6 +504,7 @@ class Ledger:
         self.epoch += 1
         for slot in [s for s in self.slots if s.pid is None and not self.kind.is_open(s)]:
             del self.slots[slot]
+        self._succeed_all()
         self._drop_what_nobody_has()
         state = PoolState(self.options, self.slots, self.tickets, checks=self.kind.checks)
         state.held_up = self.suspended or self.phase == "stopped"
@@ -513,6 +515,27 @@ class Ledger:
             self.phase, self.failure = "draining" if self.closed else "up", None
         self.risen.open()
         return state
+
+    def _succeed_all(self) -> None:
+        old, self.predecessor = self.predecessor, None
+        while old is not None and not old.is_gone:
+            self._succeed(old)
+            old = old.predecessor  # one that never had a manager has taken nothing over
+
+    def _succeed(self, old: Ledger) -> None:
+        """Take over what the pool's last run has left open: its server sees all of it."""
+        for slot in list(old.slots):
+            del old.slots[slot]
+            self.slots[slot] = None
+            if slot.pid is not None:
+                for watch in [it for it in slot.pid.monitored_by if isinstance(it, Watch)]:
+                    watch.books = self
+            lease = slot.lease
+            if lease is not None:
+                owner, lease.ledger = lease.owner, self
+                self._hand_on(lease, self.known.get(owner.pid) or self._enter(owner.pid))
+                old._take_leave(owner)
+        old.note_quiet()
 
     def _drop_what_nobody_has(self) -> None:
         """Take out what an exception has left that struck in the middle of a transition."""

@@ -619,6 +619,7 @@ class Pool(Generic[W]):
         greenlets.current()  # one whose exit was accepted must not take the name with it
         ledger = Ledger(self.name, self._kind, self._options)
         ledger.pool, ledger.hub, ledger.thread = self, gevent.get_hub(), get_ident()
+        ledger.predecessor = self._ledger
         application.open(ledger)
         self._ledger = ledger
         return ledger

@@ -394,17 +394,17 @@ class TestStop:
         holder.let_go()
 
     def test_then_start(self, clock: VirtualClock, maker: Maker) -> None:
-        """A new run, with its options as they are now, and nothing of the old one."""
+        """A new run, with its options as they are now, and what the old one left to close."""
         pool = running(maker.resource(), size=1)
         holder = Holder(pool)
         pool.resize(3)
         pool.stop()
         pool.start()
         settle()
-        assert (pool.stats().idle, pool.stats().epoch) == (3, 1)
+        assert (pool.stats().idle, pool.stats().lost, pool.stats().epoch) == (2, 1, 1)
         holder.let_go()
         assert maker.made[0].closed
-        maker.peak = maker.open  # what the last run's holder kept was not this one's
+        assert pool.stats().idle == 3
         assert_whole(pool, maker)
 
 
@@ -413,6 +413,42 @@ def watch_death(pid: gpool.Pid, deaths: list[Any]) -> None:
     gpool.monitor(pid)
     gpool.receive()
     deaths.append(pid)
+
+
+class TestStartAgain:
+    def test_counts_what_is_still_held(self, clock: VirtualClock, maker: Maker) -> None:
+        """Rule 6: the cap means what the server sees, whichever run it was opened in."""
+        pool = running(maker.resource(), size=2)
+        holders = [Holder(pool), Holder(pool)]
+        for _ in range(2):  # the second time before anybody is in charge
+            pool.stop()
+            Client(pool.start)
+        settle()
+        waiter = Holder(pool)
+        assert (pool.stats().lost, waiter.thing, maker.open) == (2, None, 2)
+        holders[0].let_go()
+        assert waiter.thing is maker.made[2]
+        holders[1].kill()
+        waiter.let_go()
+        assert_whole(pool, maker)
+
+    def test_counts_what_still_closes(self, clock: VirtualClock, maker: Maker) -> None:
+        """A close that hangs takes its time from the next run's slots."""
+        gate = Gate()
+        pool = running(maker.resource(), size=1, shutdown=60.0)
+        maker.closes.append(gate.wait)
+        Client(pool.checkout)  # whose death has it closed
+        settle()
+        stopper = Client(pool.stop, timeout=None)
+        settle()
+        starter = Client(pool.start, timeout=None)
+        settle()
+        assert maker.open == 1
+        gate.open()
+        settle()
+        assert stopper.done
+        assert starter.done
+        assert_whole(pool, maker)
 
 
 class TestResize:
