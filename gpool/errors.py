@@ -200,18 +200,22 @@ class CheckoutTimeout(PoolError, Timeout):
         waiting: int,
         oldest: Any = None,
         start_failure: Any = None,
+        suspended: bool = False,
     ) -> None:
-        super().__init__(pool, timeout, busy, starting, waiting, oldest, start_failure)
+        super().__init__(pool, timeout, busy, starting, waiting, oldest, start_failure, suspended)
         self.pool, self.timeout = pool, timeout
         self.busy, self.starting, self.waiting = busy, starting, waiting
         self.oldest = oldest  # the holder that has had its worker for the longest time, or None
         self.start_failure = start_failure  # why workers cannot be started now, or None
+        self.suspended = suspended  # nothing is lent or started until it is resumed
 
     def __str__(self) -> str:
         what = (
             f"pool {self.pool!r}: no worker free after {self.timeout:g} s ({self.busy} busy, "
             f"{self.starting} starting, {self.waiting} clients waiting)"
         )
+        if self.suspended:
+            return f"{what}; it is suspended, until resume()"
         if self.oldest is not None:
             what += f"; oldest holder: {self.oldest}"
         if self.start_failure is not None:

@@ -94,7 +94,7 @@ class Admission:
         failing = books.man is not None and books.man.state.failures > 0
         error = CheckoutTimeout(
             books.name, timeout, len(leases), starting, len(books.tickets),
-            oldest and oldest.holder(), books.last_failure if failing else None,
+            oldest and oldest.holder(), books.last_failure if failing else None, books.suspended,
         )  # fmt: skip
         error.__cause__ = getattr(error.start_failure, "exception", None)
         return error

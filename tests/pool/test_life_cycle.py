@@ -612,6 +612,7 @@ class TestSuspend:
             pool.checkout(timeout=0)
         clock.advance(2.0)
         assert isinstance(waiter.error, gpool.CheckoutTimeout)
+        assert str(waiter.error).endswith("it is suspended, until resume()")
         pool.resume()
         settle()
         assert other.thing is not None
