@@ -578,6 +578,7 @@ class Ledger:
         if self.phase == "up":
             self.phase = "draining"
         self.bar()
+        self.ready.turn_away()  # what is missing is not started any more
         if self.man is not None:
             self.man.state.closed = True
         if fail_waiting:

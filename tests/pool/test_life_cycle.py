@@ -67,6 +67,18 @@ class TestClose:
         settle()
         assert isinstance(waiter.error, gpool.PoolClosed)
 
+    def test_tells_those_who_wait_for_it_to_be_ready(
+        self, clock: VirtualClock, maker: Maker
+    ) -> None:
+        """What is missing is not started any more."""
+        maker.creates.append(Gate().wait)
+        pool = running(maker.resource(), size=2, max_starting=1)
+        client = Client(pool.wait_ready, None)
+        settle()
+        pool.close()
+        settle()
+        assert isinstance(client.error, gpool.PoolClosed)
+
     def test_refuses_other_words(self, maker: Maker) -> None:
         """Bad input: expected and got."""
         with pytest.raises(ValueError, match="waiters: expected 'serve' or 'fail', got 'drop'"):
