@@ -13,7 +13,17 @@ import pytest
 import gpool
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
-from tests.pool.workshop import Client, Echo, Maker, assert_whole, check, pids
+from tests.pool.workshop import (
+    AtTurn,
+    Client,
+    Echo,
+    Holder,
+    Maker,
+    assert_whole,
+    check,
+    pids,
+    running,
+)
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -245,3 +255,119 @@ def checked(life: Life) -> None:
         check(life.pool)
     assert life.maker.faults == []
     assert life.maker.open - ledger.unclosed <= life.cap
+
+
+# --- A kill at every turn of the loop, while one feature is at work -------------------
+
+
+def stale(pool: gpool.Pool[Any], maker: Maker, clock: VirtualClock) -> None:
+    """A dead generation is found by three clients."""
+    clock.advance(5.0)
+    maker.checks.extend([OSError("gone"), gevent.Timeout()])
+    for _ in range(3):
+        Holder(pool).let_go()
+
+
+def kept_alive(pool: gpool.Pool[Any], maker: Maker, clock: VirtualClock) -> None:
+    """Keepalives, one of which finds a dead one."""
+    maker.checks.extend([None, False])
+    clock.advance(10.0)
+
+
+def recycled(pool: gpool.Pool[Any], maker: Maker, clock: VirtualClock) -> None:
+    """All are replaced, one of them held, one waited for."""
+    holder = Holder(pool)
+    pool.recycle()
+    waiter = Holder(pool, timeout=None)
+    holder.let_go()
+    waiter.let_go()
+
+
+def resized(pool: gpool.Pool[Any], maker: Maker, clock: VirtualClock) -> None:
+    """Down below what is busy, and up again, with a waiter."""
+    holders = [Holder(pool, timeout=None) for _ in range(3)]
+    pool.resize(1, 0)
+    waiter = Holder(pool, timeout=None)
+    for holder in holders:
+        holder.let_go()
+    pool.resize(2, 1)
+    waiter.let_go()
+
+
+def held_up(pool: gpool.Pool[Any], maker: Maker, clock: VirtualClock) -> None:
+    """Suspended, and resumed with two who wait."""
+    pool.suspend()
+    waiters = [Holder(pool, timeout=None) for _ in range(2)]
+    pool.resume()
+    settle()
+    for waiter in waiters:
+        waiter.let_go()
+
+
+def reopened(pool: gpool.Pool[Any], maker: Maker, clock: VirtualClock) -> None:
+    """Closed and drained, then opened again."""
+    holder, waiter = Holder(pool, timeout=None), Holder(pool, timeout=None)
+    Client(pool.drain, None)
+    settle()
+    holder.let_go()
+    waiter.let_go()
+    Client(pool.start)
+    settle()
+
+
+def failing(pool: gpool.Pool[Any], maker: Maker, clock: VirtualClock) -> None:
+    """Starts fail, with a client that waits for one."""
+    maker.creates.extend([OSError("down")] * 2)
+    leases = [Holder(pool, timeout=None) for _ in range(2)]
+    for holder in leases:
+        holder.kill()
+    settle()
+    Holder(pool, timeout=None).let_go()
+    clock.advance(1.0)
+
+
+SCENES = [stale, kept_alive, recycled, resized, held_up, reopened, failing]
+
+
+def kill(pid: gpool.Pid) -> None:
+    """Have a process killed, as a process does it."""
+    gpool.exit(pid, "kill")
+
+
+def cut(pid: gpool.Pid) -> None:
+    """Throw a gevent.Timeout into a process, as foreign code does it."""
+    gevent.get_hub().loop.run_callback(_cut, pid)
+
+
+def _cut(pid: gpool.Pid) -> None:
+    greenlet = pid.runner()
+    if greenlet is not None and not greenlet.dead:
+        greenlet.throw(gevent.Timeout())
+
+
+@pytest.mark.parametrize("strike", [kill, cut])
+@pytest.mark.parametrize("victim", ["man", "worker_sup", "sup", "worker"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_strike_at_every_turn(clock: VirtualClock, scene: Any, victim: str, strike: Any) -> None:
+    """All is whole again by itself, whatever was at work."""
+    for turn in range(1, 400):
+        maker = Maker()
+        pool = running(
+            maker.resource(check=maker.check),
+            size=2, max_overflow=1, keepalive=8.0, max_restarts=1000, shutdown=1.0,
+        )  # fmt: skip
+        tree = pids(pool)
+        target = tree.workers[0] if victim == "worker" else getattr(tree, victim)
+        with AtTurn(turn, partial(strike, target)) as moment:
+            scene(pool, maker, clock)
+        settle()
+        maker.creates.clear()
+        maker.checks.clear()
+        clock.advance(40.0)
+        assert maker.open - pool.stats().unclosed <= 3, turn
+        assert_whole(pool, maker)
+        pool.stop()
+        if not moment.done:
+            assert turn > 5
+            return
+    pytest.fail("the scene never ends")
