@@ -70,7 +70,8 @@ class Options:
         idle_timeout: Seconds after which an idle worker is stopped and not replaced,
             while more than `min_ready` are up.
         check_after: Seconds that a resource with a `check` may have been idle and be
-            lent unchecked; 0: always checked, None: never at a checkout.
+            lent unchecked; 0: always checked, but for one that goes straight from one
+            client to the next; None: never at a checkout.
         keepalive: Seconds after which an idle resource is checked where it lies, to
             keep it alive and to find out; one at a time, so that the others can be lent.
         max_starting: Workers that may be starting at once.

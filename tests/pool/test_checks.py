@@ -54,6 +54,14 @@ class TestAtCheckout:
             use(pool)
         assert len(maker.checked) == 3
 
+    def test_not_at_a_direct_hand_over(self, clock: VirtualClock, maker: Maker) -> None:
+        """It was in use a moment ago: whoever waits gets it at once, even so."""
+        pool = checked(maker, check_after=0)
+        holder, waiter = Holder(pool), Holder(pool)
+        holder.let_go()
+        assert waiter.thing is holder.thing
+        assert len(maker.checked) == 1
+
     def test_never(self, clock: VirtualClock, maker: Maker) -> None:
         """`check_after=None`: by the keepalive alone, if there is one."""
         pool = checked(maker, check_after=None)
