@@ -6,6 +6,7 @@ expected and what came.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
@@ -132,6 +133,8 @@ class Options:
             raise ValueError(f"min_ready: expected at most size, {self.size}, got {self.min_ready}")
         for name in ("overflow_ttl", "timeout", "finish_timeout", "shutdown", "check_after"):
             check_seconds(name, getattr(self, name))
+        if self.shutdown == math.inf:  # what supervisors refuse
+            raise ValueError("shutdown: expected seconds >= 0 or None, for ever, got inf")
         for name in (
             "start_timeout", "check_timeout", "max_hold", "max_age", "idle_timeout", "keepalive",
         ):  # fmt: skip

@@ -45,6 +45,11 @@ class TestInit:
         with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected seconds.*, got "):
             Options(**{name: value})
 
+    def test_refuses_a_shutdown_without_end(self) -> None:
+        """No supervisor takes it, so the pool would fail at its start; None is for ever."""
+        with pytest.raises(ValueError, match=r"^shutdown: expected seconds .*, got inf"):
+            Options(shutdown=float("inf"))
+
     @pytest.mark.parametrize("name", POSITIVE)
     @pytest.mark.parametrize("value", [None, 2, 1.5])
     def test_seconds_that_are_not_zero(self, name: str, value: Any) -> None:
