@@ -325,7 +325,6 @@ def check(pool: gpool.Pool[Any]) -> None:
     assert held == known, (held, known)
     assert all(pid.state != "dead" for pid in ledger.known)
     assert all(client.ledger is ledger for client in ledger.clients.values())
-    assert len(ledger.slots) <= ledger.options.cap
 
 
 def assert_whole(pool: gpool.Pool[Any], maker: Maker | None = None) -> None:
@@ -370,6 +369,10 @@ class AtTurn:
         self.left = turn
         self.action = action
         self.done = False
+
+    def again(self, turns: int) -> None:
+        """Do it once more, so many turns later."""
+        self.done, self.left = False, turns
 
     def __enter__(self) -> AtTurn:
         self._hub = gevent.get_hub()
