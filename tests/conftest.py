@@ -61,7 +61,7 @@ def no_process_survives(unnoticed_deaths: list[BaseException]) -> Iterator[None]
     before = set(gpool.processes())
     yield
     _end_main()
-    for _ in range(5):  # a supervisor may start another child while we kill
+    for _ in range(20):  # a supervisor may start another child while we kill, a pool a closer
         left = [pid for pid in gpool.processes() if pid not in before and not _is_ours(pid)]
         for pid in left:
             gpool.exit(pid, "kill")
