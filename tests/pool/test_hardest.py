@@ -1,4 +1,4 @@
-"""The ten hardest cases, of servers and of resources, in each order of their events.
+"""The ten hardest cases, of every kind of worker, in each order of their events.
 
 An order is a permutation of steps.  They are taken in one turn of the hub, or with
 turns in between: whoever is woken has then run, or has not.
@@ -37,7 +37,7 @@ from tests.pool.workshop import (
 
 pytestmark = [
     pytest.mark.usefixtures("quiet"),
-    pytest.mark.parametrize("kind", ["resource", "server"]),
+    pytest.mark.parametrize("kind", ["resource", "server", "child"]),
 ]
 TURNS = [0, 1, 2, 9]  # of the hub, between two steps
 
@@ -73,13 +73,16 @@ def nobody_has_ended() -> None:
 
 
 class Stage:
-    """A pool of one kind or the other, and what has become of its workers."""
+    """A pool of some kind, and what has become of its workers."""
 
     def __init__(self, kind: str, **options: Any) -> None:
         self.kind = kind
         self.maker = Maker()
-        self.is_server = kind == "server"
-        worker: Any = Mortal if self.is_server else self.maker.resource()
+        self.is_server = kind != "resource"
+        worker = {
+            "resource": self.maker.resource(), "server": Mortal,
+            "child": gpool.ChildSpec("mortal", Mortal.start_link),
+        }[kind]  # fmt: skip
         self.pool = running(worker, **options)
 
     @property
@@ -89,6 +92,8 @@ class Stage:
 
     def pid_of(self, thing: Any) -> Any:
         """Return the process of a worker."""
+        if self.is_server:
+            return thing.pid
         return next(slot.pid for slot in books(self.pool).slots if slot.thing is thing)
 
     def is_gone(self, thing: Any) -> bool:
@@ -717,7 +722,10 @@ def test_10_a_storm_of_starts_that_fail(
         start()
         return maker.create()
 
-    worker: Any = Sick if kind == "server" else gpool.Resource(create=create, close=maker.close)
+    worker: Any = {
+        "resource": gpool.Resource(create=create, close=maker.close), "server": Sick,
+        "child": gpool.ChildSpec("sick", Sick.start_link),
+    }[kind]  # fmt: skip
     pool: gpool.Pool[Any] = gpool.Pool(worker, size=3, name="sick")
     waiters: list[Holder] = []
 
