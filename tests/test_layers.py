@@ -38,6 +38,7 @@ LAYERS = (
     ("pool.pool_state",),
     ("pool.lease", "pool.resource"),
     ("pool.admission", "pool.debug", "pool.manager", "pool.queue", "pool.teller", "pool.worker"),
+    ("pool.staff",),
     ("pool.ledger",),
     ("pool.dispatch", "pool.housekeeper", "pool.stats", "pool.worker_sup"),
     ("pool.pool_man",),

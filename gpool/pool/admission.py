@@ -94,7 +94,8 @@ class Admission:
         failing = books.man is not None and books.man.state.failures > 0
         error = CheckoutTimeout(
             books.name, timeout, len(leases), starting, len(books.tickets),
-            oldest and oldest.holder(), books.last_failure if failing else None, books.suspended,
+            oldest and oldest.holder(), books.staff.last_failure if failing else None,
+            books.suspended,
         )  # fmt: skip
         error.__cause__ = getattr(error.start_failure, "exception", None)
         return error
@@ -103,8 +104,8 @@ class Admission:
         """Word that no worker is up and starts fail."""
         books = self.books
         failures = 0 if books.man is None else books.man.state.failures
-        error = StartsFailing(books.name, failures, books.last_failure)
-        error.__cause__ = getattr(books.last_failure, "exception", None)
+        error = StartsFailing(books.name, failures, books.staff.last_failure)
+        error.__cause__ = getattr(books.staff.last_failure, "exception", None)
         return error
 
     def has_failed(self) -> PoolFailed:

@@ -18,12 +18,12 @@ Rules:
 * A lease that nobody refers to any more can never be checked in: it is reclaimed,
   dirty as it is, when a client begins to wait, or while it does.
 
-Not here: carrying decisions out (``pool_man.py``), how clients wait (``queue.py``).
+Not here: carrying decisions out (``pool_man.py``), how clients wait (``queue.py``),
+what becomes of workers (``staff.py``).
 """
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final, Literal, get_args
@@ -41,25 +41,20 @@ from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
 from gpool.pool.queue import Queue
 from gpool.pool.slot import (
-    CLOSING,
-    FINISHING,
     LOST,
-    NOTHING,
-    RESETTING,
-    STARTING,
     Slot,
     SlotState,
     Verdict,
 )
+from gpool.pool.staff import Staff
 from gpool.pool.teller import Teller
 from gpool.pool.transition import transition
-from gpool.pool.worker import Kind, Watch, cancel_timer
+from gpool.pool.worker import Kind, Watch
 from gpool.waiter import Gate, get_ident
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
 
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
-CLOSES: Final = 2  # times that a close may fail by itself before its slot is freed regardless
 
 
 class Ledger:
@@ -74,6 +69,7 @@ class Ledger:
         self.thread = 0  # the identity of that thread
         # The books.
         self.slots: dict[Slot, None] = {}  # oldest first
+        self.staff = Staff(self)
         self.queue = Queue(self)
         self.tickets = self.queue.tickets  # the queue's own
         self.clients: dict[Any, Client] = {}  # greenlet -> client; raw greenlets are not here
@@ -101,8 +97,6 @@ class Ledger:
         # Counts, since the pool was started.
         self.admission = Admission(self)
         self.stale = self.reclaimed = self.overheld = self.revoked = 0
-        self.start_failures = self.unclosed = 0
-        self.last_failure: Any = None  # reason of the last start that failed
         self.teller = Teller(self)
 
     # --- Clients: checkout ---
@@ -130,6 +124,13 @@ class Ledger:
         if greenlet is not None:
             self.clients[greenlet] = client
         return client
+
+    def take_leave(self, client: Client) -> None:
+        """Forget a client that has nothing of a stopped pool, or it would keep all of this."""
+        if not client.leases and client.ticket is None:
+            client.pid.monitored_by.pop(client, None)
+            self.known.pop(client.pid, None)
+            self.clients.pop(client.greenlet, None)
 
     def checkout(self, timeout: float | None, code: CodeType, lasti: int) -> Lease[Any]:
         """Borrow a worker; blocks until one is granted.
@@ -307,9 +308,9 @@ class Ledger:
             man.checkin(slot, verdict, why)
         else:
             slot.lease = None
-            self._close_late(slot)
+            self.staff.close_late(slot)
             if self.phase == "stopped":
-                self._take_leave(lease.owner)
+                self.take_leave(lease.owner)
         self.note_quiet()
 
     @transition
@@ -348,134 +349,6 @@ class Ledger:
             self.drained.open()
         if self.emptied is not None and all(slot.state is LOST for slot in self.slots):
             self.emptied.open()
-
-    # --- Workers ---
-
-    @transition
-    def worker_started(self, slot: Slot) -> None:
-        """A worker has been initialised; in its process."""
-        cancel_timer(slot)
-        man = self.in_charge()
-        if man is not None and slot.state is STARTING:
-            man.started(slot)
-
-    @transition
-    def worker_doomed(self, slot: Slot) -> None:
-        """An exit of a worker was accepted: it is not lent any more."""
-        lease, man = slot.lease, self.in_charge()
-        if lease is not None and self.queue.is_unaccepted(lease):
-            self.queue.put_back(lease)
-        if man is not None and slot in self.slots:
-            man.doomed(slot)
-
-    def worker_recovered(self, slot: Slot) -> None:
-        """A worker has finished, or reset or checked its resource; in its process."""
-        chore, took = _chore_of(slot), clock.now() - slot.seen
-        self._recovered(slot)
-        if chore is not None and self.man is not None:
-            # Told here, not by PoolMan: with `reset` it is as frequent as checkins are.
-            telemetry.emit(telemetry.WorkerRecovered(slot.pid, self.name, chore, took))
-
-    @transition
-    def _recovered(self, slot: Slot) -> None:
-        man = self.in_charge()
-        if man is not None:
-            man.recovered(slot)
-
-    @transition
-    def worker_unfit(self, slot: Slot, reason: str) -> None:
-        """A worker could not reset its resource, or found it dead; in its process."""
-        man = self.in_charge()
-        if man is not None:
-            man.unfit(slot, reason)
-
-    @transition
-    def worker_died(self, slot: Slot, pid: Pid | None, reason: Any) -> None:
-        """A worker, or what closed a resource without one, is dead; in its last frame."""
-        cancel_timer(slot)
-        slot.pid = None
-        if slot not in self.slots:
-            return
-        man = self.in_charge()
-        gave_up = slot.attempts >= CLOSES
-        if gave_up:
-            slot.thing = NOTHING
-            self.unclosed += 1
-        is_open = self.kind.is_open(slot)
-        if slot.state is STARTING and man is not None and self.phase != "stopped":
-            self.start_failures += 1
-            self.last_failure = reason
-            slot.is_orphan = is_open
-            man.failed(slot, reason, is_open)
-        else:
-            was_orphan, slot.is_orphan = slot.is_orphan, is_open
-            lease = self._worker_gone(slot, is_open, man)
-            if not was_orphan:
-                self._tell_death(pid, reason, lease, is_over=not is_open)
-            elif not is_open:
-                self.note(telemetry.ResourceClosed(pid, self.name, gave_up))
-        self.note_quiet()
-
-    def _worker_gone(self, slot: Slot, is_open: bool, man: Manager | None) -> Lease[Any] | None:
-        """Take it out of the books; return the lease that a client had of it."""
-        lease: Lease[Any] | None = slot.lease
-        if lease is not None and self.queue.is_unaccepted(lease):
-            self.queue.put_back(lease)
-            lease = None
-        elif lease is not None and not is_open:
-            lease.owner.leases.pop(lease, None)
-            self.reported.pop(slot, None)
-        if man is not None:
-            man.died(slot, is_open)
-        elif is_open:
-            slot.state = CLOSING if slot.lease is None else LOST
-            self._close_late(slot)
-        else:
-            slot.lease = None
-            del self.slots[slot]
-        return lease
-
-    def _tell_death(
-        self, pid: Pid | None, reason: Any, lease: Lease[Any] | None, *, is_over: bool
-    ) -> None:
-        holder = None if lease is None else lease.owner.pid
-        self.note(telemetry.WorkerDied(pid, self.name, reason, holder))
-        if lease is not None and is_over:
-            held = clock.now() - lease.since
-            self.note(telemetry.LeaseBroken(holder, self.name, reason, lease.line, held))
-
-    def close_rest(self) -> None:
-        """Have all closed that a fallen tree has left, if the pool is to stay down."""
-        if self.phase == "stopped":
-            for slot in list(self.slots):
-                self._close_late(slot)
-            for client in list(self.known.values()):
-                self._take_leave(client)
-
-    def _take_leave(self, client: Client) -> None:
-        """Forget a client that has nothing of a stopped pool, or it would keep all of this."""
-        if not client.leases and client.ticket is None:
-            client.pid.monitored_by.pop(client, None)
-            self.known.pop(client.pid, None)
-            self.clients.pop(client.greenlet, None)
-
-    def _close_late(self, slot: Slot) -> None:
-        """Have one closed, in the hub: the running process may be in its last frame."""
-        if self.phase == "stopped":
-            self.hub.loop.run_callback(self._start_closer, slot)
-
-    def _start_closer(self, slot: Slot) -> None:
-        """Close what is left after the pool has stopped: there is no supervisor any more."""
-        if slot in self.slots and slot.pid is None and slot.lease is None and self.man is None:
-            slot.state = CLOSING
-            watch = Watch(self, slot)
-            slot.pid = greenlets.new_process(
-                self.kind.close,
-                (slot, self.options.shutdown),
-                initial_call="close",
-                monitor=watch,
-                context=contextvars.Context(),
-            )
 
     # --- Epochs ---
 
@@ -534,7 +407,7 @@ class Ledger:
             if lease is not None:
                 owner, lease.ledger = lease.owner, self
                 self._hand_on(lease, self.known.get(owner.pid) or self._enter(owner.pid))
-                old._take_leave(owner)
+                old.take_leave(owner)
         old.note_quiet()
 
     def _drop_what_nobody_has(self) -> None:
@@ -636,7 +509,7 @@ class Ledger:
         self.bar()
         self.queue.fail_waiting(PoolClosed(self.name), "closed")
         self._turn_away()
-        self.close_rest()  # if its tree has fallen already
+        self.staff.close_rest()  # if its tree has fallen already
 
     def fail(self, reason: Any) -> None:
         """The pool fell too often: tell those who wait, refuse those who come."""
@@ -677,10 +550,3 @@ class Ledger:
 def shows_no_exit(error: BaseException | None) -> bool:
     """Tell whether what ended a block says nothing of an exit: a driver may have swallowed it."""
     return error is None or isinstance(error, Exception)
-
-
-def _chore_of(slot: Slot) -> telemetry.Chore | None:
-    """Return what makes a worker fit now, if anything does."""
-    if slot.state is RESETTING:
-        return "check" if slot.checking else "reset"
-    return "finish" if slot.state is FINISHING else None

@@ -403,7 +403,7 @@ class Pool(Generic[W]):
             ledger.ready.wait(timeout)
         except Expired:
             up = 0 if ledger.man is None else ledger.man.state.up
-            cause = getattr(ledger.last_failure, "exception", None)
+            cause = getattr(ledger.staff.last_failure, "exception", None)
             raise PoolNotReady(self.name, timeout or 0.0, up, ledger.options.ready_at) from cause
         if not ledger.ready.is_open:
             ledger.admission.refuse_unless_open()

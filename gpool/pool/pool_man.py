@@ -64,7 +64,7 @@ class Pong:
 
     def answer(self, value: Any) -> None:
         """The worker is at rest."""
-        self.books.worker_recovered(self.slot)
+        self.books.staff.recovered(self.slot)
 
     def fail(self, error: BaseException) -> None:
         """Every server answers a ping; there is nothing to do."""
@@ -322,8 +322,8 @@ class PoolMan(GenServer):
 
     def _set_chore(self, slot: Slot, hook: Literal["reset", "check"], limit: float | None) -> None:
         ledger = self.ledger
-        done = partial(ledger.worker_recovered, slot)
-        slot.pid.mailbox.append(Cast(Chore(hook, done, partial(ledger.worker_unfit, slot))))
+        done = partial(ledger.staff.recovered, slot)
+        slot.pid.mailbox.append(Cast(Chore(hook, done, partial(ledger.staff.unfit, slot))))
         self._limit(slot, limit)
 
     def _limit(self, slot: Slot, limit: float | None) -> None:

@@ -52,7 +52,7 @@ class PoolSup(Supervisor):
         if ledger.man is not None and ledger.sup is self.pid:
             ledger.close_epoch(ledger.man, reason)
         if ledger.sup is self.pid:
-            ledger.close_rest()
+            ledger.staff.close_rest()
 
     def counts_restart(self, spec: ChildSpec, reason: Any) -> bool:
         """An exception that struck in a client is not the pool's fault."""

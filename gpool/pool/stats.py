@@ -101,9 +101,9 @@ def stats_of(ledger: Ledger) -> Stats:
         reclaimed=ledger.reclaimed,
         overheld=ledger.overheld,
         revoked=ledger.revoked,
-        start_failures=ledger.start_failures,
-        unclosed=ledger.unclosed,
-        last_start_failure=ledger.last_failure,
+        start_failures=ledger.staff.start_failures,
+        unclosed=ledger.staff.unclosed,
+        last_start_failure=ledger.staff.last_failure,
         **counts,
     )
 

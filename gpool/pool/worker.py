@@ -61,7 +61,7 @@ class Watch:
     def wake(self, outcome: tuple[str, Any]) -> None:
         """The start is over, one way or the other."""
         if outcome[0] == "ok":
-            self.books.worker_started(self.slot)
+            self.books.staff.started(self.slot)
 
     def too_slow(self, pid: Pid, supervisor: Pid, seconds: float) -> None:
         """The start has not ended in time: kill it."""
@@ -70,11 +70,11 @@ class Watch:
 
     def doomed(self, reason: Any) -> None:
         """An exit of the worker's process was accepted."""
-        self.books.worker_doomed(self.slot)
+        self.books.staff.doomed(self.slot)
 
     def down(self, pid: Pid, reason: Any) -> None:
         """The worker's process is dead."""
-        self.books.worker_died(self.slot, pid, self.failure or reason)
+        self.books.staff.died(self.slot, pid, self.failure or reason)
 
 
 def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:

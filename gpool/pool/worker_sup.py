@@ -71,7 +71,7 @@ class WorkerSup(DynamicSupervisor):
             pid = slot.pid = ledger.kind.launch(slot, watch, shutdown)
             pid.doomed = watch.doomed
         except Exception as error:  # noqa: BLE001  # a failed start, whatever it was
-            ledger.worker_died(slot, None, Error(error))
+            ledger.staff.died(slot, None, Error(error))
             return
         ledger.note(telemetry.WorkerStarting(pid, ledger.name))
         self.adopt(pid, self._temporary("worker"))

@@ -240,7 +240,7 @@ def test_a_random_life_that_is_stopped(clock: VirtualClock, seed: int) -> None:
     life.leases.clear()
     clock.advance(30.0)
     assert all(client.done for client in life.clients)
-    assert (life.maker.open - ledger.unclosed, life.maker.faults) == (0, [])
+    assert (life.maker.open - ledger.staff.unclosed, life.maker.faults) == (0, [])
     assert not ledger.slots
     assert clock.next_due() is None
     ours = set(gpool.processes()) - before
@@ -254,7 +254,7 @@ def checked(life: Life) -> None:
     if len(ledger.slots) <= ledger.options.cap:
         check(life.pool)
     assert life.maker.faults == []
-    assert life.maker.open - ledger.unclosed <= life.cap
+    assert life.maker.open - ledger.staff.unclosed <= life.cap
 
 
 # --- A kill at every turn of the loop, while one feature is at work -------------------
