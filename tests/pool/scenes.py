@@ -55,6 +55,7 @@ class Stage:
         self.cast: dict[str, Client] = {}  # by role
         self.jobs: list[gpool.Pid] = []  # processes that run jobs of the actor's
         self.cap = self.pool._options.cap  # workers that there may be, ever
+        self.bare = False  # whether the death of a client may have to bring a worker back
         self.passes = 0.0  # seconds of the scene
         self.heal: Act = int  # makes the pool usable again
 
@@ -172,6 +173,7 @@ class Stage:
             assert client.pid.state == "dead", (role, self.pool.stats(), self.ledger.slots)
             if client.pid not in struck:
                 assert isinstance(client.error, self._errors(scene)), (role, client.error)
+        assert self.bare or self.pool.stats().reclaimed == 0, "only a death brought one back"
         self.heal()
         self.maker.peak = self.maker.open
         self._wait_for_weather(scene)
@@ -380,6 +382,7 @@ def _set_up_way_back(stage: Stage, act: Callable[[Stage, Any], object], roles: l
         stage.begun.wait()
         act(stage, lease)
 
+    stage.bare = True
     stage.up()
     stage.enter("actor", borrow)
     stage.hold(*roles)
@@ -447,6 +450,7 @@ def map(stage: Stage) -> Act:  # noqa: A001  # the operation's name
 def broadcast(stage: Stage) -> Act:
     """On each worker that is idle."""
     stage.up()
+    stage.bare = True  # a job may be killed before it begins
     stage.hold("holder")
     return partial(stage.pool.broadcast, stage.job)
 
@@ -686,6 +690,7 @@ def _hold_for_too_long(stage: Stage) -> Act:
         lease.checkin()
 
     stage.up()
+    stage.bare = True
     stage.hold("holder", "waiter", "other waiter")
     stage.passes = 3.0
     return act
@@ -723,6 +728,7 @@ def _have_one_killed(stage: Stage, victim: str) -> None:
 
 def session(stage: Stage) -> Act:
     """Five clients share two workers, from the pool's start on."""
+    stage.bare = True
     for number in range(5):
         stage.then(f"client {number}", _session, stage)
     return partial(stage.pool.start, None)

@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from typing import Any
 
+import gevent
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from gpool.testing import VirtualClock, settle, virtual_clock
 from gpool.waiter import Gate
 from tests.pool.workshop import Client, Maker, assert_whole, check
 
-EXAMPLES = int(os.environ.get("GPOOL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("GPOOL_EXAMPLES", "100"))
 MANY = st.integers(0, 10**6)  # chooses one of those who are there
 HOOKS = ["creates", "closes", "resets", "checks"]
 OPTIONS = {
@@ -104,6 +105,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.queue: list[Borrower] = []  # those who wait, by arrival
         self.borrowers: list[Borrower] = []  # those who got something
         self.heirs: list[gpool.Pid] = []
+        self.killed_heirs = 0
+        self.haste = 0  # steps to come in the same turn of the hub
 
     @initialize(options=st.fixed_dictionaries(OPTIONS), resets=st.booleans(), checks=st.booleans())
     def begin(self, options: dict[str, Any], resets: bool, checks: bool) -> None:
@@ -118,12 +121,10 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- Clients ---
 
-    @rule(timeout=st.sampled_from([None, None, 0, 1.0, 10.0]), turns=st.booleans())
-    def checkout(self, timeout: float | None, turns: bool) -> None:
+    @rule(timeout=st.sampled_from([None, None, 0, 1.0, 10.0]))
+    def checkout(self, timeout: float | None) -> None:
         """Somebody comes."""
         self.queue.append(Borrower(self.pool, timeout))
-        if turns:
-            settle()
 
     @property
     def holding(self) -> list[Borrower]:
@@ -150,6 +151,7 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             client.owner = heir
             client.unused.open()
+            settle()
 
     @precondition(lambda self: self.queue or self.holding)
     @rule(which=MANY, way=st.sampled_from(["kill", "cut"]))
@@ -159,10 +161,23 @@ class PoolMachine(RuleBasedStateMachine):
         if not client.is_gone:
             getattr(client, way)()
 
+    @precondition(lambda self: self.queue and self.holding)
+    @rule(which=MANY, whom=MANY, what=st.sampled_from(["kill", "cut", "worker", "man"]))
+    def race(self, which: int, whom: int, what: str) -> None:
+        """A worker comes back; whoever waits for it, or the worker, is struck before it wakes."""
+        client, waiter = pick(self.holding, which), pick(self.queue, whom % 2)
+        client.let_go("leave")
+        if what in ("worker", "man"):
+            gevent.sleep(0)  # it is granted now
+            self.kill(what, whom)
+        elif not waiter.is_gone:
+            getattr(waiter, what)()
+
     @precondition(lambda self: self.heirs)
     @rule(which=MANY)
     def kill_heir(self, which: int) -> None:
         """An heir dies: what it is the owner of comes back."""
+        self.killed_heirs += 1
         gpool.exit(self.heirs.pop(which % len(self.heirs)), "kill")
 
     # --- Faults ---
@@ -242,16 +257,26 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- What must hold ---
 
+    @rule(steps=st.integers(1, 4))
+    def hurry(self, steps: int) -> None:
+        """What comes next happens before anybody else runs."""
+        self.haste = steps + 1
+
     @invariant()
     def holds(self) -> None:
-        """After each step, and once all who can have run."""
+        """After each step; and more, once all who can have run."""
         if hasattr(self, "pool"):
             check(self.pool)
-            settle()
-            check(self.pool)
-            self._follow()
-            self._see_that_nobody_waits_in_vain()
-            self._see_the_server()
+            self.haste -= 1
+            if self.haste <= 0:
+                self._holds_at_rest()
+
+    def _holds_at_rest(self) -> None:
+        settle()
+        check(self.pool)
+        self._follow()
+        self._see_that_nobody_waits_in_vain()
+        self._see_the_server()
 
     def _follow(self) -> None:
         """See who was served: the oldest, and nobody who had left."""
@@ -281,7 +306,11 @@ class PoolMachine(RuleBasedStateMachine):
     def _see_that_nobody_waits_in_vain(self) -> None:
         stats = self.pool.stats()
         assert stats.waiting == len(self.queue)
-        if self.queue and not stats.suspended:
+        ledger: Any = self.pool._ledger
+        if ledger.man is None:
+            # The last epoch's workers are going down.
+            assert self.hung
+        elif self.queue and not stats.suspended:
             assert stats.idle == 0 or stats.resetting >= len(self.queue)
             room = stats.size + stats.max_overflow - stats.accounted
             assert room <= 0 or stats.starting or stats.resetting or stats.breaker != "closed"
@@ -290,6 +319,9 @@ class PoolMachine(RuleBasedStateMachine):
         stats = self.pool.stats()
         self.bound = max(stats.size + stats.max_overflow, min(self.bound, stats.accounted))
         assert self.maker.faults == []
+        assert stats.reclaimed <= self.killed_heirs, (
+            "what was granted, or in a block, came not back"
+        )
         assert self.maker.open - stats.unclosed <= stats.accounted <= self.bound
 
     def teardown(self) -> None:
@@ -303,14 +335,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.reopen()
         self.clock.advance(10.0)  # for closes and starts that were cut short
         self.pool.resume()
-        self.holds()
+        self._holds_at_rest()
         while self.queue or self.holding:
             for client in self.holding:
                 client.let_go("leave")
             before = len(self.queue)
-            self.holds()
+            self._holds_at_rest()
             self.clock.advance(5.0)  # backoffs, and closes that were cut short
-            self.holds()
+            self._holds_at_rest()
             assert len(self.queue) < before or not before, "nobody is served"
         self.maker.open -= self.pool.stats().unclosed
         self.maker.peak = 0
@@ -328,7 +360,7 @@ def pick(choices: list[Any], which: int) -> Any:
 
 
 @pytest.mark.usefixtures("quiet")
-@pytest.mark.timeout(0 if EXAMPLES > 60 else 60)
+@pytest.mark.timeout(0 if EXAMPLES > 100 else 60)
 def test_any_story() -> None:
     """The pool keeps its promise, whatever happens, in whatever order."""
     run_state_machine_as_test(
