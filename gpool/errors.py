@@ -231,9 +231,10 @@ class PoolFull(PoolError):
         self.pool, self.max_waiting, self.cap = pool, max_waiting, cap
 
     def __str__(self) -> str:
+        what = f"{self.max_waiting} clients wait already" if self.max_waiting else "nobody may wait"
         return (
-            f"pool {self.pool!r}: {self.max_waiting} clients wait already, for {self.cap} "
-            "workers; shed load, or raise max_waiting or size"
+            f"pool {self.pool!r}: {what}, for {self.cap} workers; shed load, or raise max_waiting "
+            "or size"
         )
 
 
@@ -285,7 +286,9 @@ class StartsFailing(PoolError):
 class CheckoutDeadlock(PoolError):
     """This checkout could never succeed: all who hold a worker wait for another one.
 
-    `holders` are they; raised in the client that would have closed the circle.
+    `holders` are they; raised in the client that would have closed the circle.  That
+    another greenlet may check in one of their leases is not looked for: give such a
+    checkout a timeout.
     """
 
     def __init__(self, pool: str, holders: tuple[Any, ...]) -> None:

@@ -1,7 +1,8 @@
 """Housekeeper: what happens in a pool because time passes, for one epoch.
 
-Its timers exist only while there is something to wait for, and none keeps the
-loop alive but that of a start for which somebody waits:
+Its timers exist only while there is something to wait for (that of ``max_hold``, if
+there is one, always), and none keeps the loop alive but that of a start for which
+somebody waits:
 
 * *retry*: starts back off after a failure;
 * *upkeep*: an idle worker is to go or to be checked, any one is too old;

@@ -214,15 +214,15 @@ class Ledger:
         if slot is not None:
             verdict, why = self._verdict(lease, slot, error)
             if slot.lease is lease:  # a hook may have given it back itself
-                self._finish(lease, slot, verdict, why)
+                self._end(lease, slot, verdict, why)
 
     def discard(self, lease: Lease[Any], reason: Any) -> None:
         """Take a worker back to be stopped."""
         slot = self._slot_of(lease)
         if slot is not None:
-            self._finish(lease, slot, "close", "discarded" if reason is None else reason)
+            self._end(lease, slot, "close", "discarded" if reason is None else reason)
 
-    def _finish(self, lease: Lease[Any], slot: Slot, verdict: Verdict, why: Any) -> None:
+    def _end(self, lease: Lease[Any], slot: Slot, verdict: Verdict, why: Any) -> None:
         is_late = slot in self.reported
         self.take_back(lease, verdict, why)
         now = clock.now()

@@ -82,7 +82,7 @@ class PoolMan(GenServer):
         self.is_suspended = False  # by sys.suspend
         options = ledger.options
         limit = options.max_start_failures
-        self.start_failures = limit and RestartIntensity(limit - 1, options.start_failure_window)
+        self.start_intensity = limit and RestartIntensity(limit - 1, options.start_failure_window)
 
     def init(self) -> None:
         """Take the books over, close what is left of the last epoch, start what is missing."""
@@ -234,7 +234,7 @@ class PoolMan(GenServer):
         ledger.note(telemetry.WorkerStartFailed(self.pid, ledger.name, reason, delay))
         if ledger.options.fail_fast and not self.state.up:
             ledger.queue.fail_fast()
-        if self.start_failures and not self.start_failures.add():
+        if self.start_intensity and not self.start_intensity.add():
             self._give_up(reason)
 
     def _give_up(self, reason: Any) -> None:

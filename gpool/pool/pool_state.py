@@ -48,7 +48,7 @@ class PoolState:
             |           |  \        | \----> resetting ----> idle
             |           |   \-------|-------> resetting (a check)
             |           |           |              |
-            |           +-----------+-- closing <--+     lost --> closing
+            |-----------+-----------+-- closing <--+     lost --> closing
             v                            |                 ^
           (gone) <-----------------------+     busy -------+  its worker died,
                                                               its resource is still held
