@@ -49,6 +49,21 @@ class TestOrder:
         settle()
         assert waiter.thing is not None
 
+    def test_a_grant_that_is_taken_back_keeps_its_place(
+        self, clock: VirtualClock, maker: Maker
+    ) -> None:
+        """The worker is killed before its client has woken: that one is still the first."""
+        pool = running(maker.resource(), size=1)
+        lease = pool.checkout()
+        first, second = Holder(pool), Holder(pool)
+        lease.checkin()
+        [slot] = books(pool).slots
+        gpool.exit(slot.pid, "kill")
+        settle()
+        assert (first.thing, second.thing) == (maker.made[1], None)
+        first.let_go()
+        assert second.thing is maker.made[1]
+
     def test_one_that_leaves_from_the_middle(self, clock: VirtualClock, maker: Maker) -> None:
         """Killed, cut or too late: nothing of it is left, and nobody moves up wrongly."""
         pool = running(maker.resource(), size=1)
