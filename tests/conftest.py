@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ def pytest_report_header() -> str:
         f"gpool {gpool.__version__} from {Path(gpool.__file__).parent}, "
         f"gevent {gevent.__version__} ({loop}), greenlet {greenlet.__version__}"
     )
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector the thousands of tests: it runs often, and tests call it, too."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
