@@ -84,7 +84,8 @@ from gpool.otp.registry import register, unregister, whereis
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
 from gpool.pool.lease import Holder, Lease
-from gpool.pool.pool import Pool, get_pool, running_pools, start_pool, stop_pool
+from gpool.pool.pool import Pool
+from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
 from gpool.pool.stats import Stats, Status
 

@@ -49,7 +49,7 @@ from typing import Any, Final, Literal, Self, get_args
 from gpool import telemetry
 from gpool.errors import UnknownPool
 from gpool.pool.lease import Lease
-from gpool.pool.pool import get_pool, running_pools
+from gpool.pool.pools import get_pool, running_pools
 from gpool.pool.slot import SlotState
 from gpool.pool.stats import Stats
 

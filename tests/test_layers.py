@@ -46,6 +46,7 @@ LAYERS = (
     ("pool.pools_sup",),
     ("pool.application",),
     ("pool.pool",),
+    ("pool.pools",),
     ("metrics", "testing"),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public

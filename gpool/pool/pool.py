@@ -43,16 +43,16 @@ from greenlet import getcurrent
 
 from gpool import clock, telemetry
 from gpool.errors import PoolNotReady
-from gpool.otp import greenlets, process
+from gpool.otp import greenlets
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import RUNNING, Pid
-from gpool.otp.signal import signal
 from gpool.pool.application import application
 from gpool.pool.dispatch import Job, check_map, run_in_turn, run_on_all_idle
 from gpool.pool.lease import Holder, Lease
 from gpool.pool.ledger import Ledger
 from gpool.pool.options import Options, OptionsDict, check_choice, check_seconds
+from gpool.pool.pool_sup import stop_tree
 from gpool.pool.resource import Resource
 from gpool.pool.slot import BUSY
 from gpool.pool.stats import Stats, Status, stats_of, status_of
@@ -544,7 +544,7 @@ class Pool(Generic[W]):
             application.forget(ledger)
         end = None if timeout is None else clock.now() + timeout
         if ledger.sup is not None:
-            _stop_tree(ledger, ledger.sup, end)
+            stop_tree(ledger, ledger.sup, end)
         emptied = ledger.emptied = ledger.emptied or Gate()
         ledger.note_quiet()
         with contextlib.suppress(Expired):
@@ -625,22 +625,6 @@ class Pool(Generic[W]):
         return ledger
 
 
-def _stop_tree(ledger: Ledger, sup: Pid, end: float | None) -> None:
-    """Stop the processes of a pool, and kill those that are not dead in time."""
-    man = None if ledger.man is None else ledger.man.pid
-    tree = [pid for pid in (sup, ledger.worker_sup, man) if pid is not None]
-    signal(sup, sup.parent or sup, "shutdown", direct=True)
-    try:
-        for pid in tree:  # not the first alone: it may be dead, and the others going down
-            process.await_death(pid, None if end is None else max(end - clock.now(), 0.0))
-    except Expired:
-        workers = [slot.pid for slot in ledger.slots if slot.pid is not None]
-        for pid in [*tree, *workers]:
-            signal(pid, sup, "kill", direct=True)
-        for pid in tree:
-            process.await_death(pid)
-
-
 def _sole() -> int:
     """Return what ``getrefcount`` says of an object that only one variable refers to."""
     lease = object()
@@ -656,34 +640,3 @@ def _options(options: dict[str, Any]) -> Options:
         if name not in known:
             raise TypeError(f"options: expected some of {sorted(known)}, got {name!r}")
     return Options(**options)
-
-
-# --- Pools by name ------------------------------------------------------------------
-
-
-def start_pool(worker: Any, *args: Any, name: str, **options: Any) -> Pool[Any]:
-    """Make a pool and start it; as ``Pool(worker, ...).start()``."""
-    return Pool(worker, *args, name=name, **options).start()
-
-
-def get_pool(name: str) -> Pool[Any]:
-    """Return the running pool of that name.
-
-    Raises:
-        UnknownPool: There is none.
-    """
-    return cast("Pool[Any]", application.find(name).pool)
-
-
-def running_pools() -> list[Pool[Any]]:
-    """Return the pools that were started and not stopped, those that have failed included."""
-    return [ledger.pool for ledger in list(application.ledgers.values())]
-
-
-def stop_pool(name: str, timeout: float | None = 5.0) -> None:
-    """Stop the running pool of that name; see :meth:`Pool.stop`.
-
-    Raises:
-        UnknownPool: There is none.
-    """
-    get_pool(name).stop(timeout)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpool import telemetry
-from gpool.otp import greenlets
+from gpool import clock, telemetry
+from gpool.otp import greenlets, process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
-from gpool.otp.pid import Exit
+from gpool.otp.pid import Exit, Pid
+from gpool.otp.signal import signal
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.ledger import EPOCH_CLOSED, Ledger
 from gpool.pool.pool_man import PoolMan
 from gpool.pool.worker import Fall
 from gpool.pool.worker_sup import WorkerSup
+from gpool.waiter import Expired
 
 
 class PoolSup(Supervisor):
@@ -69,3 +71,25 @@ class PoolSup(Supervisor):
             self.ledger.fail(reason)
             telemetry.emit(telemetry.PoolHasFailed(self.pid, self.ledger.name, reason))
         return answer
+
+
+def stop_tree(ledger: Ledger, sup: Pid, end: float | None) -> None:
+    """Stop the processes of a pool, and kill those that are not dead in time; blocks.
+
+    Args:
+        ledger: The pool's books.
+        sup: Its PoolSup.
+        end: Seconds of gpool's clock; None: however long it takes.
+    """
+    man = None if ledger.man is None else ledger.man.pid
+    tree = [pid for pid in (sup, ledger.worker_sup, man) if pid is not None]
+    signal(sup, sup.parent or sup, "shutdown", direct=True)
+    try:
+        for pid in tree:  # not the first alone: it may be dead, and the others going down
+            process.await_death(pid, None if end is None else max(end - clock.now(), 0.0))
+    except Expired:
+        workers = [slot.pid for slot in ledger.slots if slot.pid is not None]
+        for pid in [*tree, *workers]:
+            signal(pid, sup, "kill", direct=True)
+        for pid in tree:
+            process.await_death(pid)
