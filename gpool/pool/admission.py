@@ -3,7 +3,7 @@
 Each refusal is counted, told as an event, and raised with the facts that let its
 reader see whether the pool is too small, its workers leak, or its server is down.
 
-Not here: how a client waits (``ledger.py``).
+Not here: how a client waits (``queue.py``).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Admission:
         self.cancelled = 0  # killed while they waited, or cut by a Timeout of their own
 
     def let_in(self, pid: Pid) -> None:
-        """Raise unless the client may check out."""
+        """Raise unless clients may check out, and tell of it; at a checkout."""
         if self.books.phase != "up":
             self.tell(pid, "failed" if self.books.phase == "failed" else "closed")
         self.refuse_unless_open()

@@ -26,7 +26,7 @@ Source:
     worker_pool (dispatch to available workers, a queue that outlives a worker),
     poolboy's ``transaction/2``.
 
-Not here: who waits, and in what order (``ledger.py``).
+Not here: who waits (``queue.py``), and in what order (``pool_state.py``).
 """
 
 from __future__ import annotations

@@ -40,12 +40,7 @@ from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
 from gpool.pool.queue import Queue
-from gpool.pool.slot import (
-    LOST,
-    Slot,
-    SlotState,
-    Verdict,
-)
+from gpool.pool.slot import LOST, Slot, SlotState, Verdict
 from gpool.pool.staff import Staff
 from gpool.pool.teller import Teller
 from gpool.pool.transition import transition
@@ -136,9 +131,10 @@ class Ledger:
         """Borrow a worker; blocks until one is granted.
 
         Raises:
-            PoolClosed, PoolFailed: There is none to come.
-            PoolFull: Too many wait already.
+            PoolClosed, PoolFailed, StartsFailing: There is none to come.
+            PoolFull, CheckoutDeadlock: It may not wait, or would do so for ever.
             CheckoutTimeout: None came in time.
+            WrongHub: The caller runs in another thread.
         """
         client = self.meet()
         self.admission.let_in(client.pid)
@@ -176,13 +172,14 @@ class Ledger:
     def admit(self) -> None:
         """Raise unless a client may come now, to take an idle worker or to wait."""
         self.in_its_thread()
-        self.admission.let_in(greenlets.current())
+        me = greenlets.current()
+        self.admission.let_in(me)
         man = self.in_charge()
         if man is not None and man.state.idle and not man.state.held_up:
             return
         if not self.tickets:
             self.sweep()
-        self.admission.refuse_if_full(greenlets.current())
+        self.admission.refuse_if_full(me)
 
     def book(self, pid: Pid, code: CodeType, lasti: int) -> None:
         """Give a process its place in the queue before it first runs; it redeems the ticket."""

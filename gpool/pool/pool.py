@@ -158,7 +158,7 @@ class Pool(Generic[W]):
         except ValueError:  # gevent.spawn(pool.checkout): no Python code has called
             # Not our own frame: standing in its own variables, it would keep the lease.
             code, lasti = Pool.checkout.__code__, 0
-        if ledger is not None:
+        if ledger is not None and ledger.idle:
             client, now = ledger.clients.get(getcurrent()), clock.now()
             idle = ledger.idle
             # From here to the pop there is no call: signal handlers and finalizers, which may
@@ -183,11 +183,8 @@ class Pool(Generic[W]):
                 if telemetry.meters:
                     telemetry.checked_out(lease, now)
                 return lease
-        if timeout is _DEFAULT:
-            timeout = self._options.timeout
-        else:
-            check_seconds("timeout", timeout)
-        return self._running().checkout(timeout, code, lasti)
+        seconds = self._seconds(timeout)
+        return self._running().checkout(seconds, code, lasti)
 
     def checkin(self, lease: Lease[W]) -> None:
         """Give a worker back; never blocks; see :meth:`Lease.checkin`.

@@ -235,9 +235,9 @@ class PoolMan(GenServer):
         if ledger.options.fail_fast and not self.state.up:
             ledger.queue.fail_fast()
         if self.start_intensity and not self.start_intensity.add():
-            self._give_up(reason)
+            self._take_down(reason)
 
-    def _give_up(self, reason: Any) -> None:
+    def _take_down(self, reason: Any) -> None:
         """Take the pool down; PoolsSup revives it, which no supervisor's intensity counts."""
         ledger, why = self.ledger, ("start_failures", reason)
         if ledger.phase == "up" and ledger.sup is not None:

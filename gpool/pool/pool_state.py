@@ -184,16 +184,9 @@ class PoolState:
         """See that a client that does not wait finds a worker the next time it asks."""
         if self.waiting or self.held_up:
             return []
-        decisions: list[Decision] = []
-        while self.idle and self.idle[-1].due <= (now := self.now()):
-            slot = self.idle[-1]
-            if (why := self._outlived(slot, now)) is not None:
-                decisions.append(self.retire(slot, why))
-            elif not self._is_unseen(slot, now):
-                self._postpone(slot)
-            else:
-                decisions += [] if self.checking else [self._check(slot)]
-                break
+        decisions = self._uncover()
+        if self.idle and not self.checking and self.idle[-1].due <= self.now():
+            decisions.append(self._check(self.idle[-1]))
         self.wished = not (self.idle or self.checking) and (
             self.live < self.options.size or self.options.overflow_ttl != 0
         )
@@ -268,7 +261,7 @@ class PoolState:
         slot.due = slot.expires
         self.upkeep_due = min(self.upkeep_due, slot.expires)
         if self.idle:  # `min_ready` kept it, but does not any more
-            self.upkeep_due = min(self.upkeep_due, self._due_of(self.coldest()))
+            self.upkeep_due = min(self.upkeep_due, self._due_of(self._coldest()))
         decisions = [*self._ready(slot, used=True), *self.dispatch()]
         if not self.options.lazy:
             self.goal = max(self.goal, min(self.options.size, self.live))
@@ -389,7 +382,7 @@ class PoolState:
         decisions: list[Decision] = []
         for slot in self._coldest_first():
             if (why := self._outlived(slot, now)) is not None:
-                decisions.append(self.retire(slot, why))
+                decisions.append(self._retire(slot, why))
             elif not self.checking and self._keepalive_due(slot) <= now:
                 decisions.append(self._check(slot))  # one at a time: the others can be lent
         for slot in self.slots:
@@ -428,14 +421,14 @@ class PoolState:
         self.upkeep_due = now
         return decisions + self.dispatch()
 
-    def coldest(self) -> Slot:
+    def _coldest(self) -> Slot:
         """Return the idle worker that has not been used for the longest time."""
         return self.idle[0] if self.options.strategy == "lifo" else self.idle[-1]
 
     def _coldest_first(self) -> list[Slot]:
         return list(self.idle if self.options.strategy == "lifo" else reversed(self.idle))
 
-    def retire(self, slot: Slot, why: str) -> Stop:
+    def _retire(self, slot: Slot, why: str) -> Stop:
         """Stop an idle worker whose time is over."""
         decision = self._stop(slot, why)
         if why == "idle_timeout":
@@ -496,15 +489,11 @@ class PoolState:
             return []
         decisions: list[Decision] = []
         while self.idle and self.waiting:
-            slot = self.idle[-1]
-            if slot.due > (now := self.now()):
+            decisions += self._uncover()
+            if self.idle and self.idle[-1].due > self.now():
                 decisions.append(self._grant(self.idle.pop()))
-            elif (why := self._outlived(slot, now)) is not None:
-                decisions.append(self.retire(slot, why))
-            elif not self._is_unseen(slot, now):
-                self._postpone(slot)
-            elif self.checking < len(self.waiting):
-                decisions.append(self._check(slot))
+            elif self.idle and self.checking < len(self.waiting):
+                decisions.append(self._check(self.idle[-1]))
             else:
                 break
         for _ in range(self._starts_wanted()):
@@ -512,6 +501,22 @@ class PoolState:
             self.slots[slot] = None
             self.starting += 1
             decisions.append(Start(slot))
+        return decisions
+
+    def _uncover(self) -> list[Decision]:
+        """Have the idle workers go that have had their time, down to one that has not.
+
+        That one may be lent, or it is still due: then it must be checked first.
+        """
+        decisions: list[Decision] = []
+        while self.idle and self.idle[-1].due <= (now := self.now()):
+            slot = self.idle[-1]
+            if (why := self._outlived(slot, now)) is not None:
+                decisions.append(self._retire(slot, why))
+            elif self._is_unseen(slot, now):
+                break
+            else:
+                self._postpone(slot)
         return decisions
 
     def _starts_wanted(self) -> int:
