@@ -29,7 +29,8 @@ Rules:
   once more stays a counted no-op.
 * A proxy does not keep its lease: whoever keeps the worker and drops the lease loses
   it, here as elsewhere.
-* ``repr`` alone never raises: those who look for the fault need it.
+* ``repr`` and ``isinstance`` never raise: they look, and those who look for the fault
+  need them, gevent's ``print_run_info`` too, which asks all objects that there are.
 
 What it does not see: what comes out of a resource is the thing itself, a cursor and
 a bound method too.  ``is`` and ``type()`` see the proxy, and so does compiled code
@@ -140,7 +141,12 @@ class Proxy:
         object.__setattr__(self, "_origin", (lease.ledger.name, lease.code, lease.lasti))
 
     def __getattribute__(self, name: str) -> Any:
-        return getattr(_thing_of(self), name)
+        try:
+            return getattr(_thing_of(self), name)
+        except PoolError:
+            if name == "__class__":
+                return Proxy
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(_thing_of(self), name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import gevent
 import greenlet
 import pytest
 from gevent import monkey
+from gevent.util import print_run_info
 
 import gpool
 from gpool.pool.debug import DebugLease, Proxy
@@ -114,8 +116,6 @@ USES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "str": (str, "everything"),
     "format": (lambda thing: f"{thing:x}", "everything x"),
     "dir": (lambda thing: "items" in dir(thing), True),
-    "isinstance": (lambda thing: isinstance(thing, Everything), True),
-    "class": (lambda thing: thing.__class__, Everything),
 }
 
 
@@ -173,6 +173,17 @@ class TestTheProxy:
             settle()
             assert client.value.startswith("<Proxy: pool 'things': #PID<")
         assert repr(thing).startswith("<Proxy: pool 'things': the lease from")
+
+    def test_isinstance_never_raises(self, things: gpool.Pool[Any]) -> None:
+        """Gevent's ``print_run_info`` asks it of all objects, whoever holds them."""
+        with things.checkout() as thing:
+            assert isinstance(thing, Everything)
+            assert thing.__class__ is Everything
+            client = Client(isinstance, thing, Everything)
+            settle()
+            assert (client.value, client.error) == (False, None)
+        assert thing.__class__ is Proxy
+        assert print_run_info(file=io.StringIO()) is None
 
     def test_of_an_iterator_checks_every_step(self, clock: VirtualClock) -> None:
         """`iter` of it is itself, and that is the proxy."""
