@@ -500,10 +500,12 @@ class TestThreads:
             gpool.exit(main, "ignored by one that traps")
             gpool.send(main, "hello")
             hubs.append(get_hub_if_exists())
+            gpool.send(main, "done")
 
         gpool.trap_exit(True)
         start_thread(elsewhere, ())
-        assert gpool.receive(lambda message: message == "hello", timeout=10.0) == "hello"
+        for word in ("hello", "done"):
+            assert gpool.receive(lambda message, word=word: message == word, timeout=10.0) == word
         stranger = gpool.receive(timeout=0).pid
         assert hubs == [None]
         gpool.send(stranger, "nobody is there")
