@@ -59,7 +59,7 @@ class From(Waiter):
         self.is_answered = True
         woken = self.wake(value)
         mailbox = self.server.mailbox
-        if self in mailbox.unanswered:
+        if mailbox.unanswered is not None and self in mailbox.unanswered:
             del mailbox.unanswered[self]
             if not mailbox.unanswered:
                 answer_pings(mailbox)
@@ -91,9 +91,10 @@ class From(Waiter):
 
 def answer_pings(mailbox: Mailbox) -> None:
     """Tell those who asked that a server owes nobody an answer any more."""
-    pings, mailbox.pings = mailbox.pings, []
-    for ping in pings:
-        ping.answer(None)
+    unanswered, mailbox.unanswered = mailbox.unanswered, None
+    if unanswered is not None:
+        for ping in unanswered.pings:
+            ping.answer(None)
 
 
 @dataclass(slots=True)

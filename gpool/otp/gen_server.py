@@ -474,7 +474,7 @@ class _Loop:
                 return then
             case NoReply(None | Continue() | IdleTimeout() as then) if from_ is not None:
                 if not from_.is_answered:
-                    self.pid.mailbox.unanswered[from_] = None
+                    self.pid.mailbox.leave_unanswered(from_)
                 return then
             case Continue() | IdleTimeout() if from_ is None:
                 return answer
@@ -482,8 +482,9 @@ class _Loop:
 
     def _system(self, message: System) -> None:
         assert message.from_ is not None
-        if message.verb == "ping" and self.pid.mailbox.unanswered:
-            self.pid.mailbox.pings.append(message.from_)
+        unanswered = self.pid.mailbox.unanswered
+        if message.verb == "ping" and unanswered:
+            unanswered.pings.append(message.from_)
             return
         try:
             value = self._system_answer(message.verb, message.argument)

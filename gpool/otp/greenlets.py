@@ -47,6 +47,7 @@ from gpool.otp.pid import (
     Monitor,
     Pid,
     table,
+    tie,
 )
 from gpool.otp.signal import THROWS, declare_dead, finish, limit_unwinding, reason_of
 
@@ -176,7 +177,7 @@ def new_process(
     pid.greenlet = greenlet
     table.processes[pid.id] = pid
     if link:
-        pid.links[parent] = parent.links[pid] = None
+        tie(pid, parent)
     if monitor is not None:
         pid.monitored_by[monitor] = None
     greenlet.start()
@@ -215,8 +216,8 @@ def _refuse(pid: Pid, greenlet: Any) -> Pid:
 def note_refusal(pid: Pid) -> None:
     """Count that a primitive refuses to work; give up on a process that will not hear it."""
     # A loop that swallows what its primitives raise would never let the hub run.
-    pid.raised += 1
-    if pid.raised > THROWS:
+    pid.exiting.raised += 1
+    if pid.exiting.raised > THROWS:
         if pid.state is not DEAD:
             declare_dead(pid)
         park()

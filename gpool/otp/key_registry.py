@@ -37,7 +37,7 @@ from gpool.errors import BadName, NameTaken, NoProcess
 from gpool.otp import process
 from gpool.otp.gen_server import Continue, GenServer, IdleTimeout, Ignore, Stop
 from gpool.otp.greenlets import current
-from gpool.otp.pid import DEAD, RUNNING, Exit, Pid
+from gpool.otp.pid import DEAD, RUNNING, Exit, Pid, tie
 
 
 class _Owners(dict[Hashable, Pid]):
@@ -52,6 +52,8 @@ class _Owners(dict[Hashable, Pid]):
     def enter(self, key: Hashable, pid: Pid, value: Any) -> None:
         self[key], self.data[key] = pid, value
         self.keys_of.setdefault(pid, {})[key] = None
+        if pid.names is None:
+            pid.names = []
         pid.names.append((self, key))
 
     def __delitem__(self, key: Hashable) -> None:
@@ -124,7 +126,7 @@ class Registry(GenServer):
             self._take_away(key)
         self.owners.enter(key, pid, value)
         if me not in pid.links:
-            pid.links[me] = me.links[pid] = None
+            tie(pid, me)
             self.owners.linked.add(pid)
 
     def unregister(self, key: Hashable) -> None:
@@ -229,5 +231,7 @@ class Registry(GenServer):
         pid = self.owners[key]
         del self.owners[key]
         pid.names = [
-            (table, name) for table, name in pid.names if table is not self.owners or name != key
+            (table, name)
+            for table, name in pid.names or ()
+            if table is not self.owners or name != key
         ]

@@ -9,23 +9,33 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gpool import clock
 from gpool.waiter import Expired, Waiter
+
+_NONE_YET: Final[deque[Any]] = deque(maxlen=0)  # of those who never got one: it stays empty
+
+
+class Unanswered(dict[Any, None]):
+    """Callers that a server has left without a reply, and who waits until there are none."""
+
+    __slots__ = ("pings",)
+
+    def __init__(self) -> None:
+        self.pings: list[Any] = []
 
 
 class Mailbox:
     """The messages of one process, oldest first."""
 
-    __slots__ = ("messages", "pings", "resting", "taken", "unanswered", "waiter")
+    __slots__ = ("messages", "resting", "taken", "unanswered", "waiter")
 
     def __init__(self) -> None:
-        self.messages: deque[Any] = deque()  # oldest first
+        self.messages = _NONE_YET  # oldest first
         self.taken = 0  # messages that the owner has taken out, ever; not those that die with it
         self.resting = False  # the owner is a server that has nothing to do
-        self.unanswered: dict[Any, None] = {}  # callers that a server has left without a reply
-        self.pings: list[Any] = []  # who waits until there is none of them
+        self.unanswered: Unanswered | None = None  # if there are any
         self.waiter: Waiter | None = None  # the owner, while it waits for an append
 
     def __len__(self) -> int:
@@ -38,6 +48,8 @@ class Mailbox:
             waiter.wake()  # first: if a signal handler strikes, no message is slept on
             self.waiter = None
             self.resting = False
+        if self.messages is _NONE_YET:
+            self.messages = deque()
         self.messages.append(message)
 
     def take(self, match: Callable[[Any], bool] | None = None, timeout: float | None = None) -> Any:
@@ -86,6 +98,12 @@ class Mailbox:
                 self._wait(None if deadline is None else deadline - clock.now())
             finally:
                 self.resting = False
+
+    def leave_unanswered(self, caller: Any) -> None:
+        """Note that a caller's message was taken, and its reply is still to come."""
+        if self.unanswered is None:
+            self.unanswered = Unanswered()
+        self.unanswered[caller] = None
 
     def _find(self, match: Callable[[Any], bool] | None, start: int = 0) -> int | None:
         """Return where the first message is that matches; by index, not by an iterator.

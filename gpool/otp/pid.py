@@ -48,6 +48,7 @@ DEAD: Final = "dead"
 FORKED: Final = "forked"
 
 UNWIND_LIMIT: Final = 5.0  # s that a process's cleanup may take, unless its supervisor says
+GENERATIONS: Final = 9  # ancestors that a process knows
 ENDED_KEPT: Final = 256  # processes remembered after their death
 
 
@@ -148,8 +149,36 @@ _pid_numbers = itertools.count(1)
 _ref_numbers = itertools.count(1)
 
 
+class _Nobody(dict[Any, None]):
+    """The links, or monitors, of those who have none; shared by them, so it stays empty."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: None) -> None:
+        raise TypeError("this process has no dict of its own yet")
+
+
+NOBODY: Final[dict[Any, None]] = _Nobody()
+
+
+class Unwinding:
+    """How far the exit of one process has come; made when the first of these is needed."""
+
+    __slots__ = ("killed", "raised", "thrown", "timer")
+
+    def __init__(self) -> None:
+        self.killed = False  # an untrappable kill was accepted
+        self.thrown = 0  # times that an exit was thrown into its greenlet
+        self.raised = 0  # times that a primitive refused to work for it
+        self.timer: Any = None  # cuts its cleanup
+
+
 class Pid:
-    """One process, for ever: equal only to itself."""
+    """One process, for ever: equal only to itself.
+
+    There may be many, most of which never link, monitor, register or unwind:
+    what they need for that is made on first use.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -161,24 +190,21 @@ class Pid:
         "hub",
         "id",
         "initial_call",
-        "killed",
         "last_message",
+        "lineage",
         "links",
         "mailbox",
         "monitored_by",
         "monitors",
         "names",
-        "parent",
-        "raised",
         "reason",
         "server",
         "started_at",
         "starter",
         "state",
-        "thrown",
         "trapping",
         "unwind_limit",
-        "unwind_timer",
+        "unwinding",
         "weak_greenlet",
     )
 
@@ -191,13 +217,13 @@ class Pid:
         self.reason: Any = None  # fixed once it is accepted
         self.trapping = False
         self.mailbox = Mailbox()
-        self.links: dict[Pid, None] = {}  # oldest first
-        self.monitors: dict[Ref, None] = {}  # those that it has set
+        self.links: dict[Pid, None] = NOBODY  # oldest first; written by :func:`tie`
+        self.monitors: dict[Ref, None] = NOBODY  # those that it has set; written by _watch
         self.monitored_by: dict[Monitor, None] = {}  # those set on it, oldest first
-        self.names: list[tuple[dict[Any, Pid], Any]] = []  # (table, key), to be cleared
+        self.names: list[tuple[dict[Any, Pid], Any]] | None = None  # (table, key), to be cleared
         self.initial_call = initial_call
-        self.parent = parent  # who spawned it
-        self.ancestors: tuple[Pid, ...] = () if parent is None else (parent, *parent.ancestors)[:9]
+        self.ancestors = () if parent is None else parent.lineage or parent.found_lineage()
+        self.lineage: tuple[Pid, ...] = ()  # the ancestors of all its children
         self.started_at = now
         self.ended_at: float | None = None
         self.starter: Starter | None = None  # while its init runs
@@ -205,11 +231,25 @@ class Pid:
         self.server: Any = None  # the GenServer that runs in it
         self.last_message: Any = None  # the one that a server crashed on
         self.doomed: Callable[[Any], object] | None = None  # told when an exit is accepted
-        self.killed = False  # an untrappable kill was accepted
-        self.thrown = 0  # times that an exit was thrown into its greenlet
-        self.raised = 0  # times that a primitive refused to work for it
         self.unwind_limit: float | None = UNWIND_LIMIT  # s for its cleanup; None: no limit
-        self.unwind_timer: Any = None  # runs while it unwinds
+        self.unwinding: Unwinding | None = None
+
+    def found_lineage(self) -> tuple[Pid, ...]:
+        """Return the ancestors that its children share, as it gets the first of them."""
+        self.lineage = (self, *self.ancestors)[:GENERATIONS]
+        return self.lineage
+
+    @property
+    def parent(self) -> Pid | None:
+        """Who spawned it."""
+        return self.ancestors[0] if self.ancestors else None
+
+    @property
+    def exiting(self) -> Unwinding:
+        """How far its exit has come, to be written to."""
+        if self.unwinding is None:
+            self.unwinding = Unwinding()
+        return self.unwinding
 
     @property
     def name(self) -> Any:
@@ -231,6 +271,15 @@ class Pid:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"{self!r} cannot leave its operating system process")
+
+
+def tie(one: Pid, other: Pid) -> None:
+    """Link two processes, both ways at once."""
+    if one.links is NOBODY:
+        one.links = {}
+    if other.links is NOBODY:
+        other.links = {}
+    one.links[other] = other.links[one] = None
 
 
 class Ref:
@@ -278,7 +327,7 @@ class Table:
         self.ended.append(pid)
         while len(self.ended) > ENDED_KEPT:
             forgotten = self.ended.popleft()
-            forgotten.parent, forgotten.ancestors = None, ()
+            forgotten.ancestors = ()
 
     def set_aside(self) -> None:
         """In a forked child: keep what the parent owned, unused, and start afresh."""

@@ -36,6 +36,7 @@ from gpool.otp.greenlets import current, is_over, new_process, note_refusal, rea
 from gpool.otp.pid import (
     DEAD,
     FORKED,
+    NOBODY,
     RUNNING,
     UNWINDING,
     Down,
@@ -44,6 +45,7 @@ from gpool.otp.pid import (
     Pid,
     Ref,
     table,
+    tie,
 )
 from gpool.otp.signal import signal
 from gpool.waiter import Expired, Waiter, check_timeout
@@ -117,7 +119,7 @@ def link(process: Any) -> None:
             raise NoProcess(pid)
         me.mailbox.append(Exit(pid, "noproc"))
         return
-    me.links[pid] = pid.links[me] = None
+    tie(me, pid)
 
 
 def unlink(process: Any) -> None:
@@ -177,8 +179,9 @@ def _watch(me: Pid, pid: Pid | None, process: Any) -> Ref:
     if pid is None or pid.state is DEAD or pid.state is FORKED:
         me.mailbox.append(Down(ref, process, "noproc"))
     elif pid is not me:
-        pid.monitored_by[ref] = None
-        me.monitors[ref] = None
+        if me.monitors is NOBODY:
+            me.monitors = {}
+        pid.monitored_by[ref] = me.monitors[ref] = None
     return ref
 
 

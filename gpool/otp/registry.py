@@ -78,10 +78,10 @@ def register(name: str, process: Any) -> None:
         raise NameTaken(name, table.names[name])
     if pid.state is not RUNNING:
         raise BadName(name, f"{pid!r} is not alive")
-    if any(names is table.names for names, _ in pid.names):
+    if any(names is table.names for names, _ in pid.names or ()):
         raise BadName(name, f"{pid!r} is registered as {pid.name!r} already")
     table.names[name] = pid
-    pid.names.insert(0, (table.names, name))
+    pid.names = [(table.names, name), *(pid.names or ())]
 
 
 def unregister(name: str) -> None:
@@ -98,7 +98,7 @@ def unregister(name: str) -> None:
     pid = table.names.pop(name, None)
     if pid is None:
         raise NoProcess(name)
-    pid.names = [entry for entry in pid.names if entry[0] is not table.names]
+    pid.names = [entry for entry in pid.names or () if entry[0] is not table.names]
 
 
 def whereis(name: str) -> Pid | None:

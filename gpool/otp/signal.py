@@ -87,10 +87,10 @@ def _accept(target: Pid, reason: Any) -> None:
 
 def _accept_kill(target: Pid) -> None:
     if target.state is RUNNING:
-        target.killed = True
+        target.exiting.killed = True
         _accept(target, "killed")
     elif target.state is PENDING:
-        target.killed = True
+        target.exiting.killed = True
         target.hub.loop.run_callback(_insist, target)
     else:
         _cut_unwinding(target)
@@ -112,7 +112,7 @@ def _interrupt(pid: Pid) -> None:
 def _throw(pid: Pid) -> None:
     """Throw the exit into the greenlet; in the hub, which goes on when it died or blocked."""
     greenlet = pid.runner()
-    pid.thrown += 1
+    pid.exiting.thrown += 1
     if isinstance(greenlet, gevent.Greenlet):
         # Not its own throw, which drops a second exit: this one insists.
         gevent.Greenlet.throw(greenlet, ExitSignal(pid.reason))
@@ -128,13 +128,14 @@ def limit_unwinding(pid: Pid) -> None:
     """See to it that the cleanup of `pid` ends: it has blocked, or swallowed its exit."""
     if pid.state is not UNWINDING:
         return
-    if pid.killed:
-        if pid.thrown >= THROWS:
+    exiting = pid.exiting
+    if exiting.killed:
+        if exiting.thrown >= THROWS:
             declare_dead(pid)
         else:
             pid.hub.loop.run_callback(_throw_again, pid)
-    elif pid.unwind_timer is None and pid.unwind_limit is not None:
-        pid.unwind_timer = clock.call_later(pid.unwind_limit, _cut_unwinding, pid)
+    elif exiting.timer is None and pid.unwind_limit is not None:
+        exiting.timer = clock.call_later(pid.unwind_limit, _cut_unwinding, pid)
 
 
 def _throw_again(pid: Pid) -> None:
@@ -143,8 +144,8 @@ def _throw_again(pid: Pid) -> None:
 
 
 def _cut_unwinding(pid: Pid) -> None:
-    if pid.state is UNWINDING and not pid.killed:
-        pid.killed, pid.reason, pid.thrown = True, "killed", 0
+    if pid.state is UNWINDING and not pid.exiting.killed:
+        pid.exiting.killed, pid.reason, pid.exiting.thrown = True, "killed", 0
         pid.hub.loop.run_callback(_throw_again, pid)
 
 
@@ -222,10 +223,11 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
     if table.processes.pop(pid.id, None) is not None:
         table.remember(pid)
     table.raw.pop(pid, None)
-    if pid.unwind_timer is not None:
-        pid.unwind_timer.cancel()
-        pid.unwind_timer = None
-    for names, key in pid.names:
+    if pid.unwinding is not None:
+        if pid.unwinding.timer is not None:
+            pid.unwinding.timer.cancel()
+        pid.unwinding = None
+    for names, key in pid.names or ():
         if names.get(key) is pid:
             del names[key]
     _tell_starter(pid, reason)
@@ -236,7 +238,7 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
             ref.target.monitored_by.pop(ref, None)
         pid.monitors.pop(ref, None)
     pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = pid.doomed = None
-    pid.awaiting = ()
+    pid.awaiting = pid.lineage = ()
     pid.mailbox.messages.clear()
 
 

@@ -17,6 +17,7 @@ import pytest
 import gpool
 from gpool import Down, Exit, NoProcess, telemetry
 from gpool.otp import greenlets, process, signal
+from gpool.otp.pid import tie
 from gpool.testing import settle
 from tests.otp.actor import Actor, mailbox, reason_of, sleeper
 from tests.otp.nursery import Events
@@ -825,7 +826,7 @@ class TestShells:
         hub = gevent.get_hub()
         chain = [gpool.Pid(hub, "shell", None, 0.0) for _ in range(3000)]
         for one, two in itertools.pairwise(chain):
-            one.links[two] = two.links[one] = None
+            tie(one, two)
         gpool.exit(chain[0], "boom")
         assert not gpool.is_alive(chain[0])
         settle()
