@@ -49,6 +49,7 @@ from gpool.otp.gen import From, reply, send_call, send_cast, stop
 from gpool.otp.gen_server import (
     Continue,
     GenServer,
+    Hibernate,
     IdleTimeout,
     Ignore,
     NoReply,
@@ -115,6 +116,7 @@ __all__ = [
     "From",
     "GPoolError",
     "GenServer",
+    "Hibernate",
     "Histogram",
     "Holder",
     "IdleTimeout",

@@ -19,9 +19,9 @@ is given, in the starter; :meth:`GenServer.init` runs in the process.  Beneath
 methods marked ``call`` and ``cast`` stand OTP's callbacks, and what they may answer:
 
     ============================  ====================================================
-    ``init``                      None, Continue, IdleTimeout, Ignore, Stop
+    ``init``                      None, Continue, IdleTimeout, Hibernate, Ignore, Stop
     ``handle_call``               Reply, NoReply, Stop
-    ``handle_cast``,              None, Continue, IdleTimeout, Stop
+    ``handle_cast``,              None, Continue, IdleTimeout, Hibernate, Stop
     ``handle_info``,
     ``handle_continue``
     ``terminate``                 anything; it is dropped
@@ -48,7 +48,7 @@ import contextlib
 import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 from gpool import telemetry
 from gpool.errors import (
@@ -57,7 +57,7 @@ from gpool.errors import (
 )
 from gpool.otp import proc_lib, process, registry
 from gpool.otp.gen import Call, Cast, From, System, send_call, send_cast
-from gpool.otp.greenlets import current, new_process
+from gpool.otp.greenlets import Hibernator, current, new_process
 from gpool.otp.methods import MethodCall
 from gpool.otp.pid import (
     RUNNING,
@@ -77,6 +77,7 @@ S = TypeVar("S", bound="GenServer")
 TURN: Final = 100  # messages that a server handles before it lets others run
 TIMEOUT: Final = "timeout"  # what handle_info gets when nothing came for an IdleTimeout
 _MISSING: Final = object()
+_NO_MESSAGE: Final = object()  # there is none: hibernate
 
 
 # --- What callbacks may answer ------------------------------------------------------
@@ -101,7 +102,21 @@ class IdleTimeout:
         check_timeout(self.seconds, "IdleTimeout")
 
 
-Then = Continue | IdleTimeout | None
+@dataclass(frozen=True, slots=True)
+class Hibernate:
+    """Wait for the next message without a greenlet, which costs memory.
+
+    The process stays what it is: alive, linked, monitored, named.  Whatever comes, a
+    message of any kind or an exit signal that has ``terminate`` run, gives it a new
+    greenlet, in the same context.  So it does not pay for a server that is busy, and
+    what is local to a greenlet (``gevent.local``) is gone.
+
+    Source:
+        OTP ``proc_lib:hibernate/3``, and ``hibernate`` as gen_server's time-out.
+    """
+
+
+Then = Continue | IdleTimeout | Hibernate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +230,12 @@ class GenServer:
         """Send `request` to ``handle_cast``; see :func:`~gpool.otp.gen.send_cast`."""
         send_cast(self, request)
 
-    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+    def init(self) -> Then | Ignore | Stop:
         """Prepare; runs in the server's process, while the starter waits.  Optional.
 
         Returns:
-            None, :class:`Continue`, :class:`IdleTimeout`; :class:`Ignore` or
-            :class:`Stop` not to start.  What it raises fails the start.
+            None, :class:`Continue`, :class:`IdleTimeout`, :class:`Hibernate`;
+            :class:`Ignore` or :class:`Stop` not to start.  What it raises fails the start.
         """
         return None
 
@@ -233,16 +248,16 @@ class GenServer:
         """
         raise TypeError(f"{self!r} handles no call {request!r}")
 
-    def handle_cast(self, request: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_cast(self, request: Any) -> Then | Stop:
         """Take a cast that is no marked method; runs in the server's process."""
         raise TypeError(f"{self!r} handles no cast {request!r}")
 
-    def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_info(self, message: Any) -> Then | Stop:
         """Take any other message: Exit, Down, TIMEOUT, or what somebody sent.  Optional."""
         telemetry.emit(telemetry.UnexpectedMessage(self.pid, message))
         return None
 
-    def handle_continue(self, argument: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_continue(self, argument: Any) -> Then | Stop:
         """Go on after a callback that answered :class:`Continue`, before any message."""
         raise TypeError(f"{self!r} handles no continuation {argument!r}")
 
@@ -328,35 +343,44 @@ def _forget(refs: list[Ref]) -> None:
         process.demonitor(ref, flush=True)
 
 
-class _Loop:
+class _Loop(Hibernator):
     """The engine of one server: takes messages and runs callbacks, in its process."""
 
-    __slots__ = ("parent", "pid", "server", "suspended")
-
-    pid: Pid
+    __slots__ = ("parent", "server", "suspended")
 
     def __init__(self, server: GenServer, parent: Pid | None) -> None:
         self.server = server
         self.parent = parent  # whose EXIT ends the server; None for a start without link
         self.suspended = False
 
-    def run(self) -> None:
+    def run(self) -> Hibernator | None:
         """Be the body of the server's process."""
         self.pid = current()
         then = self._init()
         if self.pid.state is not RUNNING:
             raise ExitSignal(self.pid.reason)  # that `init` has swallowed: it has not started
         proc_lib.init_ack()
+        return self._go_on(then)
+
+    def resume(self) -> Hibernator | None:
+        """Go on after a hibernation."""
+        return self._go_on(Hibernate())
+
+    def _go_on(self, then: Then) -> Hibernator | None:
         from_: From | None = None
         try:
+            if self.pid.state is not RUNNING:
+                raise ExitSignal(self.pid.reason)  # that has ended the hibernation
             stop, from_ = self._serve(then)
+            if stop is None:
+                return self
         except BaseException as error:  # noqa: BLE001  # terminate sees whatever it is
             stop = Stop(reason_of(error))
         self._terminate(stop, from_)
 
     def _init(self) -> Then:
         match self.server.init():
-            case None | Continue() | IdleTimeout() as then:
+            case None | Continue() | IdleTimeout() | Hibernate() as then:
                 return then
             case Ignore():
                 proc_lib.init_ignore()
@@ -365,7 +389,7 @@ class _Loop:
             case answer:
                 raise ExitSignal(("bad_return_value", answer))
 
-    def _terminate(self, stop: Stop, from_: From | None) -> None:
+    def _terminate(self, stop: Stop, from_: From | None) -> NoReturn:
         reason = ended = stop.reason
         if self.pid.state is not RUNNING:
             reason = self.pid.reason  # a signal was accepted, be it while a callback ran
@@ -381,8 +405,8 @@ class _Loop:
             from_.answer(stop.reply)
         raise ExitSignal(ended)  # others see an accepted reason, but a Ctrl-C is passed on
 
-    def _serve(self, then: Then) -> tuple[Stop, From | None]:
-        """Handle messages until one of them stops the server."""
+    def _serve(self, then: Then) -> tuple[Stop | None, From | None]:
+        """Handle messages until one of them stops the server, or it is to hibernate: None."""
         message: Any = None
         if type(then) is Continue:
             self._give_way()  # to the starter: it returns before the continuation runs
@@ -411,6 +435,8 @@ class _Loop:
                         continue
                     elif type(message) is Exit and message.pid is self.parent:
                         return Stop(message.reason), None
+                    elif message is _NO_MESSAGE:
+                        return None, None
                     else:
                         answer = self.server.handle_info(message)
                 if answer is None and from_ is None:
@@ -436,6 +462,8 @@ class _Loop:
         if self.suspended:
             return mailbox.take(self._is_urgent)
         if not mailbox.messages:
+            if type(then) is Hibernate and self.pid.state is RUNNING:
+                return _NO_MESSAGE
             try:
                 mailbox.wait(then.seconds if type(then) is IdleTimeout else None)
             except Expired:
@@ -469,14 +497,18 @@ class _Loop:
     def _then(self, answer: Any, from_: From | None) -> Then:
         """Take an answer apart that goes on; anything unexpected ends the server."""
         match answer:
-            case Reply(value, None | Continue() | IdleTimeout() as then) if from_ is not None:
+            case Reply(value, None | Continue() | IdleTimeout() | Hibernate() as then) if (
+                from_ is not None
+            ):
                 from_.answer(value)
                 return then
-            case NoReply(None | Continue() | IdleTimeout() as then) if from_ is not None:
+            case NoReply(None | Continue() | IdleTimeout() | Hibernate() as then) if (
+                from_ is not None
+            ):
                 if not from_.is_answered:
                     self.pid.mailbox.leave_unanswered(from_)
                 return then
-            case Continue() | IdleTimeout() if from_ is None:
+            case Continue() | IdleTimeout() | Hibernate() if from_ is None:
                 return answer
         raise ExitSignal(("bad_return_value", answer))
 

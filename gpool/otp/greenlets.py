@@ -9,6 +9,9 @@ A process is a :class:`~gpool.otp.pid.Pid`; what runs it is a greenlet:
   a pid on its first use of gpool.  gevent tells of the end of its own greenlets;
   of a raw one's, :func:`reap_raw` and its garbage collection do.
 
+One of ours may *hibernate*: its body (a :class:`Hibernator`) returns, its greenlet
+ends, and the process lives on without one until a message or an exit signal comes.
+
 Rules:
 
 * :func:`current` is the gate that every primitive goes through first: it raises
@@ -71,18 +74,23 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
         pid = self.gpool_pid
         try:
             reason = self._live(pid)
-            finish(pid, reason)
+            if pid.hibernation is None:
+                finish(pid, reason)
         finally:
-            finish(pid, "killed")  # nothing is left to do, unless a KeyboardInterrupt struck
+            if pid.hibernation is None:
+                finish(pid, "killed")  # nothing is left to do, unless a KeyboardInterrupt struck
         if isinstance(reason, Error) and isinstance(reason.exception, KeyboardInterrupt):
             pid.hub.handle_system_error(type(reason.exception), reason.exception)
 
     def _live(self, pid: Pid) -> Any:
         (fn, args, kwargs), self._body = self._body, (_nothing, (), {})
         try:
-            if pid.state is not RUNNING:
+            if pid.state is not RUNNING and pid.hibernation is None:
                 raise ExitSignal(pid.reason)
-            fn(*args, **kwargs)
+            sleeper = fn(*args, **kwargs)
+            if isinstance(sleeper, Hibernator):
+                self.unlink(_ended)  # the process does not
+                sleeper.hibernate(pid, self.gr_context)
         except BaseException as raised:  # noqa: BLE001  # whatever it is, it ends here
             return reason_of(raised)
         return "normal"
@@ -90,7 +98,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
     def throw(self, *args: Any) -> None:
         """Raise in the process; ``GreenletExit`` is the exit signal ``killed``."""
         pid = self.gpool_pid
-        if _is_exit(args):
+        if _is_exit(args) and not self.dead:
             if pid.state is UNWINDING:
                 return  # one exit a process: its cleanup is not cut by a second one
             if pid.state is RUNNING:
@@ -104,7 +112,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
 
     def _after_throw(self, args: tuple[Any, ...]) -> None:
         pid = self.gpool_pid
-        if self.dead and pid.state is not DEAD:
+        if self.dead and pid.greenlet is self:
             self._died_unborn(args[0] if args else gevent.GreenletExit())
         elif pid.state is UNWINDING:
             limit_unwinding(pid)
@@ -113,7 +121,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
         # gevent's name: Greenlet.kill, killall and Group.kill all pass through here.
         # It would print an exception of an unborn greenlet, so it is told of none.
         dead: bool = super()._maybe_kill_before_start(gevent.GreenletExit())  # type: ignore[misc]
-        if dead and self.gpool_pid.state is not DEAD:
+        if dead and self.gpool_pid.greenlet is self:
             self._died_unborn(exception)
         return dead
 
@@ -130,6 +138,64 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
 
 def _nothing() -> None:
     """Stand in for the body of a process that has started."""
+
+
+class Hibernator:
+    """The body of a process that can do without a greenlet while it waits for a message.
+
+    It hibernates when it returns itself; then it goes on in :meth:`resume`, in a new
+    greenlet and the same context.
+    """
+
+    __slots__ = ("_context", "pid")
+
+    pid: Pid
+
+    def resume(self) -> Hibernator | None:
+        """Go on: a message is there, or an exit was accepted, or nothing at all has happened.
+
+        Returns:
+            Itself, to hibernate again.
+        """
+        raise NotImplementedError
+
+    def hibernate(self, pid: Pid, context: contextvars.Context | None) -> None:
+        """Let the process wait without the running greenlet, which ends now."""
+        self._context = context or None  # an empty one is as good as none
+        self.pid = pid
+        pid.mailbox.hibernate(self)
+        pid.greenlet = None
+        pid.hibernation = self
+        if pid.mailbox.messages:  # a signal handler or a finalizer has sent it
+            self.wake()
+
+    def wake(self) -> None:
+        """Rouse the process soon; never switches."""
+        self.pid.hub.loop.run_callback(self.rouse)
+
+    def rouse(self) -> Any:
+        """Let the process go on, at once, until it ends or blocks; in the hub.
+
+        Returns:
+            Its greenlet; None if it has one already, or is gone.
+        """
+        pid = self.pid
+        if pid.hibernation is not self or pid.state is FORKED:
+            return None
+        try:
+            greenlet = Process(pid, self._get_up, (), {})
+            greenlet.gr_context = self._context
+            greenlet.switch()
+        except BaseException:  # a KeyboardInterrupt struck before it ran
+            self.wake()
+            raise
+        return greenlet
+
+    def _get_up(self) -> Hibernator | None:
+        pid = self.pid
+        pid.greenlet, pid.hibernation = getcurrent(), None
+        pid.mailbox.rouse()
+        return self.resume()
 
 
 def _is_exit(args: tuple[Any, ...]) -> bool:

@@ -35,7 +35,7 @@ from typing import Any
 
 from gpool.errors import BadName, NameTaken, NoProcess
 from gpool.otp import process
-from gpool.otp.gen_server import Continue, GenServer, IdleTimeout, Ignore, Stop
+from gpool.otp.gen_server import GenServer, Ignore, Stop, Then
 from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, RUNNING, Exit, Pid, tie
 
@@ -70,12 +70,12 @@ class Registry(GenServer):
     def __init__(self) -> None:
         self.owners = _Owners()
 
-    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+    def init(self) -> Then | Ignore | Stop:
         """Trap exits: those of the registered must not end the registry."""
         process.trap_exit(True)
         return None
 
-    def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_info(self, message: Any) -> Then | Stop:
         """Take note of deaths; all has been done when they come."""
         if not isinstance(message, Exit):
             return super().handle_info(message)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gpool import clock
 from gpool.waiter import Expired, Waiter
 
-_NONE_YET: Final[deque[Any]] = deque(maxlen=0)  # of those who never got one: it stays empty
+_NONE_YET: Final[deque[Any]] = deque(maxlen=0)  # of those who got none lately: it stays empty
 
 
 class Unanswered(dict[Any, None]):
@@ -24,6 +24,13 @@ class Unanswered(dict[Any, None]):
 
     def __init__(self) -> None:
         self.pings: list[Any] = []
+
+
+class Wakeable(Protocol):
+    """Whoever waits for an append."""
+
+    def wake(self) -> object:
+        """Go on soon; must neither switch nor raise, and may come twice."""
 
 
 class Mailbox:
@@ -36,7 +43,7 @@ class Mailbox:
         self.taken = 0  # messages that the owner has taken out, ever; not those that die with it
         self.resting = False  # the owner is a server that has nothing to do
         self.unanswered: Unanswered | None = None  # if there are any
-        self.waiter: Waiter | None = None  # the owner, while it waits for an append
+        self.waiter: Wakeable | None = None  # the owner, while it waits for an append
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -49,7 +56,9 @@ class Mailbox:
             self.waiter = None
             self.resting = False
         if self.messages is _NONE_YET:
-            self.messages = deque()
+            messages: deque[Any] = deque()
+            if self.messages is _NONE_YET:  # still: a signal handler may have sent meanwhile
+                self.messages = messages
         self.messages.append(message)
 
     def take(self, match: Callable[[Any], bool] | None = None, timeout: float | None = None) -> Any:
@@ -104,6 +113,18 @@ class Mailbox:
         if self.unanswered is None:
             self.unanswered = Unanswered()
         self.unanswered[caller] = None
+
+    def hibernate(self, sleeper: Wakeable) -> None:
+        """Have `sleeper` woken by the next append, at rest meanwhile; a message may be there."""
+        self.waiter = sleeper
+        if not self.messages:
+            self.messages = _NONE_YET
+        self.resting = not (self.messages or self.unanswered)
+
+    def rouse(self) -> None:
+        """The owner goes on."""
+        self.waiter = None
+        self.resting = False
 
     def _find(self, match: Callable[[Any], bool] | None, start: int = 0) -> int | None:
         """Return where the first message is that matches; by index, not by an iterator.

@@ -1,8 +1,9 @@
 """What a process is, without how it runs: its pid, its state, its reasons to die.
 
 A :class:`Pid` is never used again.  Links, monitors, names, the mailbox and the
-exit reason live in it; the greenlet that runs the process is optional, so a
-passive thing (a shell) can be linked, monitored and killed as well.
+exit reason live in it; the greenlet that runs the process is optional: a process
+that hibernates has none until it is woken, and a passive thing (a shell) can be
+linked, monitored and killed as well.
 
     running --signal accepted--> pending --thrown--> unwinding --> dead
        |                                                             ^
@@ -145,6 +146,13 @@ class Starter(Protocol):
         """Take the outcome; must neither switch nor raise."""
 
 
+class Sleeper(Protocol):
+    """What gives a hibernating process a greenlet again; see ``greenlets.py``."""
+
+    def rouse(self) -> Any:
+        """Let it go on, at once, until it ends or blocks; in the hub.  Returns its greenlet."""
+
+
 _pid_numbers = itertools.count(1)
 _ref_numbers = itertools.count(1)
 
@@ -187,6 +195,7 @@ class Pid:
         "doomed",
         "ended_at",
         "greenlet",
+        "hibernation",
         "hub",
         "id",
         "initial_call",
@@ -211,7 +220,8 @@ class Pid:
     def __init__(self, hub: Any, initial_call: str, parent: Pid | None, now: float) -> None:
         self.id = next(_pid_numbers)
         self.hub = hub  # the gevent hub of its thread
-        self.greenlet: greenlet | None = None  # None: a shell, or weak_greenlet
+        self.greenlet: greenlet | None = None  # None: a shell, weak_greenlet, or it hibernates
+        self.hibernation: Sleeper | None = None  # while it hibernates
         self.weak_greenlet: weakref.ref[greenlet] | None = None  # not gevent's, we only met it
         self.state: State = RUNNING
         self.reason: Any = None  # fixed once it is accepted
@@ -257,7 +267,10 @@ class Pid:
         return self.names[0][1] if self.names else None
 
     def runner(self) -> Any:
-        """Return the greenlet that runs the process; None for a shell, and once it is gone."""
+        """Return the greenlet that runs the process.
+
+        None for a shell, while it hibernates, and once it is gone.
+        """
         return self.greenlet if self.weak_greenlet is None else self.weak_greenlet()
 
     def __repr__(self) -> str:

@@ -102,6 +102,8 @@ KIT: Final = ("gevent.", "gpool.waiter.", "gpool.otp.")
 
 
 def _current_function(pid: Pid) -> str:
+    if pid.hibernation is not None:
+        return "hibernate"
     innermost: FrameType | None = getattr(pid.runner(), "gr_frame", None)
     if innermost is None:
         return ""

@@ -110,10 +110,15 @@ def _interrupt(pid: Pid) -> None:
 
 
 def _throw(pid: Pid) -> None:
-    """Throw the exit into the greenlet; in the hub, which goes on when it died or blocked."""
+    """Throw the exit into the greenlet; in the hub, which goes on when it died or blocked.
+
+    One that hibernates gets a greenlet to clean up in, but not after a kill.
+    """
     greenlet = pid.runner()
     pid.exiting.thrown += 1
-    if isinstance(greenlet, gevent.Greenlet):
+    if pid.hibernation is not None and not is_word(pid.reason, "killed"):
+        greenlet = pid.hibernation.rouse()
+    elif isinstance(greenlet, gevent.Greenlet):
         # Not its own throw, which drops a second exit: this one insists.
         gevent.Greenlet.throw(greenlet, ExitSignal(pid.reason))
     elif greenlet is not None and not greenlet.dead:
@@ -238,7 +243,9 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
             ref.target.monitored_by.pop(ref, None)
         pid.monitors.pop(ref, None)
     pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = pid.doomed = None
+    pid.hibernation = None
     pid.awaiting = pid.lineage = ()
+    pid.mailbox.rouse()
     pid.mailbox.messages.clear()
 
 

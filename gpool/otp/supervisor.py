@@ -56,7 +56,7 @@ from gpool.otp import process
 from gpool.otp.child import Child, TryAgain
 from gpool.otp.child_spec import ChildSpec, ChildType, check_word, is_number
 from gpool.otp.gen import From
-from gpool.otp.gen_server import Continue, GenServer, IdleTimeout, Ignore, NoReply, Reply, Stop
+from gpool.otp.gen_server import GenServer, Ignore, NoReply, Reply, Stop, Then
 from gpool.otp.greenlets import current
 from gpool.otp.pid import DEAD, Exit, Pid
 from gpool.otp.signal import is_orderly
@@ -355,7 +355,7 @@ class Supervisor(GenServer):
 
     # The process.
 
-    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+    def init(self) -> Then | Ignore | Stop:
         """Start the children; a subclass that has an ``init`` calls this one."""
         process.trap_exit(True)
         failed = self._start_all(list(self.children.values()))
@@ -379,12 +379,12 @@ class Supervisor(GenServer):
             from_.fail(TypeError(f"{self!r} handles no call {request!r}"))
         return NoReply()
 
-    def handle_cast(self, request: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_cast(self, request: Any) -> Then | Stop:
         """Drop a cast; a subclass passes on what it does not know."""
         telemetry.emit(telemetry.UnexpectedMessage(self.pid, request))
         return None
 
-    def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_info(self, message: Any) -> Then | Stop:
         """Care for a child that died; a subclass passes on what it does not know."""
         match message:
             case Exit(pid):

@@ -291,10 +291,10 @@ class Client:
 
     __slots__ = ("greenlet", "leases", "ledger", "pid", "ticket")
 
-    def __init__(self, ledger: Books, pid: Pid, greenlet: Any) -> None:
+    def __init__(self, ledger: Books, pid: Pid) -> None:
         self.ledger = ledger
         self.pid = pid
-        self.greenlet = greenlet  # its key in the ledger; None for a raw greenlet
+        self.greenlet: Any = None  # its key in the ledger; None for a raw greenlet
         self.leases: dict[Lease[Any], None] = {}  # oldest first
         self.ticket: Ticket | None = None  # while it waits
 

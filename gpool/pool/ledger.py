@@ -108,17 +108,25 @@ class Ledger:
             if pid.hub is not self.hub:
                 raise WrongHub(self.pool)
             client = self._enter(pid)
+        elif client.greenlet is not pid.greenlet:  # it may have hibernated
+            self._follow(client)
         return client
 
     def _enter(self, pid: Pid) -> Client:
-        # A raw greenlet's death is known only while nobody refers to it.
-        greenlet = None if pid in table.raw else pid.runner()
-        client = Client(self, pid, greenlet)
+        client = Client(self, pid)
         pid.monitored_by[client] = None
         self.known[pid] = client
+        self._follow(client)
+        return client
+
+    def _follow(self, client: Client) -> None:
+        """Know a client by the greenlet that it runs in now."""
+        # A raw greenlet's death is known only while nobody refers to it.
+        greenlet = None if client.pid in table.raw else client.pid.runner()
+        self.clients.pop(client.greenlet, None)
+        client.greenlet = greenlet
         if greenlet is not None:
             self.clients[greenlet] = client
-        return client
 
     def take_leave(self, client: Client) -> None:
         """Forget a client that has nothing of a stopped pool, or it would keep all of this."""

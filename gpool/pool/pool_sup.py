@@ -12,7 +12,7 @@ from typing import Any
 from gpool import clock, telemetry
 from gpool.otp import greenlets, process
 from gpool.otp.child_spec import ChildSpec
-from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
+from gpool.otp.gen_server import Ignore, Stop, Then
 from gpool.otp.pid import Exit, Pid
 from gpool.otp.signal import signal
 from gpool.otp.supervisor import Supervisor
@@ -39,7 +39,7 @@ class PoolSup(Supervisor):
         )
         self.ledger = ledger
 
-    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+    def init(self) -> Then | Ignore | Stop:
         """Tell the Ledger which tree it belongs to, unless the pool was stopped meanwhile."""
         ledger, me = self.ledger, greenlets.current()
         if ledger.phase == "stopped":  # meanwhile
@@ -60,7 +60,7 @@ class PoolSup(Supervisor):
         """An exception that struck in a client is not the pool's fault."""
         return reason is not EPOCH_CLOSED
 
-    def handle_info(self, message: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_info(self, message: Any) -> Then | Stop:
         """Care for a child that died; when that was once too often, the pool has failed.
 
         Unless it is being stopped: then it stays so.

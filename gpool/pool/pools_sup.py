@@ -16,7 +16,7 @@ from gpool.otp.child import Child
 from gpool.otp.child_spec import Backoff, ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
 from gpool.otp.gen import Cast
-from gpool.otp.gen_server import Continue, IdleTimeout, Ignore, Stop
+from gpool.otp.gen_server import Ignore, Stop, Then
 from gpool.otp.key_registry import Registry
 from gpool.otp.pid import DEAD, FORKED, RUNNING, Pid
 from gpool.pool.ledger import Ledger
@@ -66,14 +66,14 @@ class PoolsSup(DynamicSupervisor):
         self.ledgers = ledgers  # the Application's: every pool that should run
         self.registry = registry  # pool name -> its PoolSup
 
-    def init(self) -> Continue | IdleTimeout | Ignore | Stop | None:
+    def init(self) -> Then | Ignore | Stop:
         """Start every pool that should run."""
         answer = super().init()
         for ledger in list(self.ledgers.values()):
             self._open(ledger)
         return answer
 
-    def handle_cast(self, request: Any) -> Continue | IdleTimeout | Stop | None:
+    def handle_cast(self, request: Any) -> Then | Stop:
         """Open or forget a pool."""
         match request:
             case Open(ledger):

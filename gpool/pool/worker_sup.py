@@ -14,7 +14,7 @@ from gpool import telemetry
 from gpool.otp import greenlets
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor
-from gpool.otp.gen_server import Continue, IdleTimeout, Ignore
+from gpool.otp.gen_server import Ignore, Then
 from gpool.otp.gen_server import Stop as StopServer
 from gpool.otp.pid import Error
 from gpool.pool.ledger import Ledger
@@ -29,7 +29,7 @@ class WorkerSup(DynamicSupervisor):
         super().__init__()
         self.ledger = ledger
 
-    def init(self) -> Continue | IdleTimeout | Ignore | StopServer | None:
+    def init(self) -> Then | Ignore | StopServer:
         """Tell the Ledger who starts workers now."""
         ledger, me = self.ledger, greenlets.current()
         ledger.worker_sup = me
@@ -48,7 +48,7 @@ class WorkerSup(DynamicSupervisor):
         """PoolMan tells of it: a start that failed is no crash."""
         return False
 
-    def handle_cast(self, request: Any) -> Continue | IdleTimeout | StopServer | None:
+    def handle_cast(self, request: Any) -> Then | StopServer:
         """Do what PoolState decided."""
         match request:
             case Start(slot):

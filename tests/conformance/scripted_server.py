@@ -1,8 +1,7 @@
 """The servers of kind ``gen_server``: in each callback they do what an action says.
 
-Two translations.  Python has no ``throw``: as gen_server takes what a callback
-throws for its return value, the callback returns it.  ``hibernate`` has no
-meaning for a greenlet: the callback returns as if it were not there.
+Python has no ``throw``: as gen_server takes what a callback throws for its return
+value, the callback returns it.
 """
 
 from __future__ import annotations
@@ -132,6 +131,8 @@ def _next(action: Json) -> tuple[Any, ...]:
             return (gpool.IdleTimeout(seconds(milliseconds)),)
         case {"continue": arg}:
             return (gpool.Continue(arg),)
+        case "hibernate":
+            return (gpool.Hibernate(),)
         case _:
             return ()
 

@@ -140,6 +140,32 @@ class TestFork:
             assert "timeout" in log
         """)
 
+    def test_wakes_nobody_who_hibernates(self, run):
+        """T23: no wake-up is for the child, whether it was queued before or comes later."""
+        run("""
+            class Bear(Server):
+                def init(self):
+                    return gpool.Hibernate()
+
+            bears = [Bear.start() for _ in range(3)]
+            settle()
+            assert all(bear.pid.greenlet is None for bear in bears)
+            gpool.send(bears[0], "queued")
+            gpool.exit(bears[1], "boom")
+
+            def child():
+                gpool.send(bears[2], "late")
+                bears[2].pid.hibernation.wake()
+                gevent.sleep(0.05)
+                assert log == [], log
+                assert not any(map(gpool.is_alive, bears))
+
+            fork(child)
+            settle()
+            assert log == ["queued", "terminate"], log
+            assert bears[2].call(1) == 1
+        """)
+
     def test_from_a_process_makes_it_the_childs_own(self, run):
         """T23: a process that forks goes on in the child, under a new pid."""
         run("""
