@@ -1,6 +1,6 @@
 """Pools that are broken on purpose, and what the benchmarks find out about them; prints JSON.
 
-Run by ``test_chaos.py`` in a process of its own, which finds ``benchmarks/`` on its path.
+Run by ``test_chaos.py`` in a process of its own, which has ``benchmarks`` on its path.
 """
 
 from gevent import monkey
@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import chaos
 import gevent
-import scenarios
-from echo import Connection, Connector, EchoServer
 from gevent.event import AsyncResult
-from peers import PEERS, Base, Gpool
+
+from benchmarks.torture import chaos, scenarios
+from benchmarks.torture.echo import Connection, Connector, EchoServer
+from benchmarks.torture.peers import PEERS, Base, Gpool
 
 
 class Leaky(Base):

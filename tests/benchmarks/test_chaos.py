@@ -14,18 +14,16 @@ import pytest
 import gpool
 
 HERE = Path(__file__).parent
-BENCHMARKS = HERE.parents[1] / "benchmarks"
-PATHS = (Path(gpool.__file__).parents[1], BENCHMARKS)
+PATHS = (Path(gpool.__file__).parents[1], HERE.parents[1])  # the package may be a wheel's
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS))}
-ENVIRONMENT.pop("PYTHONSAFEPATH", None)  # a program imports those beside it
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they ask Linux for open sockets")
 
 
-def run(path: Path, *arguments: str) -> str:
-    """Run a program to its end, and return what it prints."""
+def run(*arguments: str) -> str:
+    """Run Python to its end, and return what it prints."""
     process = subprocess.run(
-        [sys.executable, str(path), *arguments],
+        [sys.executable, *arguments],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=25,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
@@ -35,7 +33,9 @@ def run(path: Path, *arguments: str) -> str:
 class TestChaos:
     def test_loses_nothing_of_gpool(self) -> None:
         """Half a second of it, PoolSup's death included."""
-        text = run(BENCHMARKS / "chaos.py", "--json", "--seconds=0.5", "--faults=300", "--seed=1")
+        text = run(
+            "-m", "benchmarks.torture.chaos", "--json", "--seconds=0.5", "--faults=300", "--seed=1"
+        )
         outcome = json.loads(text)
         assert outcome["operations"] > 0
         for victim in ("client", "worker", "PoolSup"):
@@ -47,7 +47,7 @@ class TestChaos:
 @pytest.fixture(scope="module")
 def said() -> Any:
     """Give what the benchmarks say of gpool and of two broken pools."""
-    return json.loads(run(HERE / "broken.py"))
+    return json.loads(run(str(HERE / "broken.py")))
 
 
 class TestBroken:

@@ -1,6 +1,6 @@
 """Run one scenario on one pool and print what came of it: a process of its own for each.
 
-python benchmarks/cell.py gpool T1
+python -m benchmarks.torture.cell gpool T1
 """
 
 from gevent import monkey
@@ -11,9 +11,9 @@ import logging
 import os
 import sys
 
-from echo import EchoServer
-from peers import PEERS
-from scenarios import SCENARIOS
+from benchmarks.torture.echo import EchoServer
+from benchmarks.torture.peers import PEERS
+from benchmarks.torture.scenarios import SCENARIOS
 
 
 def main() -> None:

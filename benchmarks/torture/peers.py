@@ -18,9 +18,10 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol
 
 import gevent.queue
-from echo import Connection, Connector
 
 import gpool
+from benchmarks import pools
+from benchmarks.torture.echo import Connection, Connector
 
 
 class Lent(Protocol):
@@ -132,21 +133,14 @@ class PsycopgPool(Base):
 
     def __init__(self, connector: Connector, size: int, timeout: float) -> None:
         from psycopg.pq import TransactionStatus
-        from psycopg_pool import ConnectionPool
 
-        class Psycopg(Database):
-            """Has what the pool looks at: ``pgconn.transaction_status``."""
-
-            _pool: Any = None  # set by the pool: in its hands, or out of them
+        class Psycopg(Database, pools.PsycopgConnection):
+            """Shows in its transaction status whether it is dirty."""
 
             @classmethod
             def connect(cls, conninfo: str, **kwargs: Any) -> Psycopg:
                 connector.step()
                 return cls(connector.address, connector.reply)
-
-            @property
-            def pgconn(self) -> Psycopg:
-                return self
 
             @property
             def transaction_status(self) -> TransactionStatus:
@@ -161,10 +155,7 @@ class PsycopgPool(Base):
                 if kind is None and not self.closed:
                     self.commit()  # psycopg's, after an error, rolls back and ignores failures
 
-        connections: Any = Psycopg
-        self.pool: Any = ConnectionPool(
-            connection_class=connections, min_size=0, max_size=size, timeout=timeout, open=True
-        )
+        self.pool = pools.psycopg_pool(Psycopg, size=size, timeout=timeout)
 
     def checkout(self) -> AbstractContextManager[Lent]:
         """``with pool.connection() as connection``."""
@@ -182,10 +173,7 @@ class SQLAlchemy(Base):
     package = "SQLAlchemy"
 
     def __init__(self, connector: Connector, size: int, timeout: float) -> None:
-        from sqlalchemy.pool import QueuePool
-
-        create: Any = lambda: database(connector)  # noqa: E731
-        self.pool = QueuePool(create, pool_size=size, max_overflow=0, timeout=timeout)
+        self.pool = pools.queue_pool(lambda: database(connector), size=size, timeout=timeout)
 
     @contextlib.contextmanager
     def checkout(self) -> Iterator[Any]:
@@ -232,16 +220,9 @@ class DBUtils(Base):
     package = "DBUtils"
 
     def __init__(self, connector: Connector, size: int, timeout: float) -> None:
-        from dbutils.pooled_db import PooledDB
-
-        def create() -> Database:
-            return database(connector)
-
-        create.threadsafety = 1  # type: ignore[attr-defined]
-        self.pool = PooledDB(
-            create,
-            maxconnections=size,
-            blocking=True,
+        self.pool = pools.pooled_db(
+            lambda: database(connector),
+            size=size,
             failures=DatabaseError,
             ping=lambda connection: not connection.is_dirty,
         )
@@ -316,8 +297,6 @@ class Redis(Base):
     needs_try_finally = True
 
     def __init__(self, connector: Connector, size: int, timeout: float) -> None:
-        from redis import BlockingConnectionPool
-
         class RedisConnection:
             """Disconnects if it is cut off before the end of a reply, as redis-py's does."""
 
@@ -354,9 +333,7 @@ class Redis(Base):
             def done(self) -> None:
                 pass
 
-        self.pool: Any = BlockingConnectionPool(
-            max_connections=size, timeout=timeout, connection_class=RedisConnection
-        )
+        self.pool = pools.redis_pool(RedisConnection, size=size, timeout=timeout)
 
     @contextlib.contextmanager
     def checkout(self) -> Iterator[Any]:

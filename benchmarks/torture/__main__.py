@@ -1,7 +1,7 @@
 """Put gpool and the pools that a gevent user picks today through the same torture; print a table.
 
-    python benchmarks/torture.py --write docs/torture.md
-    python benchmarks/torture.py --only gpool --chaos-seconds 60
+    python -m benchmarks.torture --write docs/torture.md
+    python -m benchmarks.torture --only gpool --chaos-seconds 60
 
 Each cell runs in a process of its own, which is ended when it takes too long.  A pool
 whose package is not installed is left out, and said to be.
@@ -21,13 +21,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from page import Table, page
-from peers import PEERS
-from scenarios import OK, SCENARIOS
+from benchmarks import pools
+from benchmarks.torture.page import Table, page
+from benchmarks.torture.peers import PEERS
+from benchmarks.torture.scenarios import OK, SCENARIOS
 
-import gpool
-
-HERE: Final = Path(__file__).parent
+ROOT: Final = Path(__file__).parents[2]
 LIMIT: Final = 60.0  # s that a scenario may take
 GRACE: Final = 40.0  # s that a chaos run may take beyond its time
 HUNG: Final = "hung"
@@ -43,10 +42,10 @@ class Settings:
 
 
 def run(program: str, *arguments: object, limit: float) -> str:
-    """Run a program beside this one; return what it prints, "hung" if it has to be ended."""
-    command = [sys.executable, str(HERE / program), *map(str, arguments)]
+    """Run a module beside this one; return what it prints, "hung" if it has to be ended."""
+    command = [sys.executable, "-m", f"benchmarks.torture.{program}", *map(str, arguments)]
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
         return HUNG
     if not process.stdout:
@@ -58,13 +57,13 @@ def scenario(peer: str, name: str) -> str:
     """Return the cell of a scenario."""
     if name == "T7" and PEERS[peer].needs_try_finally:
         return "n/a"
-    return run("cell.py", peer, name, limit=LIMIT)
+    return run("cell", peer, name, limit=LIMIT)
 
 
 def chaos(peer: str, settings: Settings) -> str:
     """Return the cell of a chaos run."""
     text = run(
-        "chaos.py", "--json", f"--pool={peer}", f"--seconds={settings.chaos_seconds}",
+        "chaos", "--json", f"--pool={peer}", f"--seconds={settings.chaos_seconds}",
         f"--faults={settings.faults}", f"--seed={settings.seed}",
         limit=settings.chaos_seconds + GRACE,
     )  # fmt: skip
@@ -97,19 +96,15 @@ def rows(peers: list[str], settings: Settings) -> Iterator[tuple[str, list[str]]
         yield peer, cells
 
 
-def version(package: str) -> str:
-    """Return the version of a package; gpool's need not be installed."""
-    return gpool.__version__ if package == "gpool" else metadata.version(package)
-
-
 def installed(peers: list[str]) -> dict[str, str]:
     """Return the versions of those peers whose package is here; say which are not."""
     found = {}
     for peer in peers:
-        try:
-            found[peer] = version(PEERS[peer].package)
-        except metadata.PackageNotFoundError:
+        version = pools.version(PEERS[peer].package)
+        if version is None:
             print(f"{peer}: {PEERS[peer].package} is not installed", file=sys.stderr)
+        else:
+            found[peer] = version
     return found
 
 

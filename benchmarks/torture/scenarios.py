@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
-from echo import Connector, EchoServer
 from gevent.event import Event
-from peers import Peer
+
+from benchmarks.torture.echo import Connector, EchoServer
+from benchmarks.torture.peers import Peer
 
 OK: Final = "ok"
 TIMEOUT: Final = 3.0  # s that a client lets the pool wait, where the pool can be told

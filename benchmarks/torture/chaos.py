@@ -1,6 +1,6 @@
 """Random kills and time-outs, hundreds a second, on a pool of real sockets; then: is it whole?
 
-    python benchmarks/chaos.py --seconds 30 --faults 500
+    python -m benchmarks.torture.chaos --seconds 30 --faults 500
 
 Clients borrow connections to an echo server, ask, and give back, while something is
 killed all the time: clients, and of gpool also the workers, PoolMan, WorkerSup and
@@ -29,11 +29,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import gevent
-from echo import Connector, EchoServer, in_hand
 from gevent.event import Event
-from peers import PEERS, Gpool, Peer
 
 import gpool
+from benchmarks.torture.echo import Connector, EchoServer, in_hand
+from benchmarks.torture.peers import PEERS, Gpool, Peer
 
 TIMEOUT: Final = 1.0  # s that a client lets the pool wait, where the pool can be told
 REPLY: Final = 0.003  # s that a reply takes, at most

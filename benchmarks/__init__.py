@@ -1,0 +1,1 @@
+"""How fast gpool is (``python -m benchmarks``), and what it survives (``benchmarks.torture``)."""
