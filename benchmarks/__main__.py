@@ -1,0 +1,82 @@
+"""How fast gpool is, beside other pools and beside what the machine can do.
+
+    python -m benchmarks                              # some minutes; tables as text
+    python -m benchmarks --quick --check              # under a minute; exit code 1 if too slow
+    python -m benchmarks --only uncontended,calls --markdown
+
+Each suite runs in a process of its own.  All figures that are compared with each
+other were measured in one process, in turns: trust the ratios, not the nanoseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from benchmarks import report
+from benchmarks.bounds import verdicts
+from benchmarks.results import Result
+
+ROOT: Final = Path(__file__).parents[1]
+SUITES: Final = ("uncontended", "contended", "waiters", "calls", "processes", "memory")
+
+
+def run(suite: str, *, quick: bool) -> Result:
+    """Run a suite in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.cell", suite, *(["--quick"] if quick else [])]
+    process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return Result.from_json(json.loads(process.stdout))
+
+
+def suites(names: str) -> list[str]:
+    """Return the suites that a command line names."""
+    chosen = names.split(",")
+    for name in chosen:
+        if name not in SUITES:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(SUITES)}, got {name!r}")
+    return chosen
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", type=suites, default=list(SUITES), metavar="SUITE[,SUITE]")
+    parser.add_argument("--quick", action="store_true", help="few rounds: under a minute")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bound is missed")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    form.add_argument("--json", action="store_true", help="all figures, as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = parse()
+    form = report.markdown if options.markdown else report.text
+    results = []
+    for suite in options.only:
+        results.append(run(suite, quick=options.quick))
+        if not options.json:
+            print(report.table(results[-1], form), end="\n\n", flush=True)
+    found = verdicts(results)
+    if options.json:
+        print(json.dumps([result.as_json() for result in results], indent=1))
+    else:
+        print(report.bounds(found, form))
+    offences = [verdict for verdict in found if verdict.is_offended]
+    if options.check and offences:
+        print("\nMissed by more than the margin:", file=sys.stderr)
+        print(report.bounds(offences, report.text), file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

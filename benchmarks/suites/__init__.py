@@ -1,0 +1,1 @@
+"""What is measured, a file per suite: each has ``run(effort)``, and says in its docstring what."""

@@ -1,0 +1,162 @@
+"""The harness: its arithmetic, its bounds, its tables; nothing is asserted of any time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpool
+from benchmarks import __main__ as program
+from benchmarks import peers, report
+from benchmarks.bounds import BOUNDS, Bound, verdicts
+from benchmarks.contest import Contest, jain
+from benchmarks.harness import Case, Effort, Rounds, calibrated, crowded, measure
+from benchmarks.results import Result, Row
+
+TINY = Effort(rounds=2, slice=0.0, is_quick=True)
+SUITES = Path(program.__file__).parent / "suites"
+
+
+class TestRounds:
+    def test_ratio_is_the_median_of_those_within_a_round(self) -> None:
+        """A round in which everything was slow, or one case alone, does not count."""
+        rounds = Rounds({"a": [2.0, 200.0, 9.0], "b": [1.0, 100.0, 1.0]})
+        assert rounds.ratio("a", "b") == 2.0
+
+    def test_ratio_is_net_of_the_floor(self) -> None:
+        """The floor is taken off within the round, too."""
+        rounds = Rounds({"a": [5.0, 7.0], "unit": [1.0, 2.0], "floor": [3.0, 1.0]})
+        assert rounds.ratio("a", "unit", less="floor") == 2.5
+
+    def test_cost_is_the_median(self) -> None:
+        """One bad round does not count."""
+        assert Rounds({"a": [1.0, 2.0, 50.0]}).cost("a") == 2.0
+
+
+class TestMeasure:
+    def test_runs_every_case_once_a_round_in_changing_order(self) -> None:
+        """So that none is always the one after the same other."""
+        ran: list[str] = []
+
+        def case(name: str) -> Case:
+            return Case(name, lambda n: ran.append(name) or float(n), count=3)
+
+        rounds = measure([case(name) for name in "abcd"], Effort(6, 0.01, True))
+        orders = {tuple(ran[i : i + 4]) for i in range(0, len(ran), 4)}
+        assert all(sorted(order) == list("abcd") for order in orders)
+        assert len(orders) > 1
+        assert rounds.costs["a"] == [1.0] * 6
+
+    def test_fills_the_slice(self) -> None:
+        """A case that takes a millisecond each time runs fifty times in fifty milliseconds."""
+        assert calibrated(Case("a", lambda n: n * 0.001), 0.05) == 50
+
+    def test_lets_a_crowd_share_the_work(self) -> None:
+        """Each does its part, all at once."""
+        acts: list[object] = []
+        run = crowded(5, lambda: acts.append(gpool.self()))
+        run(20)
+        assert Counter(acts).most_common() == [(pid, 4) for pid in dict.fromkeys(acts)]
+
+
+class TestJain:
+    def test_of_equal_shares_is_one(self) -> None:
+        """And of one client that has it all, one divided by their number."""
+        assert jain([3, 3, 3], 3) == 1.0
+        assert jain([9], 3) == pytest.approx(1 / 3)
+        assert jain([4, 4], 4) == 0.5
+
+
+class TestContest:
+    @pytest.mark.parametrize("polite", [False, True])
+    def test_is_fair_in_a_queue(self, polite: bool) -> None:
+        """Everybody gets as many, and nobody waits for more grants than there are clients."""
+        peer = peers.gpool_pool(size=2)
+        contest = Contest(peer, clients=6, grants=60, polite=polite)
+        contest.run()
+        peer.close()
+        assert (contest.jain, contest.starved, contest.errors) == (1.0, 0, 0)
+        assert max(contest.longest) <= 6
+
+    def test_finds_out_who_starves(self) -> None:
+        """A queue whose greedy clients overtake those who wait gives to as many as it has."""
+        contest = Contest(peers.queue(size=2), clients=6, grants=60, polite=False)
+        contest.run()
+        assert contest.starved == 4
+        assert contest.jain == pytest.approx(2 / 6)
+        assert max(contest.longest) >= 60
+
+
+class TestBounds:
+    def test_can_be_missed(self) -> None:
+        """From above or from below, and by more than the margin or by less."""
+        upper = Bound("x", "s", "r", "c", 2.0, margin=1.5)
+        lower = Bound("x", "s", "r", "c", 5.0, at_least=True, margin=2.0)
+        assert [upper.holds(value) for value in (2.0, 2.1)] == [True, False]
+        assert [upper.holds(value, margin=1.5) for value in (3.0, 3.1)] == [True, False]
+        assert [lower.holds(value) for value in (5.0, 4.9)] == [True, False]
+        assert [lower.holds(value, margin=2.0) for value in (2.5, 2.4)] == [True, False]
+
+    def test_are_judged_by_what_was_measured(self) -> None:
+        """A figure that is missing offends, unless its peer is; suites not run do not count."""
+        found = verdicts([Result("calls", [Row("handle_call", {": limit": 2.5, ": idiom": 9.0})])])
+        by_row = {(v.bound.row, v.bound.column): (v.is_met, v.is_offended) for v in found}
+        assert by_row["handle_call", ": limit"] == (False, False)
+        assert by_row["handle_call", ": idiom"] == (False, True)
+        assert by_row["@call method", ": limit"] == (False, True)
+        assert {v.bound.suite for v in found} == {"calls"}
+        absent = verdicts([Result("uncontended", [], ["DBUtils PooledDB"])])
+        assert "DBUtils PooledDB" not in {v.bound.row for v in absent}
+
+    def test_name_suites_that_there_are(self) -> None:
+        """A bound whose suite was renamed would never be looked at."""
+        assert {bound.suite for bound in BOUNDS} <= set(program.SUITES)
+
+
+class TestReport:
+    RESULT = Result("s", [Row("a", {"ns": 1234.5}), Row("bb", {"ns": 1.0, ": a": 0.5})], ["gone"])
+
+    def test_of_a_suite_is_a_table(self) -> None:
+        """Columns are those of all rows; who is not installed is named."""
+        assert report.table(self.RESULT, report.text).splitlines() == [
+            "s      ns    : a",
+            "a   1,234",
+            "bb      1  0.500",
+            "",
+            "Not installed: gone.",
+        ]
+        assert "| bb | 1 | 0.500 |" in report.table(self.RESULT, report.markdown)
+
+    def test_survives_json(self) -> None:
+        """What a cell prints is what the program reads."""
+        text = json.dumps(self.RESULT.as_json())
+        assert Result.from_json(json.loads(text)) == self.RESULT
+
+
+class TestSuites:
+    def test_are_all_known(self) -> None:
+        """A file that is no suite of the program would not be run."""
+        files = {path.stem for path in SUITES.glob("*.py")} - {"__init__"}
+        assert files == set(program.SUITES)
+
+    @pytest.mark.parametrize("suite", ["uncontended", "calls", "processes"])
+    def test_run(self, suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For one tiny round, and find every figure that has a bound."""
+        monkeypatch.setattr(peers, "installed", lambda: ({}, list(peers.PEERS)))
+        module: Any = importlib.import_module(f"benchmarks.suites.{suite}")
+        if suite == "calls":
+            monkeypatch.setattr(module, "version", lambda package: None)
+        result = module.run(TINY)
+        assert all(v.value is not None for v in verdicts([result]))
+
+    def test_say_what_they_measure(self) -> None:
+        """The page is made of their docstrings."""
+        for suite in program.SUITES:
+            words = importlib.import_module(f"benchmarks.suites.{suite}").__doc__
+            assert re.match(r".+\.\n\n.+", words)
