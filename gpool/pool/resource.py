@@ -20,13 +20,14 @@ import gevent
 
 from gpool import clock, telemetry
 from gpool.otp import greenlets, process
-from gpool.otp.gen_server import GenServer
+from gpool.otp.gen_server import TIMEOUT, GenServer, Hibernate, IdleTimeout, Stop, Then
 from gpool.otp.pid import DEAD, RUNNING
-from gpool.otp.signal import signal
+from gpool.otp.signal import is_word, signal
 from gpool.pool.slot import NOTHING, Slot, Verdict
 
 R = TypeVar("R")
 
+LINGER: Final = 0.1  # s for which the next reset is awaited: a greenlet each costs more
 CUTS: Final = 10  # times that others may cut a close short before that counts
 HOOK_FAILED: Final = (Exception, gevent.Timeout)  # noqa: TID251  # the hook's own: it ends here
 
@@ -100,14 +101,18 @@ class Chore:
 
 
 class ResourceOwner(GenServer):
-    """The worker process that owns one resource, from its creation to its end."""
+    """The worker process that owns one resource, from its creation to its end.
+
+    It hibernates but for the time in which it creates, checks, resets or closes it, and a
+    moment after a reset: where there is one it comes with every checkin.
+    """
 
     def __init__(self, resource: Resource[Any], slot: Slot, limit: float | None) -> None:
         self.resource = resource
         self.slot = slot
         self.limit = limit  # seconds that its close may take
 
-    def init(self) -> None:
+    def init(self) -> Hibernate:
         """Create the resource; until that is done an exit signal interrupts it."""
         self.slot.thing = self.resource.create()
         assert self.pid is not None
@@ -115,19 +120,27 @@ class ResourceOwner(GenServer):
             # It swallowed its exit until it was given up: nobody else knows what it made now.
             self.resource.close(self.slot.thing)
         process.trap_exit(True)
+        return Hibernate()
 
-    def handle_cast(self, chore: Chore) -> None:
+    def handle_cast(self, chore: Chore) -> Then:
         """Reset or check the resource; if that fails, whoever is told has it closed."""
         try:
             outcome = getattr(self.resource, chore.hook)(self.slot.thing)
         except HOOK_FAILED as error:  # that is no crash
             telemetry.emit(telemetry.HookFailed(self.pid, chore.hook, error))
             chore.failed(f"{chore.hook}_failed")
-            return
-        if outcome is False and chore.hook == "check":
-            chore.failed("check_failed")
         else:
-            chore.done()
+            if outcome is False and chore.hook == "check":
+                chore.failed("check_failed")
+            else:
+                chore.done()
+        return IdleTimeout(LINGER) if chore.hook == "reset" else Hibernate()
+
+    def handle_info(self, message: Any) -> Then | Stop:
+        """Nothing came, or what nobody should send it."""
+        if is_word(message, TIMEOUT):
+            return Hibernate()
+        return super().handle_info(message) or Hibernate()
 
     def terminate(self, reason: Any) -> None:
         """Close the resource, unless a client has it: then it is closed at the release."""

@@ -75,18 +75,19 @@ class Strike:
         pid = self.struck.get(victim) or self.stage.pid(victim)
         if pid is not None and pid.state == "dead" and self.goes_on:
             pid = self.stage.pid(victim)
-        if pid is None or pid.state == "dead":
-            self.misses += 1
-        else:
+        if pid is not None and pid.state != "dead" and hit(pid, way):
             self.struck[victim] = pid
-            hit(pid, way)
+        else:
+            self.misses += 1
         if self.blows:
             self.at.again(self.delay)
 
 
-def hit(pid: gpool.Pid, way: str) -> None:
-    """Strike a process; in the hub."""
+def hit(pid: gpool.Pid, way: str) -> bool:
+    """Strike a process, in the hub; False if it hibernates, and there is no greenlet to strike."""
     greenlet: Any = pid.greenlet
+    if greenlet is None and way in ("foreign", "timeout"):
+        return False
     match way:
         case "foreign":
             gevent.get_hub().loop.run_callback(greenlet.throw, gevent.GreenletExit())
@@ -94,6 +95,7 @@ def hit(pid: gpool.Pid, way: str) -> None:
             gevent.get_hub().loop.run_callback(_cut, greenlet)
         case _:
             gpool.exit(pid, way)
+    return True
 
 
 def _cut(greenlet: Any) -> None:

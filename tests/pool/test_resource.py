@@ -206,6 +206,72 @@ class TestCreate:
         assert_whole(pool)
 
 
+class TestHibernation:
+    """A worker has a greenlet only while it creates, checks, resets or closes."""
+
+    def test_of_idle_and_of_lent_ones(self, clock: VirtualClock, maker: Maker) -> None:
+        """What its resource is used for is none of its business."""
+        pool = running(maker, size=2)
+        lease = pool.checkout()
+        assert [w.pid.greenlet for w in pool._ledger.slots] == [None, None]
+        assert all(gpool.is_alive(w.pid) for w in pool._ledger.slots)
+        lease.checkin()
+        pool.stop()
+        assert (maker.open, maker.faults) == (0, [])
+
+    def test_ends_for_each_chore(self, clock: VirtualClock, maker: Maker) -> None:
+        """A check takes a greenlet for as long as it lasts; so does a close."""
+        gates = [Gate(), Gate()]
+        maker.checks.append(gates[0].wait)
+        maker.closes.append(gates[1].wait)
+        pool = gpool.Pool(maker.resource(check=maker.check), size=1, check_after=0)
+        pool.start()
+        settle()
+        (slot,) = pool._ledger.slots
+        holder = Holder(pool)
+        assert slot.pid.greenlet is not None
+        gates[0].open()
+        settle()
+        assert slot.pid.greenlet is None
+        holder.let_go()
+        stopper = Client(pool.stop)
+        settle()
+        assert slot.pid.greenlet is not None
+        gates[1].open()
+        settle()
+        assert stopper.done
+        assert maker.open == 0
+
+    def test_begins_a_moment_after_a_reset(self, clock: VirtualClock, maker: Maker) -> None:
+        """They come with every checkin, and a greenlet for each would cost as much again."""
+        pool = running(maker, reset=maker.reset)
+        (slot,) = pool._ledger.slots
+        for _ in range(3):
+            pool.checkout().checkin()
+            settle()
+            greenlet = slot.pid.greenlet
+            assert greenlet is not None
+            clock.advance(0.05)
+            pool.checkout().checkin()
+            settle()
+            assert slot.pid.greenlet is greenlet
+            clock.advance(0.1)
+            assert slot.pid.greenlet is None
+        assert maker.made[0].resets == 6
+
+    def test_goes_on_after_a_message_that_nobody_should_send(
+        self, clock: VirtualClock, maker: Maker
+    ) -> None:
+        """It is reported, as by any server."""
+        pool = running(maker)
+        (slot,) = pool._ledger.slots
+        with Events() as events:
+            gpool.send(slot.pid, "what?")
+            settle()
+        assert events == [telemetry.UnexpectedMessage(slot.pid, "what?")]
+        assert slot.pid.greenlet is None
+
+
 class TestReset:
     def test_runs_in_the_owner_and_keeps_the_client_out(
         self, clock: VirtualClock, maker: Maker
