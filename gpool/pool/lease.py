@@ -17,11 +17,13 @@ from sys import exception, getrefcount
 from types import CodeType, TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from greenlet import getcurrent
+
 from gpool import clock, telemetry
 from gpool.errors import LeaseLost
 from gpool.otp.pid import FORKED, UNWINDING, Pid
 from gpool.pool.slot import BUSY, IDLE, LOST, NOTHING, Slot
-from gpool.waiter import Waiter, get_ident
+from gpool.waiter import Waiter
 
 W = TypeVar("W")
 
@@ -34,8 +36,8 @@ class Books(Protocol):
     name: str
     epoch: int
     phase: Any
-    thread: int  # the one that it runs in
-    back: Callable[[Slot], object] | None  # puts a worker back if nothing is special
+    lease_class: type[Lease[Any]]
+    back: Callable[[Slot], object] | None  # sees to a worker that comes back, if all is ordinary
 
     def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
         """Take a worker back, in the condition that `error` tells."""
@@ -156,8 +158,36 @@ class Lease(Generic[W]):
         error = exception()
         if error is not None and not isinstance(error, Exception):
             self.ledger.checkin(self, error)
-        else:
-            self.__exit__(None, None, None)
+            return
+        # The moves of `__exit__`: calling that would cost as much as they do.
+        owner = self.owner
+        is_mine = getcurrent() is owner.greenlet
+        # From here to the last write there is no call: signal handlers run between calls.
+        slot, back = self.slot, self.ledger.back
+        if (
+            is_mine
+            and back is not None
+            and slot is not None
+            and slot.lease is self
+            and slot.state is BUSY
+            and (slot.mailbox is None or slot.mailbox.resting)
+            and owner.pid.state is not UNWINDING
+        ):
+            try:
+                if owner.lease is self:
+                    owner.lease = None
+                else:
+                    owner.drop(self)
+                self.slot = slot.lease = None
+                slot.state = IDLE
+                back(slot)
+            except BaseException:
+                self.ledger.struck()
+                raise
+            if telemetry.meters:
+                telemetry.checked_in(self, clock.now())
+            return
+        self.ledger.checkin(self, None)
 
     def discard(self, reason: Any = "discarded") -> None:
         """Give the worker back to be stopped, not lent again; never blocks.
@@ -199,35 +229,35 @@ class Lease(Generic[W]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self.ledger.checkin(self, error)
-            return
-        ledger = self.ledger
-        is_here = get_ident() == ledger.thread
-        # From here to the last write there is no call: signal handlers run between calls.
-        slot, back = self.slot, ledger.back
-        if (
-            back is None
-            or slot is None
-            or slot.lease is not self
-            or slot.state is not BUSY
-            or (slot.mailbox is not None and not slot.mailbox.resting)
-            or self.owner.pid.state is UNWINDING
-            or not is_here
-        ):
-            ledger.checkin(self, None)
-            return
-        try:
-            del self.owner.leases[self]
-            self.slot = slot.lease = None
-            slot.spare = self
-            slot.state = IDLE
-            back(slot)
-        except BaseException:
-            ledger.struck()
-            raise
-        if telemetry.meters:
-            telemetry.checked_in(self, clock.now())
+        if error is None:
+            owner = self.owner
+            is_mine = getcurrent() is owner.greenlet
+            # From here to the last write there is no call: signal handlers run between calls.
+            slot, back = self.slot, self.ledger.back
+            if (
+                is_mine
+                and back is not None
+                and slot is not None
+                and slot.lease is self
+                and slot.state is BUSY
+                and (slot.mailbox is None or slot.mailbox.resting)
+                and owner.pid.state is not UNWINDING
+            ):
+                try:
+                    if owner.lease is self:
+                        owner.lease = None
+                    else:
+                        owner.drop(self)
+                    self.slot = slot.lease = None
+                    slot.state = IDLE
+                    back(slot)
+                except BaseException:
+                    self.ledger.struck()
+                    raise
+                if telemetry.meters:
+                    telemetry.checked_in(self, clock.now())
+                return
+        self.ledger.checkin(self, error)
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "over" if self.slot is None else "held"
@@ -249,14 +279,14 @@ def line_of(code: CodeType, lasti: int) -> str:
 
 def is_dropped(slot: Slot) -> bool:
     """Tell whether only the books refer to the lease of a slot: nobody can give it back."""
-    return getrefcount(slot.lease) <= _DROPPED
+    return getrefcount(slot.lease) - (slot.last is slot.lease) <= _DROPPED
 
 
 def _count_of_dropped() -> int:
     slot = Slot()
     slot.lease = object()
-    leases = {slot.lease: None}  # as its owner's
-    return getrefcount(slot.lease) if leases else 0
+    owners = [slot.lease]
+    return getrefcount(slot.lease) if owners else 0
 
 
 _DROPPED: Final = _count_of_dropped()
@@ -270,7 +300,7 @@ class Ticket:
     def __init__(self, lease: Lease[Any], timeout: float | None) -> None:
         self.lease = lease  # what it will get, prepared
         self.number = next(_numbers)  # order of arrival
-        self.since = clock.now()  # seconds
+        self.since = lease.since  # seconds
         self.deadline = None if timeout is None else self.since + timeout  # None: for ever
         self.waiter = Waiter()
         self.granted = False  # the lease has a slot, but its client does not know yet
@@ -289,14 +319,45 @@ class Ticket:
 class Client:
     """A process that a pool has met: what it holds, where it waits."""
 
-    __slots__ = ("greenlet", "leases", "ledger", "pid", "ticket")
+    __slots__ = ("greenlet", "lease", "ledger", "more", "pid", "ticket")
 
     def __init__(self, ledger: Books, pid: Pid) -> None:
         self.ledger = ledger
         self.pid = pid
         self.greenlet: Any = None  # its key in the ledger; None for a raw greenlet
-        self.leases: dict[Lease[Any], None] = {}  # oldest first
+        self.lease: Lease[Any] | None = None  # one that it has; few have several ...
+        self.more: dict[Lease[Any], None] | None = None  # ... these are the others
         self.ticket: Ticket | None = None  # while it waits
+
+    @property
+    def leases(self) -> list[Lease[Any]]:
+        """All that it has."""
+        one = [] if self.lease is None else [self.lease]
+        return one + list(self.more or ())
+
+    def take(self, lease: Lease[Any]) -> None:
+        """It has one more."""
+        if self.lease is None:
+            self.lease = lease
+        elif self.more is None:
+            self.more = {lease: None}
+        else:
+            self.more[lease] = None
+
+    def drop(self, lease: Lease[Any]) -> None:
+        """It has one no more, if it had it."""
+        if self.lease is lease:
+            self.lease = None
+        elif self.more is not None:
+            self.more.pop(lease, None)
+
+    def ticket_for(self, timeout: float | None, code: CodeType, lasti: int) -> Ticket:
+        """Draw a ticket for what is checked out at this instruction."""
+        return Ticket(self.ledger.lease_class(self.ledger, self, clock.now(), code, lasti), timeout)
+
+    def has(self, lease: Lease[Any]) -> bool:
+        """Tell whether it has it."""
+        return self.lease is lease or (self.more is not None and lease in self.more)
 
     def down(self, pid: Pid, reason: Any) -> None:
         """The client is dead: what it holds is reclaimed, its ticket withdrawn."""

@@ -28,11 +28,13 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final, Literal, get_args
 
+from greenlet import getcurrent
+
 from gpool import clock, telemetry
 from gpool.errors import NoProcess, PoolClosed, WrongHub
 from gpool.otp import greenlets, process
 from gpool.otp.gen import System
-from gpool.otp.pid import DEAD, FORKED, UNWINDING, Pid, table
+from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, metered
@@ -85,9 +87,11 @@ class Ledger:
         self.closed = False  # nobody is let in, nor when it has failed and is revived
         self.suspended = False  # nothing is lent or started
         self.reported: dict[Slot, None] = {}  # held for longer than max_hold
-        # The fast path: barred unless everything is ordinary.
+        # The fast paths: barred unless everything is ordinary.
         self.idle: Any = ()  # PoolState's idle workers, the next one last
-        self.back: Callable[[Slot], object] | None = None  # puts one there
+        self.due = 0.0  # seconds; until then they may be lent as they are
+        self.line: dict[Ticket, None] | None = None  # PoolState's waiting clients, if some wait
+        self.back: Callable[[Slot], object] | None = None  # sees to a worker that comes back
         self.is_struck = False
         # Counts, since the pool was started.
         self.admission = Admission(self)
@@ -130,7 +134,7 @@ class Ledger:
 
     def take_leave(self, client: Client) -> None:
         """Forget a client that has nothing of a stopped pool, or it would keep all of this."""
-        if not client.leases and client.ticket is None:
+        if client.lease is None and not client.more and client.ticket is None:
             client.pid.monitored_by.pop(client, None)
             self.known.pop(client.pid, None)
             self.clients.pop(client.greenlet, None)
@@ -144,24 +148,34 @@ class Ledger:
             CheckoutTimeout: None came in time.
             WrongHub: The caller runs in another thread.
         """
-        client = self.meet()
-        self.admission.let_in(client.pid)
+        client = self.clients.get(getcurrent())
+        is_ordinary = self.line is not None and client is not None and client.pid.state is RUNNING
+        if client is None or not is_ordinary:
+            client = self.meet()
+            self.admission.let_in(client.pid)
+            lease = self._lend(client, code, lasti, waits=timeout is None or timeout > 0)
+            if lease is not None:
+                return metered(lease)
+            if not self.tickets:  # else PoolMan looks every now and then
+                self.sweep()
+        if not is_ordinary or not timeout:
+            self.admission.refuse_to_wait(client, timeout)
+        return self.queue.redeem(client.ticket_for(timeout, code, lasti), timeout)
+
+    def _lend(
+        self, client: Client, code: CodeType, lasti: int, *, waits: bool
+    ) -> Lease[Any] | None:
+        """Borrow an idle worker if there is one and nobody waits."""
         lease = self.lease_class(self, client, clock.now(), code, lasti)
         try:
             man = self.in_charge()
-            waits = timeout is None or timeout > 0
-            lent = man is not None and (man.checkout(lease) or (not waits and man.prepare(lease)))
-            if lent:
-                client.leases[lease] = None
+            if man is None or not (man.checkout(lease) or (not waits and man.prepare(lease))):
+                return None
+            client.take(lease)
         except BaseException:
             self.struck()
             raise
-        if lent:
-            return metered(lease)
-        if not self.tickets:  # else PoolMan looks every now and then
-            self.sweep()
-        self.admission.refuse_to_wait(client, timeout)
-        return self.queue.redeem(Ticket(lease, timeout), timeout)
+        return lease
 
     def checkout_unseen(self, code: CodeType, lasti: int) -> Lease[Any] | None:
         """Borrow an idle worker, be it due for a check, unless there is none."""
@@ -171,7 +185,7 @@ class Ledger:
             man = self.in_charge()
             if man is None or man.state.checkout(lease, unseen=True) is None:
                 return None
-            client.leases[lease] = None
+            client.take(lease)
         except BaseException:
             self.struck()
             raise
@@ -192,7 +206,7 @@ class Ledger:
     def book(self, pid: Pid, code: CodeType, lasti: int) -> None:
         """Give a process its place in the queue before it first runs; it redeems the ticket."""
         client = self._enter(pid)
-        self.queue.enqueue(Ticket(self.lease_class(self, client, clock.now(), code, lasti), None))
+        self.queue.enqueue(client.ticket_for(None, code, lasti))
 
     def sweep(self) -> None:
         """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""
@@ -258,9 +272,9 @@ class Ledger:
 
     @transition
     def _hand_on(self, lease: Lease[Any], owner: Client) -> None:
-        del lease.owner.leases[lease]
+        lease.owner.drop(lease)
         lease.owner = owner
-        owner.leases[lease] = None
+        owner.take(lease)
 
     @transition
     def client_died(self, client: Client, reason: Any) -> None:
@@ -270,7 +284,7 @@ class Ledger:
         client.greenlet = None  # which may keep, by what it ended with, all of this: no cycle
         if client.ticket is not None:
             self.queue.give_up(client.ticket)
-        for lease in list(client.leases):
+        for lease in client.leases:
             slot = lease.slot
             if slot is not None and slot.lease is lease:
                 sound = slot.state is not LOST and not self.kind.is_open(slot)
@@ -305,7 +319,7 @@ class Ledger:
         """A lease is over: its worker goes on as `verdict` says, and `why`."""
         slot = lease.slot
         assert slot is not None
-        lease.owner.leases.pop(lease, None)
+        lease.owner.drop(lease)
         lease.slot = None
         self.reported.pop(slot, None)
         man = self.in_charge()
@@ -329,7 +343,7 @@ class Ledger:
         if revokes:
             self.revoked += 1
             del self.reported[slot]
-            lease.owner.leases.pop(lease, None)  # it keeps its slot: so it knows that it is lost
+            lease.owner.drop(lease)  # it keeps its slot: so it knows that it is lost
         man = self.in_charge()
         if man is not None:
             man.reported(slot, revokes)
@@ -366,7 +380,7 @@ class Ledger:
     def struck(self) -> None:
         """Close the epoch: an exception hit a transition. Stores first: it may hit again."""
         self.idle = ()
-        self.back = None
+        self.line = self.back = None
         self.is_struck = True
         self.hub.loop.run_callback(self.in_charge)
 
@@ -422,7 +436,7 @@ class Ledger:
                 del self.tickets[ticket]
         for slot in self.slots:
             lease = slot.lease
-            if lease is not None and lease not in lease.owner.leases:
+            if lease is not None and not lease.owner.has(lease):
                 slot.lease = None
 
     def close_epoch(self, man: Manager, reason: Any) -> None:
@@ -446,9 +460,9 @@ class Ledger:
         self.phase = "forked"
 
     def bar(self) -> None:
-        """Close the fast path both ways."""
+        """Close the fast paths."""
         self.idle = ()
-        self.back = None
+        self.line = self.back = None
 
     def close(self, *, fail_waiting: bool) -> None:
         """Let nobody in any more; never switches."""

@@ -54,7 +54,7 @@ from gpool.pool.ledger import Ledger
 from gpool.pool.options import Options, OptionsDict, check_choice, check_seconds
 from gpool.pool.pool_sup import stop_tree
 from gpool.pool.resource import Resource
-from gpool.pool.slot import BUSY
+from gpool.pool.slot import BUSY, Slot
 from gpool.pool.stats import Stats, Status, stats_of, status_of
 from gpool.pool.worker import check_fit, kind_of
 from gpool.waiter import Expired, Gate, get_ident
@@ -122,7 +122,7 @@ class Pool(Generic[W]):
 
     # --- Borrowing ---
 
-    def checkout(self, *, timeout: float | None = _DEFAULT) -> Lease[W]:
+    def checkout(self, timeout: float | None = _DEFAULT) -> Lease[W]:
         """Borrow a worker; blocks until one is free, unless one is idle.
 
         Clients are served in the order in which they asked.  Prefer
@@ -160,23 +160,26 @@ class Pool(Generic[W]):
             code, lasti = Pool.checkout.__code__, 0
         if ledger is not None and ledger.idle:
             client, now = ledger.clients.get(getcurrent()), clock.now()
-            idle = ledger.idle
             # From here to the pop there is no call: signal handlers and finalizers, which may
             # take the last worker or close the pool, run between calls.
-            if idle and client is not None and client.pid.state is RUNNING and idle[-1].due > now:
+            idle = ledger.idle
+            if idle and client is not None and client.pid.state is RUNNING and now < ledger.due:
                 try:
                     slot = idle.pop()
                     lease: Lease[W] = slot.spare
-                    slot.spare = None
-                    if lease is not None and getrefcount(lease) == SOLE:
+                    slot.spare, slot.last = slot.last, lease
+                    if getrefcount(lease) == SPARE:
                         lease.owner, lease.since, lease.waited = client, now, 0.0
                         lease.code, lease.lasti = code, lasti
                         lease.slot, lease.number_drawn = slot, 0
                     else:
-                        lease = Lease(ledger, client, now, code, lasti, slot)
+                        slot.last = lease = Lease(ledger, client, now, code, lasti, slot)
                     slot.lease = lease
                     slot.state = BUSY
-                    client.leases[lease] = None
+                    if client.lease is None:
+                        client.lease = lease
+                    else:
+                        client.take(lease)
                 except BaseException:
                     ledger.struck()
                     raise
@@ -622,13 +625,14 @@ class Pool(Generic[W]):
         return ledger
 
 
-def _sole() -> int:
-    """Return what ``getrefcount`` says of an object that only one variable refers to."""
-    lease = object()
+def _spare() -> int:
+    """Return what ``getrefcount`` says of a lease that only its slot and a variable refer to."""
+    slot = Slot()
+    slot.last = lease = object()
     return getrefcount(lease)
 
 
-SOLE: Final = _sole()
+SPARE: Final = _spare()
 
 
 def _options(options: dict[str, Any]) -> Options:

@@ -183,6 +183,8 @@ class PoolMan(GenServer):
     def withdraw(self, ticket: Ticket) -> None:
         """A client waits no more (anyone)."""
         self.state.withdraw(ticket)
+        if not self.state.waiting:
+            self._set_fast_paths()
 
     def checkin(self, slot: Slot, verdict: Verdict, reason: Any) -> None:
         """A worker came back (anyone)."""
@@ -191,6 +193,12 @@ class PoolMan(GenServer):
                 self._do([*self.state.suspect(slot), *self.state.checkin(slot, verdict, reason)])
             case _:
                 self._do(self.state.checkin(slot, verdict, reason))
+
+    def hand_over(self, slot: Slot) -> None:
+        """A worker came back as it should, and goes to the client that waits longest (anyone)."""
+        _deliver(self.state.hand_over(slot))
+        if not self.state.waiting:
+            self._set_fast_paths()
 
     def reported(self, slot: Slot, revokes: bool) -> None:
         """A worker was held for too long, and is taken away if `revokes` (anyone)."""
@@ -281,10 +289,8 @@ class PoolMan(GenServer):
     def _do(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             match decision:
-                case Grant(slot, ticket):
-                    ticket.lease.owner.leases[ticket.lease] = None
-                    ticket.granted = True
-                    ticket.waiter.wake()
+                case Grant(ticket=ticket):
+                    _deliver(ticket)
                 case Start():
                     self._tell_worker_sup(decision)
                 case Stop(slot, reason):
@@ -296,7 +302,7 @@ class PoolMan(GenServer):
                     self._set_chore(slot, "reset", self.ledger.options.finish_timeout)
                 case Check(slot):
                     self._set_chore(slot, "check", self.ledger.options.check_timeout)
-        self._open_fast_path()
+        self._set_fast_paths()
         self.housekeeper.look()
         self._watch_breaker()
 
@@ -346,18 +352,38 @@ class PoolMan(GenServer):
             self.breaker = breaker
             self.ledger.note(telemetry.BreakerChanged(self.pid, self.ledger.name, breaker))
 
-    def _open_fast_path(self) -> None:
-        """Let clients lend and return by themselves if nothing is special, else bar it."""
+    def _set_fast_paths(self) -> None:
+        """Let clients lend, line up and return by themselves where nothing is to be decided."""
         state, ledger = self.state, self.ledger
-        ordinary = ledger.man is self and not state.waiting and not state.held_up
-        ordinary = ordinary and not ledger.options.debug  # it would make plain leases
-        ledger.idle = state.idle if ordinary and ledger.phase == "up" else ()
-        if ordinary and ledger.returns_freely and not state.overflow and not ledger.reported:
-            lifo = ledger.options.strategy == "lifo"
-            ledger.back = state.idle.append if lifo else state.idle.appendleft
-        else:
-            ledger.back = None
+        waiting, is_open = state.waiting, ledger.phase == "up"
+        if ledger.man is not self or state.held_up or ledger.options.debug:
+            ledger.bar()  # in debug mode it would make plain leases
+            return
+        ledger.idle = state.idle if is_open and not waiting and not state.checks else ()
+        ledger.due = state.upkeep_due
+        ledger.line = waiting if is_open and waiting and self._just_lines_up() else None
+        ledger.back = None
+        if ledger.returns_freely and not ledger.reported:
+            if waiting and not state.idle and not state.has_too_many:
+                ledger.back = self.hand_over
+            elif not waiting and not state.overflow:
+                lifo = ledger.options.strategy == "lifo"
+                ledger.back = state.idle.append if lifo else state.idle.appendleft
+
+    def _just_lines_up(self) -> bool:
+        """Tell whether nothing is to be decided if one more client waits."""
+        state, options = self.state, self.ledger.options
+        limits = options.fail_fast or options.max_waiting is not None
+        return state.is_full and not state.idle and not limits
 
     def cancel_timers(self) -> None:
         """The epoch is over."""
         self.housekeeper.cancel()
+
+
+def _deliver(ticket: Ticket) -> None:
+    """Have the client wake that was granted a worker; first it has it."""
+    lease = ticket.lease
+    lease.owner.take(lease)
+    ticket.granted = True
+    ticket.waiter.wake()

@@ -153,6 +153,16 @@ class PoolState:
         return max(self.live - self.options.size, 0)
 
     @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more worker."""
+        return len(self.slots) >= self.options.cap
+
+    @property
+    def has_too_many(self) -> bool:
+        """Whether some workers have to go, once they come back, after a resize."""
+        return len(self.slots) > self.options.cap and self.live > self.options.cap
+
+    @property
     def _target(self) -> int:
         return 0 if self.closed else self.goal
 
@@ -213,6 +223,14 @@ class PoolState:
     def withdraw(self, ticket: Any) -> None:
         """A client waits no more."""
         self.waiting.pop(ticket, None)
+
+    def hand_over(self, slot: Slot) -> Any:
+        """Lend a worker that comes back as it should to who waits longest; return its ticket."""
+        ticket, _ = self.waiting.popitem(last=False)
+        slot.state = BUSY
+        slot.lease = lease = ticket.lease
+        lease.slot = slot
+        return ticket
 
     def requeue(self, ticket: Any) -> None:
         """A client that was granted a worker did not get it: it waits on, in its old place."""
@@ -453,7 +471,7 @@ class PoolState:
             return slot.fate
         if options.max_uses is not None and slot.uses >= options.max_uses:
             return "max_uses"
-        return "resized" if len(self.slots) > options.cap and self.live > options.cap else ""
+        return "resized" if self.has_too_many else ""
 
     def _is_unseen(self, slot: Slot, now: float) -> bool:
         """Tell whether an idle worker must be checked before it is lent."""
@@ -569,9 +587,7 @@ class PoolState:
         )
 
     def _grant(self, slot: Slot) -> Grant:
-        ticket, _ = self.waiting.popitem(last=False)
-        self._lend(slot, ticket.lease)
-        return Grant(slot, ticket)
+        return Grant(slot, self.hand_over(slot))
 
     def _lend(self, slot: Slot, lease: Any) -> None:
         slot.state = BUSY

@@ -18,6 +18,7 @@ from typing import Any
 from gpool import clock, telemetry
 from gpool.errors import PoolError
 from gpool.otp import greenlets
+from gpool.otp.pid import RUNNING
 from gpool.pool.lease import Lease, Ticket, metered
 from gpool.pool.transition import transition
 from gpool.waiter import Expired, Waiter
@@ -37,36 +38,37 @@ class Queue:
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
         try:
-            lease = self._wait(ticket, timeout)
+            try:
+                if ticket not in self.tickets:
+                    self._line_up(ticket)
+                if not ticket.granted:
+                    self._wait(ticket, timeout)
+                self._accept(ticket)
+            except Expired:
+                self.give_up(ticket, is_cut=False)
+                error = self.books.admission.timed_out(ticket.lease.owner, timeout or 0.0)
+                raise error from error.__cause__
+            except BaseException:
+                self.give_up(ticket)
+                raise
         except BaseException:
             if ticket in self.tickets:  # struck while it gave up
                 ticket.left = True
                 self.struck()
             raise
-        return metered(lease)
+        return metered(ticket.lease)
 
-    def _wait(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
-        deadline, lease = ticket.deadline, ticket.lease
-        try:
-            if ticket not in self.tickets:
-                self.enqueue(ticket)
-            while not ticket.granted:
-                if ticket.error is not None:
-                    raise ticket.error
-                if ticket.waiter.woken:  # by a grant that was taken back
-                    self.books.admission.refuse_if_over()
-                    ticket.waiter = Waiter()
-                ticket.waiter.wait(None if deadline is None else deadline - clock.now())
-            greenlets.current()  # raises if its exit was accepted since: it gets nothing then
-            self._accept(ticket)
-        except Expired:
-            self.give_up(ticket, is_cut=False)
-            error = self.books.admission.timed_out(lease.owner, timeout or 0.0)
-            raise error from error.__cause__
+    def _line_up(self, ticket: Ticket) -> None:
+        line = self.books.line
+        if line is None:
+            self.enqueue(ticket)
+            return
+        try:  # the same, where others wait already and nothing is to be decided
+            ticket.lease.owner.ticket = ticket
+            self.tickets[ticket] = line[ticket] = None
         except BaseException:
-            self.give_up(ticket)
+            self.struck()
             raise
-        return lease
 
     @transition
     def enqueue(self, ticket: Ticket) -> None:
@@ -77,11 +79,25 @@ class Queue:
         if man is not None:
             man.enqueue(ticket)
 
+    def _wait(self, ticket: Ticket, timeout: float | None) -> None:
+        """Block until it is granted; whoever does that, or turns it down, wakes it."""
+        ticket.waiter.wait(timeout)
+        while not ticket.granted:
+            if ticket.error is not None:
+                raise ticket.error
+            self.books.admission.refuse_if_over()
+            ticket.waiter = Waiter()  # a grant was taken back: it waits on
+            deadline = ticket.deadline
+            ticket.waiter.wait(None if deadline is None else deadline - clock.now())
+
     def _accept(self, ticket: Ticket) -> None:
         lease, now = ticket.lease, clock.now()
+        owner = lease.owner
+        if owner.pid.state is not RUNNING:
+            greenlets.current()  # raises if its exit was accepted since: it gets nothing then
         lease.since, lease.epoch = now, self.books.epoch
         lease.waited = now - ticket.since
-        lease.owner.ticket = None
+        owner.ticket = None
         del self.tickets[ticket]
 
     @transition
@@ -116,7 +132,7 @@ class Queue:
         """Take a grant back that its client does not know of yet; it keeps its place."""
         lease = ticket.lease
         ticket.granted = False
-        lease.owner.leases.pop(lease, None)
+        lease.owner.drop(lease)
         if lease.slot is not None:
             lease.slot.lease = None
             lease.slot = None
@@ -140,7 +156,7 @@ class Queue:
         """Have a waiting client raise `error`."""
         ticket.error = error
         if self.books.man is not None:
-            self.books.man.state.withdraw(ticket)
+            self.books.man.withdraw(ticket)
         ticket.waiter.wake()
 
     def struck(self) -> None:

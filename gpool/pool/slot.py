@@ -36,8 +36,8 @@ class Slot:
 
     __slots__ = (
         "attempts", "checking", "cuts", "doomed", "due", "expires", "fate", "generation",
-        "idle_since", "is_orphan", "lease", "mailbox", "pid", "seen", "spare", "state", "suspect",
-        "thing", "timer", "uses",
+        "idle_since", "is_orphan", "last", "lease", "mailbox", "pid", "seen", "spare", "state",
+        "suspect", "thing", "timer", "uses",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -47,7 +47,8 @@ class Slot:
         self.mailbox: Any = None  # its, if the worker is a server; tells whether it is at rest
         self.doomed = ""  # why it is not lent any more: an exit was accepted, its time is over
         self.lease: Any = None  # its holder's
-        self.spare: Any = None  # its last holder's, to be used again if nobody else has it
+        self.spare: Any = None  # the fast path's, of the last checkout but one ...
+        self.last: Any = None  # ... and of the last: lent in turn, if nobody else has it
         self.is_orphan = False  # its worker has died and left the resource open
         self.attempts = 0  # closes begun and not ended, but for ...
         self.cuts = 0  # ... those that others cut short

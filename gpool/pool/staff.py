@@ -117,7 +117,7 @@ class Staff:
             self.books.queue.put_back(lease)
             lease = None
         elif lease is not None and not is_open:
-            lease.owner.leases.pop(lease, None)
+            lease.owner.drop(lease)
             self.books.reported.pop(slot, None)
         if man is not None:
             man.died(slot, is_open)

@@ -82,23 +82,25 @@ class TestNumber:
 class TestReuse:
     def test_of_a_lease_that_nobody_has(self, pool: gpool.Pool[Any]) -> None:
         """It is as good as new: another number, another line, another owner."""
-        with pool.checkout():
-            pass
+        for _ in range(2):  # two are lent in turn
+            pool.checkout().checkin()
         lease = pool.checkout()
         number, line = lease.number, lease.line
         lease.checkin()
         identity = id(lease)
         del lease
+        pool.checkout().checkin()
         again = pool.checkout()
         assert id(again) == identity
         assert (again.number > number, again.line != line, again.lost) == (True, True, False)
 
     def test_never_of_one_that_somebody_has(self, pool: gpool.Pool[Any]) -> None:
         """Case 6: a late checkin of a lease that is over touches nobody's worker."""
-        with pool.checkout():
-            pass
+        for _ in range(2):  # two are lent in turn
+            pool.checkout().checkin()
         mine = [pool.checkout()]
         mine[0].checkin()
+        pool.checkout().checkin()
         other = pool.checkout()
         assert other is not mine[0]
         mine[0].checkin()

@@ -295,6 +295,6 @@ class TestUse:
     ) -> None:
         """Once more is a counted no-op, here too."""
         lease = pool.checkout()
-        self.strike(monkeypatch, leases, "get_ident", lease.checkin)
+        self.strike(monkeypatch, leases, "getcurrent", lease.checkin)
         lease.checkin()
         assert (pool.stats().stale, pool.stats().epoch, pool.stats().idle) == (1, 1, 1)

@@ -313,13 +313,22 @@ def check(pool: gpool.Pool[Any]) -> None:
         waiting = {t for t in ledger.tickets if not t.granted}
         told = {t for t in waiting if t.error is not None}  # turned down, not yet awake
         assert waiting - told <= set(man.state.waiting) <= waiting
-        ordinary = not man.state.waiting and not man.state.held_up
-        is_up = ordinary and ledger.phase == "up"
-        assert not ledger.idle or (is_up and ledger.idle is man.state.idle)
-        assert ledger.back is None or ordinary
+        state = man.state
+        is_up = not state.held_up and ledger.phase == "up"
+        assert not ledger.idle or (is_up and not state.waiting and ledger.idle is state.idle)
+        if ledger.line is not None:  # to be written to as it is: nobody can be served or started
+            assert ledger.line is state.waiting
+            assert is_up
+            assert ledger.line
+            assert not state.idle
+            assert state.is_full
+        if ledger.back is not None:
+            assert not state.held_up
+            assert (ledger.back == man.hand_over) == bool(state.waiting)
     else:
         assert ledger.idle == ()
         assert ledger.back is None
+        assert ledger.line is None
     held = {slot.lease for slot in ledger.slots if slot.lease is not None}
     known = {lease for client in ledger.known.values() for lease in client.leases}
     assert held == known, (held, known)
