@@ -9,11 +9,10 @@ that was already queued is stopped, so it can never land in a later wait.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
-import gevent
-from gevent import monkey
+from gevent import get_hub, monkey
 from greenlet import getcurrent
 
 from gpool import clock
@@ -32,7 +31,7 @@ def check_timeout(timeout: Any, name: str = "timeout") -> None:
 
     Before a wait, not in it: libev spins for ever over a timer of NaN seconds.
     """
-    if timeout is None:
+    if timeout is None or (type(timeout) is float and timeout >= 0):
         return
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # a union is slower
         raise TypeError(f"{name}: expected seconds or None, got {timeout!r}")
@@ -51,18 +50,23 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
+_EXPIRED: Final = object()  # the value of a wait whose deadline came first
+
+
+def _parks() -> bool:
+    return getattr(getcurrent(), "gpool_parks", False)
+
+
 class Waiter:
     """A place where one greenlet waits for one value."""
 
-    __slots__ = ("_callbacks", "_expired", "_greenlet", "_hub", "value", "woken")
+    __slots__ = ("_callback", "_resume", "value", "woken")
 
     def __init__(self) -> None:
         self.woken = False  # set once, by wake() or the deadline
         self.value: Any = None  # what wake() brought
-        self._greenlet: Any = None  # the one that waits, while it does
-        self._hub: Any = None
-        self._callbacks: list[Any] = []  # queued wake-ups, to be stopped if we leave early
-        self._expired = False
+        self._resume: Iterable[Any] = ()  # while one waits: what is drawn of it is its wake-up
+        self._callback: Any = None  # the queued wake-up, to be stopped if we leave early
 
     def wake(self, value: Any = None) -> bool:
         """Hand `value` to the greenlet that waits, or will; the first call wins.
@@ -75,10 +79,10 @@ class Waiter:
         if self.woken:
             return False
         self.value = value
-        if self._greenlet is not None:
-            # Queued and noted in one bytecode: were a signal handler to strike in between,
-            # nobody could stop what is queued, and it would land in a later wait.
-            self._callbacks += map(self._hub.loop.run_callback, (self._greenlet.switch,), (self,))
+        # Queued and noted in one bytecode: were a signal handler to strike in between,
+        # nobody could stop what is queued, and it would land in a later wait.
+        for self._callback in self._resume:  # noqa: B020  # it assigns to an attribute
+            pass
         self.woken = True  # last: if a signal handler strikes before, the next call wakes
         return True
 
@@ -96,35 +100,29 @@ class Waiter:
         if timeout is not None and timeout <= 0:
             self.woken = True
             raise Expired
-        self._hub = hub = gevent.get_hub()
-        self._greenlet = getcurrent()
-        timer, forks = None, _forks
+        hub, alarm, forks = get_hub(), None, _forks
         try:
+            # The greenlet stays out of our locals: what it dies of may keep this frame.
+            self._resume = map(hub.loop.run_callback, (getcurrent().switch,), (self,))
             if timeout is not None:
-                timer = clock.call_later(timeout, self._expire)
+                alarm = clock.alarm(timeout, self._expire)
             # Anything else that comes back is a stray wake-up of an earlier wait.
             # In a forked child gpool's own greenlets stay where they are.
-            while hub.switch() is not self or (forks != _forks and self._parks()):
+            while hub.switch() is not self or (forks != _forks and _parks()):
                 pass
         finally:
-            self._leave()
-            if timer is not None:
-                timer.cancel()
-        if self._expired:
+            self.woken = True
+            self._resume = ()
+            if self._callback is not None:
+                self._callback.stop()
+            if alarm is not None:
+                alarm.cancel()
+        if self.value is _EXPIRED:
             raise Expired
         return self.value
 
-    def _parks(self) -> bool:
-        return getattr(self._greenlet, "gpool_parks", False)
-
-    def _leave(self) -> None:
-        self.woken = True
-        self._greenlet = None
-        for callback in self._callbacks:
-            callback.stop()
-
     def _expire(self) -> None:
-        self._expired = self.wake()
+        self.wake(_EXPIRED)
 
 
 class Gate:

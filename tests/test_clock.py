@@ -5,6 +5,7 @@ from __future__ import annotations
 import gevent
 import pytest
 
+import gpool
 from gpool import clock as clocks
 from gpool.testing import VirtualClock, settle, virtual_clock
 
@@ -62,6 +63,62 @@ class TestCallLater:
         gevent.event.Event().wait(0.01)
         assert [type(error) for error in unnoticed_deaths] == [ValueError]
         unnoticed_deaths.clear()
+
+
+class TestAlarm:
+    def test_calls_in_the_hub_once(self):
+        """An alarm that nobody cancels rings once all the same."""
+        got = []
+        clocks.alarm(0.001, lambda: got.append(gevent.getcurrent()))
+        gevent.sleep(0.01)
+        assert got == [gevent.get_hub()]
+
+    def test_lasts_its_whole_length_each_time(self):
+        """One that was cancelled before does not go on where it was."""
+        rang = gevent.event.Event()
+        first = clocks.alarm(0.02, list)
+        gevent.sleep(0.015)
+        first.cancel()
+        began = clocks.now()
+        second = clocks.alarm(0.02, rang.set)
+        rang.wait()
+        second.cancel()
+        assert clocks.now() - began >= 0.019
+
+    def test_takes_one_that_lies_idle(self):
+        """Waits one after the other use the same timer."""
+        first = clocks.alarm(123.0, list)
+        first.cancel()
+        second, third = clocks.alarm(123.0, list), clocks.alarm(123.0, list)
+        assert second is first
+        assert third is not first
+        second.cancel()
+        third.cancel()
+
+    def test_odd_lengths_are_not_kept(self):
+        """However many different lengths are asked for, a hub keeps a few idle alarms."""
+        for number in range(1000):
+            clocks.alarm(1000.0 + number, list).cancel()
+        shelves = gevent.get_hub().gpool_alarms
+        assert sum(map(len, shelves.values())) <= clocks.LENGTHS
+
+    def test_after_a_rush_most_are_given_back(self):
+        """Of those that many waits needed at once a hub keeps a few."""
+        many = [clocks.alarm(77.0, list) for _ in range(1000)]
+        for alarm in many:
+            alarm.cancel()
+        assert len(gevent.get_hub().gpool_alarms[77.0]) == clocks.ALARMS_KEPT
+
+    def test_keeps_the_loop_alive_while_it_is_set(self):
+        """Who waits with a deadline gets there, and nobody's LoopExit comes later for it."""
+
+        def wait():
+            with pytest.raises(gpool.ReceiveTimeout):
+                gpool.receive(timeout=0.01)
+            with pytest.raises(gevent.exceptions.LoopExit):
+                gpool.receive()
+
+        gevent.get_hub().threadpool.apply(wait)  # in a thread, where nothing else is
 
 
 class TestInstall:

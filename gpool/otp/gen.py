@@ -43,7 +43,9 @@ class From(Waiter):
     __slots__ = ("error", "is_answered", "server")
 
     def __init__(self, server: Pid) -> None:
-        super().__init__()
+        self.woken = False  # these first four are the Waiter's: its __init__ takes too long
+        self.value = self._callback = None
+        self._resume = ()
         self.server = server
         self.error: BaseException | None = None  # to be raised in the caller
         self.is_answered = False  # by the server, whether its caller still waits or not
@@ -79,8 +81,9 @@ class From(Waiter):
         except Expired:
             raise CallTimeout(self.server, timeout) from None
         finally:
-            self.woken = True
-            self.server.monitored_by.pop(self, None)
+            if not self.is_answered:
+                self.woken = True
+                self.server.monitored_by.pop(self, None)
         error, self.error = self.error, None  # no cycle with the traceback
         if error is None:
             return value
@@ -97,12 +100,15 @@ def answer_pings(mailbox: Mailbox) -> None:
             ping.answer(None)
 
 
-@dataclass(slots=True)
-class Call:
-    """A request that wants an answer."""
+class Call(From):
+    """A request that wants an answer, together with its caller's wait."""
 
-    from_: From
+    __slots__ = ("request",)
+
     request: Any
+
+    def __repr__(self) -> str:
+        return f"Call({self.request!r})"
 
 
 @dataclass(slots=True)
@@ -154,9 +160,10 @@ def send_call(server: Any, request: Any, timeout: float | None = 5.0) -> Any:
         OTP ``gen_server:call/3``, which exits instead of raising.
     """
     check_timeout(timeout)
-    from_ = From(partner(server))
-    from_.server.mailbox.append(Call(from_, request))
-    return from_.result(timeout)
+    call = Call(partner(server))
+    call.request = request
+    call.server.mailbox.append(call)
+    return call.result(timeout)
 
 
 def partner(server: Any) -> Pid:
@@ -173,7 +180,8 @@ def partner(server: Any) -> Pid:
         raise CallingSelf(pid)
     if pid.state is DEAD or pid.state is FORKED:
         raise NoProcess(pid)
-    process.same_hub(pid)
+    if pid.hub is not me.hub:
+        process.same_hub(pid)
     if pid.awaiting and _waits_for(pid, me):
         raise CallingSelf(pid, me)
     return pid

@@ -119,7 +119,7 @@ class Hibernate:
 Then = Continue | IdleTimeout | Hibernate | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take as long as all else that a server does
 class Reply:
     """Answer the caller with `value`."""
 
@@ -424,7 +424,7 @@ class _Loop(Hibernator):
                 else:
                     message = self._next_message(then)
                     if type(message) is Call:
-                        from_ = message.from_
+                        from_ = message
                         answer = self._call(message)
                     elif type(message) is Cast:
                         answer = self._cast(message)
@@ -439,7 +439,10 @@ class _Loop(Hibernator):
                         return None, None
                     else:
                         answer = self.server.handle_info(message)
-                if answer is None and from_ is None:
+                if answer is _ANSWERED or (answer is None and from_ is None):
+                    then = None
+                elif type(answer) is Reply and answer.then is None and from_ is not None:
+                    from_.answer(answer.value)
                     then = None
                 elif type(answer) is Stop:
                     return answer, from_
@@ -478,13 +481,13 @@ class _Loop(Hibernator):
     def _call(self, message: Call) -> Any:
         request = message.request
         if type(request) is not MethodCall:
-            return self.server.handle_call(request, message.from_)
+            return self.server.handle_call(request, message)
         try:
             value = request.run(self.server)
         except request.raises as error:
-            message.from_.fail(error)
+            message.fail(error)
         else:
-            message.from_.answer(value)
+            message.answer(value)
         return _ANSWERED
 
     def _cast(self, message: Cast) -> Any:
@@ -497,7 +500,7 @@ class _Loop(Hibernator):
     def _then(self, answer: Any, from_: From | None) -> Then:
         """Take an answer apart that goes on; anything unexpected ends the server."""
         match answer:
-            case Reply(value, None | Continue() | IdleTimeout() | Hibernate() as then) if (
+            case Reply(value, Continue() | IdleTimeout() | Hibernate() as then) if (
                 from_ is not None
             ):
                 from_.answer(value)

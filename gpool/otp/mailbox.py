@@ -86,10 +86,13 @@ class Mailbox:
             if late:
                 raise Expired
             seen = len(self.messages)
+            self.waiter = waiter = Waiter()
             try:
-                self._wait(None if deadline is None else deadline - clock.now())
+                waiter.wait(None if deadline is None else deadline - clock.now())
             except Expired:
                 late = True  # look once more: an append may have come with the deadline
+            finally:
+                self.waiter = None
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until there is a message; for a server's loop, which is at rest meanwhile.
@@ -102,11 +105,13 @@ class Mailbox:
         """
         deadline = None if timeout is None else clock.now() + timeout
         while not self.messages:
+            self.waiter = waiter = Waiter()
             self.resting = not self.unanswered
             try:
-                self._wait(None if deadline is None else deadline - clock.now())
+                waiter.wait(None if deadline is None else deadline - clock.now())
             finally:
                 self.resting = False
+                self.waiter = None
 
     def leave_unanswered(self, caller: Any) -> None:
         """Note that a caller's message was taken, and its reply is still to come."""
@@ -162,10 +167,3 @@ class Mailbox:
         for _ in seen:
             messages.popleft()
         messages.extendleft(reversed(kept))  # before those that came meanwhile
-
-    def _wait(self, timeout: float | None) -> None:
-        self.waiter = waiter = Waiter()
-        try:
-            waiter.wait(timeout)
-        finally:
-            self.waiter = None

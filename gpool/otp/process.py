@@ -287,25 +287,26 @@ def resolve(process: Any) -> Pid:
     """
     if type(process) is Pid:
         return process
-    if isinstance(process, tuple):
-        return _resolve_key(process)
-    if isinstance(process, str):
-        pid = table.names.get(process)
-        if pid is None:
-            raise NoProcess(process)
-        return pid
+    if isinstance(process, (str, tuple)):
+        return _resolve_name(process)
     try:
         found = process.pid
     except AttributeError:
         raise TypeError(f"expected a Pid, a name or a server, got {process!r}") from None
+    if type(found) is Pid:
+        return found
     if found is None:
         raise NoProcess(process)
     return resolve(found)
 
 
-def _resolve_key(name: tuple[Any, ...]) -> Pid:
-    directory, key = directory_of(name)
-    pid: Pid | None = directory.whereis_name(key)
+def _resolve_name(name: str | tuple[Any, ...]) -> Pid:
+    pid: Pid | None
+    if isinstance(name, str):
+        pid = table.names.get(name)
+    else:
+        directory, key = directory_of(name)
+        pid = directory.whereis_name(key)
     if pid is None:
         raise NoProcess(name)
     return pid

@@ -285,8 +285,8 @@ class TestProcess:
     def test_its_callers_hear_of_its_death(self):
         """A call to a server that is killed before it wakes ends."""
         bear = hibernating()
-        from_ = gen.From(bear.pid)
-        gpool.send(bear, gen.Call(from_, 1))
+        from_ = gen.Call(bear.pid)
+        gpool.send(bear, from_)
         gpool.exit(bear, "kill")
         with pytest.raises(ServerExited):
             from_.result(1.0)
