@@ -3,6 +3,7 @@
     python -m benchmarks                              # some minutes; tables as text
     python -m benchmarks --quick --check              # under a minute; exit code 1 if too slow
     python -m benchmarks --only uncontended,calls --markdown
+    python -m benchmarks --write docs/performance.md
 
 Each suite runs in a process of its own.  All figures that are compared with each
 other were measured in one process, in turns: trust the ratios, not the nanoseconds.
@@ -19,10 +20,14 @@ from typing import Final
 
 from benchmarks import report
 from benchmarks.bounds import verdicts
+from benchmarks.machine import facts
+from benchmarks.page import page
 from benchmarks.results import Result
 
 ROOT: Final = Path(__file__).parents[1]
-SUITES: Final = ("uncontended", "contended", "waiters", "calls", "processes", "memory")
+SUITES: Final = (
+    "uncontended", "contended", "waiters", "calls", "processes", "memory", "growth",
+)  # fmt: skip
 
 
 def run(suite: str, *, quick: bool) -> Result:
@@ -51,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=suites, default=list(SUITES), metavar="SUITE[,SUITE]")
     parser.add_argument("--quick", action="store_true", help="few rounds: under a minute")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a bound is missed")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="keep it as a page in this file")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="tables in Markdown")
     form.add_argument("--json", action="store_true", help="all figures, as JSON")
@@ -68,9 +74,12 @@ def main() -> None:
             print(report.table(results[-1], form), end="\n\n", flush=True)
     found = verdicts(results)
     if options.json:
-        print(json.dumps([result.as_json() for result in results], indent=1))
+        suites = [result.as_json() for result in results]
+        print(json.dumps({"measured_on": facts(), "suites": suites}, indent=1))
     else:
         print(report.bounds(found, form))
+    if options.write:
+        options.write.write_text(page(results, facts()))
     offences = [verdict for verdict in found if verdict.is_offended]
     if options.check and offences:
         print("\nMissed by more than the margin:", file=sys.stderr)

@@ -90,8 +90,8 @@ def _fair(who: str) -> Iterable[Bound]:
     row = f"gpool, {who}"
     yield Bound(f"Jain, {who}", "contended", row, "Jain", 0.999, at_least=True, margin=1.0)
     yield Bound(f"starved, {who}", "contended", row, "starved", 0, margin=1.0)
-    wait = "longest wait : clients"
-    yield Bound(f"{wait}, {who}", "contended", row, wait, 1.0, margin=1.0)
+    what = f"longest wait in grants : clients, {who}"
+    yield Bound(what, "contended", row, ": clients", 1.0, margin=1.0)
 
 
 def _waiters() -> Iterable[Bound]:
@@ -123,8 +123,23 @@ def _memory() -> Iterable[Bound]:
         yield Bound(f"{row}, bytes", "memory", row, "bytes", limit, margin=1.2)
 
 
+def _growth() -> Iterable[Bound]:
+    for row in (
+        "start, per resource",
+        "start, per server",
+        "stop, per resource",
+        "stop, per server",
+        "death of a server",
+        "discard of a resource",
+        "a waiter comes and is killed",
+        "stats() of idle workers",
+        "stats() with waiters",
+    ):
+        yield Bound(f"{row}, among 10,000 : among 100", "growth", row, "growth", 2.0)
+
+
 BOUNDS: Final = (
-    *_uncontended(), *_contended(), *_waiters(), *_calls(), *_processes(), *_memory(),
+    *_uncontended(), *_contended(), *_waiters(), *_calls(), *_processes(), *_memory(), *_growth(),
 )  # fmt: skip
 
 

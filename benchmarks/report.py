@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from benchmarks.bounds import Verdict
-from benchmarks.results import Result
+from benchmarks.results import Result, Row
 
 Line = Sequence[str]
 Format = Callable[[Sequence[Line]], str]  # the first line is the head
@@ -43,12 +43,24 @@ def markdown(lines: Sequence[Line]) -> str:
 
 
 def table(result: Result, form: Format) -> str:
-    """Return the table of a suite."""
-    columns = list(dict.fromkeys(column for row in result.rows for column in row.figures))
-    head = [result.suite, *columns]
-    lines = [[row.what, *(figure(row.figures.get(c)) for c in columns)] for row in result.rows]
-    left_out = "".join(f"\n\nNot installed: {peer}." for peer in result.left_out)
-    return form([head, *lines]) + left_out
+    """Return the tables of a suite: rows that have no column in common stand in different ones."""
+    parts: list[list[Row]] = []
+    for row in result.rows:
+        if not parts or row.figures.keys().isdisjoint(_columns(parts[-1])):
+            parts.append([])
+        parts[-1].append(row)
+    tables = [_part(result.suite, part, form) for part in parts]
+    return "\n\n".join([*tables, *(f"Not installed: {peer}." for peer in result.left_out)])
+
+
+def _part(title: str, rows: list[Row], form: Format) -> str:
+    columns = _columns(rows)
+    lines = [[row.what, *(figure(row.figures.get(c)) for c in columns)] for row in rows]
+    return form([[title, *columns], *lines])
+
+
+def _columns(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row.figures))
 
 
 def bounds(verdicts: Sequence[Verdict], form: Format) -> str:

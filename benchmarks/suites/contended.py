@@ -62,9 +62,9 @@ def run(effort: Effort) -> Result:
     makes: dict[str, peers.Make] = {GPOOL: peers.gpool_pool, QUEUE: peers.queue} | here
     pools: dict[str, peers.Peer | None] = {FLOOR: None}
     pools |= {name: make() for name, make in makes.items()}
-    rows = crowd(pools, 100, 10_000 if effort.is_quick else 20_000, effort.heavy())
+    rows = crowd(pools, 100, 5_000 if effort.is_quick else 20_000, effort.heavy())
     if effort.is_quick:
-        pools = {FLOOR: None, GPOOL: pools[GPOOL]}
+        pools, makes = {FLOOR: None, GPOOL: pools[GPOOL]}, {GPOOL: makes[GPOOL]}
     rows += crowd(pools, 10_000, 20_000 if effort.is_quick else 50_000, effort.heavy())
     rows.append(growth(rows))
     rows += [Row(f"{name}, killed", {"lost": lost(make)}) for name, make in makes.items()]
@@ -93,7 +93,7 @@ def crowd(
             figures["Jain"] = bout.jain
             figures["starved"] = bout.starved
             figures["longest wait"] = bout.longest
-            figures["longest wait : clients"] = bout.longest / clients
+            figures[": clients"] = bout.longest / clients
         rows.append(Row(name, figures))
     return rows
 

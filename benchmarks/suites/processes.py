@@ -9,13 +9,12 @@ killed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import thread_time
 from typing import Any, Final, Literal
 
 import gevent
-from gevent.event import Event
 
 import gpool
+from benchmarks.births import Births, Child
 from benchmarks.harness import Case, Effort, Run, measure, timed
 from benchmarks.results import Result, Row
 
@@ -73,41 +72,6 @@ def process_visit(n: int) -> None:
     for _ in range(n):
         gpool.spawn_monitor(nothing)
         gpool.receive()
-
-
-class Births:
-    """Counts those who are born, and waits for a number of them."""
-
-    def __init__(self) -> None:
-        self.missing = 0
-        self.complete = Event()
-
-    def born(self) -> object:
-        """Note one."""
-        self.missing -= 1
-        if self.missing == 0:
-            self.complete.set()
-        return self
-
-    def after_kill_of(self, victim: gpool.Pid, number: int) -> float:
-        """Kill a process; return the CPU time until so many were born."""
-        self.missing = number
-        self.complete.clear()
-        start = thread_time()
-        gpool.exit(victim, "kill")
-        self.complete.wait()
-        return thread_time() - start
-
-
-class Child(gpool.GenServer):
-    """Tells of its birth."""
-
-    def __init__(self, births: Births) -> None:
-        self.births = births
-
-    def init(self) -> None:
-        """Tell."""
-        self.births.born()
 
 
 class Single(gpool.GenServer):

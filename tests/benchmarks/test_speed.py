@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 import gpool
@@ -17,6 +20,8 @@ from benchmarks import peers, report
 from benchmarks.bounds import BOUNDS, Bound, verdicts
 from benchmarks.contest import Contest, jain
 from benchmarks.harness import Case, Effort, Rounds, calibrated, crowded, measure
+from benchmarks.machine import facts
+from benchmarks.page import page
 from benchmarks.results import Result, Row
 
 TINY = Effort(rounds=2, slice=0.0, is_quick=True)
@@ -139,6 +144,17 @@ class TestReport:
         assert Result.from_json(json.loads(text)) == self.RESULT
 
 
+class TestPage:
+    def test_has_everything(self) -> None:
+        """Where it was measured, each suite in its own words, where the time goes."""
+        text = page([Result("calls", [Row("handle_call", {": limit": 1.25})])], facts())
+        assert "gevent" in text
+        assert "| handle_call | 1.25 |" in text
+        assert "## Calls\n\nA call and its reply" in text
+        assert "## Where the time goes" in text
+        assert not re.search(r"{\w+}", text)
+
+
 class TestSuites:
     def test_are_all_known(self) -> None:
         """A file that is no suite of the program would not be run."""
@@ -154,6 +170,58 @@ class TestSuites:
             monkeypatch.setattr(module, "version", lambda package: None)
         result = module.run(TINY)
         assert all(v.value is not None for v in verdicts([result]))
+
+    def test_tell_how_contended_pools_are(self) -> None:
+        """Few clients do for that; what the floor costs is no pool's."""
+        module: Any = importlib.import_module("benchmarks.suites.contended")
+        pools = {module.FLOOR: None, "gpool": peers.gpool_pool(), "queue": peers.queue()}
+        rows = {row.what: row.figures for row in module.crowd(pools, 20, 100, TINY)}
+        assert rows["gpool, 20 greedy"]["starved"] == 0
+        assert rows["queue, 20 greedy"]["starved"] == 10
+        assert rows["gpool, 20 polite"]["Jain"] == 1.0
+        assert rows["floor, 20 polite"].keys() == {"µs"}
+
+    def test_find_workers_that_are_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A pool whose clients do not give back what they had when they were killed loses all."""
+        module: Any = importlib.import_module("benchmarks.suites.contended")
+        monkeypatch.setattr(module, "FAULTS", 200)
+        monkeypatch.setattr(module, "PATIENCE", 0.05)
+        things = list(range(peers.SIZE))
+
+        @contextlib.contextmanager
+        def lend() -> Iterator[int]:
+            while not things:
+                gevent.sleep(0.001)
+            thing = things.pop()
+            yield thing
+            things.append(thing)
+
+        assert module.lost(lambda: peers.Peer(lend=lend)) == peers.SIZE
+        assert module.lost(peers.gpool_pool) == 0
+
+    def test_see_everybody_give_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By time or by a kill, a few or many."""
+        module: Any = importlib.import_module("benchmarks.suites.waiters")
+        monkeypatch.setattr(module, "CROWDS", (2, 4))
+        monkeypatch.setattr(module, "SLACK", 0.02)
+        assert len(module.run(TINY).rows) == 4
+        module.held.clear()
+
+    def test_see_pools_grow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lives and events, with two workers and with four; finds every figure with a bound."""
+        module: Any = importlib.import_module("benchmarks.suites.growth")
+        monkeypatch.setattr(module, "FEW", 2)
+        monkeypatch.setattr(module, "MANY", 4)
+        assert all(v.value is not None for v in verdicts([module.run(TINY)]))
+
+    def test_weigh(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the batches after the first have added, per piece."""
+        module: Any = importlib.import_module("benchmarks.suites.memory")
+        sizes = iter([900_000, 1_000_000, 1_100_000])
+        monkeypatch.setattr(module, "resident", lambda: next(sizes))
+        made: list[int] = []
+        assert module.growth(made.append, 3) == 10.0
+        assert made == [10_000] * 3
 
     def test_say_what_they_measure(self) -> None:
         """The page is made of their docstrings."""
