@@ -35,7 +35,7 @@ LAYERS = (
     ("otp.dynamic_supervisor",),
     ("pool.options",),
     ("pool.slot", "pool.transition"),
-    ("pool.pool_state",),
+    ("pool.pool_state", "pool.watch"),
     ("pool.lease", "pool.resource"),
     ("pool.admission", "pool.debug", "pool.manager", "pool.queue", "pool.teller", "pool.worker"),
     ("pool.staff",),

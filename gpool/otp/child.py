@@ -47,19 +47,20 @@ class Child:
     only a restarting one has a `retry`.
     """
 
-    __slots__ = (
-        "failures", "lives_since", "pid", "reason", "restarting", "retry", "spec", "timer",
-    )  # fmt: skip
+    __slots__ = ("failures", "lives_since", "pid", "reason", "retry", "spec")
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
         self.pid: Pid | None = None  # its process; while restarting maybe its latest
-        self.restarting = False
         self.reason: Any = None  # of its latest death or failed start
         self.failures = 0  # in a row, for its backoff
-        self.lives_since: float | None = None  # s of gpool's clock; None: did not start
+        self.lives_since: float | None = None  # s of gpool's clock, for its backoff
         self.retry: TryAgain | None = None  # the message that it waits for
-        self.timer: clock.Timer | None = None  # brings that message after a backoff
+
+    @property
+    def restarting(self) -> bool:
+        """Whether it is to be started again."""
+        return self.retry is not None
 
     @property
     def shown(self) -> Pid | str | None:
@@ -85,7 +86,8 @@ class Child:
         """Note that its start has returned; None: it was ignored."""
         self.cancel_retry()
         self.pid = pid
-        self.lives_since = clock.now()
+        if self.spec.backoff is not None:
+            self.lives_since = clock.now()
 
     def has_stopped(self) -> None:
         """Note that it is stopped, for good or until somebody starts it."""
@@ -95,19 +97,18 @@ class Child:
     def try_again(self, supervisor: Pid) -> None:
         """Have the supervisor get a message, at once or when the backoff is over."""
         self.cancel_retry()
-        self.restarting = True
         self.retry = message = TryAgain(self)
         if self.spec.backoff is None:
             # Through the hub: a start that always fails must not starve the others.
             supervisor.hub.loop.run_callback(_post, supervisor, message)
         else:
-            self.timer = clock.call_later(self._delay(), _post, supervisor, message, ref=False)
+            message.timer = clock.call_later(self._delay(), _post, supervisor, message, ref=False)
 
     def cancel_retry(self) -> None:
         """Forget about the next attempt; its message, if on its way, is stale then."""
-        timer, self.timer, self.retry, self.restarting = self.timer, None, None, False
-        if timer is not None:
-            timer.cancel()
+        retry, self.retry = self.retry, None
+        if retry is not None and retry.timer is not None:
+            retry.timer.cancel()
 
     def _delay(self) -> float:
         backoff, born = self.spec.backoff, self.lives_since
@@ -123,10 +124,11 @@ class Child:
 class TryAgain:
     """The message that makes a supervisor restart a child once more."""
 
-    __slots__ = ("child",)
+    __slots__ = ("child", "timer")
 
     def __init__(self, child: Child) -> None:
         self.child = child
+        self.timer: clock.Timer | None = None  # brings it after a backoff
 
     @property
     def is_stale(self) -> bool:

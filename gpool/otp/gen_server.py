@@ -63,7 +63,7 @@ from gpool.otp.pid import (
     RUNNING,
     Exit,
     ExitSignal,
-    Monitor,
+    Keeper,
     Pid,
     Ref,
     Starter,
@@ -318,7 +318,7 @@ def _start(
     return server
 
 
-def launch(server: GenServer, *, starter: Starter, monitor: Monitor) -> Pid:
+def launch(server: GenServer, *, starter: Starter, keeper: Keeper) -> Pid:
     """Start a server linked to the caller, its parent, and wait for nothing.
 
     For supervisors that must not block on ``init``.
@@ -327,12 +327,12 @@ def launch(server: GenServer, *, starter: Starter, monitor: Monitor) -> Pid:
         server: An instance that was never started.
         starter: Woken, in the server's process, with ``("ok", None)`` after
             ``init`` or ``("died", reason)``.
-        monitor: Told of its death.
+        keeper: Told when it is about to die, and of its death.
     """
     what = type(server).__qualname__.replace("<locals>.", "")
     loop = _Loop(server, current())
     pid = new_process(
-        loop.run, initial_call=what, link=True, monitor=monitor, context=contextvars.Context()
+        loop.run, initial_call=what, link=True, keeper=keeper, context=contextvars.Context()
     )
     server.pid, pid.server, pid.starter = pid, server, starter
     return pid

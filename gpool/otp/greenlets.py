@@ -47,6 +47,7 @@ from gpool.otp.pid import (
     UNWINDING,
     Error,
     ExitSignal,
+    Keeper,
     Monitor,
     Pid,
     table,
@@ -105,8 +106,8 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
                 pid.reason = "killed"
             if pid.state is not DEAD:
                 pid.state = UNWINDING
-                if pid.doomed is not None:
-                    pid.doomed(pid.reason)
+                if pid.keeper is not None:
+                    pid.keeper.doomed(pid.reason)
         super().throw(*(() if self._is_unborn() else args))
         self._after_throw(args)
 
@@ -219,6 +220,7 @@ def new_process(
     initial_call: str | None = None,
     link: bool = False,
     monitor: Monitor | None = None,
+    keeper: Keeper | None = None,
     context: contextvars.Context | None = None,
 ) -> Pid:
     """Make a process, linked and monitored before it first runs, and start it.
@@ -232,6 +234,7 @@ def new_process(
         initial_call: What the process is shown as; the name of `fn` if None.
         link: Whether to link it to the caller.
         monitor: Told of its death.
+        keeper: Told of it, too, and before that when it is about to die.
         context: Its context variables; a copy of the caller's if None.
     """
     parent = current()
@@ -241,6 +244,7 @@ def new_process(
     greenlet = Process(pid, fn, args, kwargs or {})
     greenlet.gr_context = context if context is not None else contextvars.copy_context()
     pid.greenlet = greenlet
+    pid.keeper = keeper
     table.processes[pid.id] = pid
     if link:
         tie(pid, parent)

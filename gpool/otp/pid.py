@@ -29,7 +29,7 @@ import os
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -137,6 +137,16 @@ class Monitor(Protocol):
         """Take note; must neither switch nor raise."""
 
 
+class Keeper(Protocol):
+    """Whoever must know at once that a process is about to die, and that it is dead."""
+
+    def doomed(self, reason: Any) -> None:
+        """An exit was accepted; must neither switch nor raise."""
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """It is dead: told before its monitors; must neither switch nor raise."""
+
+
 class Starter(Protocol):
     """Whoever waits for a process to be initialised; see ``proc_lib.py``."""
 
@@ -192,13 +202,13 @@ class Pid:
         "__weakref__",
         "ancestors",
         "awaiting",
-        "doomed",
         "ended_at",
         "greenlet",
         "hibernation",
         "hub",
         "id",
         "initial_call",
+        "keeper",
         "last_message",
         "lineage",
         "links",
@@ -240,7 +250,7 @@ class Pid:
         self.awaiting: Collection[Pid] = ()  # those whose start or stop it waits for
         self.server: Any = None  # the GenServer that runs in it
         self.last_message: Any = None  # the one that a server crashed on
-        self.doomed: Callable[[Any], object] | None = None  # told when an exit is accepted
+        self.keeper: Keeper | None = None
         self.unwind_limit: float | None = UNWIND_LIMIT  # s for its cleanup; None: no limit
         self.unwinding: Unwinding | None = None
 

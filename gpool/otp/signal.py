@@ -33,6 +33,7 @@ from gpool.otp.pid import (
     Error,
     Exit,
     ExitSignal,
+    Monitor,
     Pid,
     table,
 )
@@ -81,8 +82,8 @@ def _accept(target: Pid, reason: Any) -> None:
     target.hub.loop.run_callback(_interrupt, target)  # first: a signal handler may strike
     target.reason = reason
     target.state = PENDING
-    if target.doomed is not None:
-        target.doomed(reason)
+    if target.keeper is not None:
+        target.keeper.doomed(reason)
 
 
 def _accept_kill(target: Pid) -> None:
@@ -242,7 +243,7 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
         if ref.target is not None:
             ref.target.monitored_by.pop(ref, None)
         pid.monitors.pop(ref, None)
-    pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = pid.doomed = None
+    pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = None
     pid.hibernation = None
     pid.awaiting = pid.lineage = ()
     pid.mailbox.rouse()
@@ -267,10 +268,17 @@ def _tell_links(pid: Pid, reason: Any) -> None:
 
 
 def _tell_monitors(pid: Pid, reason: Any, errors: list[Exception]) -> None:
+    if pid.keeper is not None:
+        _tell(pid.keeper, pid, reason, errors)
+        pid.keeper = None
     for watcher in tuple(pid.monitored_by):
         if watcher in pid.monitored_by:  # an earlier one may have taken it back
-            try:
-                watcher.down(pid, reason)
-            except Exception as error:  # noqa: BLE001  # the others are told all the same
-                errors.append(error)
+            _tell(watcher, pid, reason, errors)
             pid.monitored_by.pop(watcher, None)
+
+
+def _tell(watcher: Monitor, pid: Pid, reason: Any, errors: list[Exception]) -> None:
+    try:
+        watcher.down(pid, reason)
+    except Exception as error:  # noqa: BLE001  # the others are told all the same
+        errors.append(error)

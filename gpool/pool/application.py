@@ -30,7 +30,7 @@ from gpool.otp.registry import whereis
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.ledger import Ledger
 from gpool.pool.pools_sup import Forget, Open, PoolsSup
-from gpool.pool.worker import Fall
+from gpool.pool.watch import Fall
 
 NAME: Final = "gpool"  # of the root, for people to find it, unless a user has it
 REBOOT_DELAY: Final = 0.1  # s before a root that fell is started again

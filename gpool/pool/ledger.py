@@ -46,7 +46,8 @@ from gpool.pool.slot import LOST, Slot, SlotState, Verdict
 from gpool.pool.staff import Staff
 from gpool.pool.teller import Teller
 from gpool.pool.transition import transition
-from gpool.pool.worker import Kind, Watch
+from gpool.pool.watch import Watch
+from gpool.pool.worker import Kind
 from gpool.waiter import Gate, get_ident
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
@@ -419,9 +420,8 @@ class Ledger:
         for slot in list(old.slots):
             del old.slots[slot]
             self.slots[slot] = None
-            if slot.pid is not None:
-                for watch in [it for it in slot.pid.monitored_by if isinstance(it, Watch)]:
-                    watch.books = self
+            if slot.pid is not None and isinstance(slot.pid.keeper, Watch):
+                slot.pid.keeper.books = self
             lease = slot.lease
             if lease is not None:
                 owner, lease.ledger = lease.owner, self

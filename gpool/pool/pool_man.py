@@ -46,7 +46,7 @@ from gpool.pool.slot import (
     Verdict,
 )
 from gpool.pool.teller import TELL
-from gpool.pool.worker import Fall, bound, cancel_timer
+from gpool.pool.watch import Fall, bound, cancel_timer
 from gpool.waiter import Gate
 
 START_BACKOFF: Final = Backoff(first=0.01, maximum=5.0)  # between starts that fail

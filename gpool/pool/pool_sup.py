@@ -18,7 +18,7 @@ from gpool.otp.signal import signal
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.ledger import EPOCH_CLOSED, Ledger
 from gpool.pool.pool_man import PoolMan
-from gpool.pool.worker import Fall
+from gpool.pool.watch import Fall
 from gpool.pool.worker_sup import WorkerSup
 from gpool.waiter import Expired
 

@@ -24,6 +24,7 @@ from gpool.otp.gen_server import TIMEOUT, GenServer, Hibernate, IdleTimeout, Sto
 from gpool.otp.pid import DEAD, RUNNING
 from gpool.otp.signal import is_word, signal
 from gpool.pool.slot import NOTHING, Slot, Verdict
+from gpool.pool.watch import Watch
 
 R = TypeVar("R")
 
@@ -100,17 +101,19 @@ class Chore:
     failed: Callable[[str], object]  # told why
 
 
-class ResourceOwner(GenServer):
+class ResourceOwner(Watch, GenServer):
     """The worker process that owns one resource, from its creation to its end.
 
     It hibernates but for the time in which it creates, checks, resets or closes it, and a
-    moment after a reset: where there is one it comes with every checkin.
+    moment after a reset: where there is one it comes with every checkin.  There may be
+    many of them, so each is its own watch.
     """
 
-    def __init__(self, resource: Resource[Any], slot: Slot, limit: float | None) -> None:
-        self.resource = resource
-        self.slot = slot
-        self.limit = limit  # seconds that its close may take
+    @property
+    def resource(self) -> Resource[Any]:
+        """How to make and to end it."""
+        found: Resource[Any] = self.books.kind.resource
+        return found
 
     def init(self) -> Hibernate:
         """Create the resource; until that is done an exit signal interrupts it."""
@@ -145,7 +148,7 @@ class ResourceOwner(GenServer):
     def terminate(self, reason: Any) -> None:
         """Close the resource, unless a client has it: then it is closed at the release."""
         if self.slot.lease is None:
-            close(self.resource, self.slot, self.limit)
+            close(self.resource, self.slot, self.books.options.shutdown)
 
     def format_status(self) -> Any:
         """Show the resource, not what is in it."""

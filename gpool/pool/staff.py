@@ -23,7 +23,7 @@ from gpool.pool.lease import Lease
 from gpool.pool.manager import Manager
 from gpool.pool.slot import CLOSING, FINISHING, LOST, NOTHING, RESETTING, STARTING, Slot
 from gpool.pool.transition import transition
-from gpool.pool.worker import Watch, cancel_timer
+from gpool.pool.watch import Watch, cancel_timer
 
 CLOSES: Final = 2  # times that a close may fail by itself before its slot is freed regardless
 
@@ -161,7 +161,7 @@ class Staff:
                 books.kind.close,
                 (slot, books.options.shutdown),
                 initial_call="close",
-                monitor=Watch(books, slot),
+                keeper=Watch(books, slot),
                 context=contextvars.Context(),
             )
 

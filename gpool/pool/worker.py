@@ -4,91 +4,27 @@ Each kind of pool (:class:`Servers`, :class:`Resources`, :class:`Children`) says
 a worker is started without waiting for it, in what condition it comes back, and
 whether something is left to close when its process is dead.
 
-Not here: what a resource is (``resource.py``), who has which worker
-(``pool_state.py``), their supervisor (``worker_sup.py``).
+Not here: what a resource is (``resource.py``), what a worker's process reports
+(``watch.py``), who has which worker (``pool_state.py``), their supervisor
+(``worker_sup.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gpool import clock
 from gpool.errors import StartError
 from gpool.otp import gen_server, process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
-from gpool.otp.pid import Pid
-from gpool.otp.signal import signal
 from gpool.otp.supervisor import Supervisor
 from gpool.pool.options import Options
 from gpool.pool.resource import Resource, ResourceOwner, close
 from gpool.pool.slot import NOTHING, Slot, Verdict
-
-
-class Fall:
-    """Tells that a process of the pool's own is doomed (its exit is accepted) or dead.
-
-    Args:
-        pid: The process.
-        tell: Called with the reason, once or twice; must neither switch nor raise.
-    """
-
-    __slots__ = ("tell",)
-
-    def __init__(self, pid: Pid, tell: Callable[[Any], object]) -> None:
-        self.tell = pid.doomed = tell
-        pid.monitored_by[self] = None
-
-    def down(self, pid: Pid, reason: Any) -> None:
-        """It is dead."""
-        self.tell(reason)
-
-
-class Watch:
-    """The ties of one worker process to the books: told when it is up and when it is dead."""
-
-    __slots__ = ("books", "failure", "owner", "slot")
-
-    def __init__(self, books: Any, slot: Slot) -> None:
-        self.books = books  # the Ledger
-        self.slot = slot
-        self.owner: Pid | None = None  # nobody waits for the start: its EXIT is no secret
-        self.failure: Any = None  # why it was killed while it started
-
-    def wake(self, outcome: tuple[str, Any]) -> None:
-        """The start is over, one way or the other."""
-        if outcome[0] == "ok":
-            self.books.staff.started(self.slot)
-
-    def too_slow(self, pid: Pid, supervisor: Pid, seconds: float) -> None:
-        """The start has not ended in time: kill it."""
-        self.failure = ("start_timeout", seconds)
-        signal(pid, supervisor, "kill", direct=True)
-
-    def doomed(self, reason: Any) -> None:
-        """An exit of the worker's process was accepted."""
-        self.books.staff.doomed(self.slot)
-
-    def down(self, pid: Pid, reason: Any) -> None:
-        """The worker's process is dead."""
-        self.books.staff.died(self.slot, pid, self.failure or reason)
-
-
-def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:
-    """Call ``fn(*args)`` unless what the slot's process does now is over in `seconds`."""
-    cancel_timer(slot)
-    if seconds is not None:
-        slot.timer = clock.call_later(seconds, fn, *args)
-
-
-def cancel_timer(slot: Slot) -> None:
-    """What the slot's process did is over."""
-    timer, slot.timer = slot.timer, None
-    if timer is not None:
-        timer.cancel()
+from gpool.pool.watch import Fall, Watch
 
 
 class Servers:
@@ -102,12 +38,13 @@ class Servers:
     quick = True  # a worker at rest may be lent again at once
     checks = False  # whether what is lent can be checked
 
-    def launch(self, slot: Slot, watch: Watch, limit: float | None) -> Pid:
+    def launch(self, slot: Slot, books: Any) -> Watch:
         """Start a worker in the running process's name, without waiting for it."""
+        watch = Watch(books, slot)
         slot.thing = server = self.server(*self.args, **self.kwargs)
-        pid = gen_server.launch(server, starter=watch, monitor=watch)
-        slot.mailbox = pid.mailbox
-        return pid
+        slot.pid = gen_server.launch(server, starter=watch, keeper=watch)
+        slot.mailbox = slot.pid.mailbox
+        return watch
 
     def verdict(self, slot: Slot, error: BaseException | None) -> tuple[Verdict, Any]:
         """A worker that still works at what its holder asked for has to finish first."""
@@ -129,10 +66,11 @@ class Resources:
         self.quick = resource.reset is None and resource.is_dirty is None
         self.checks = resource.check is not None
 
-    def launch(self, slot: Slot, watch: Watch, limit: float | None) -> Pid:
+    def launch(self, slot: Slot, books: Any) -> Watch:
         """Start a worker in the running process's name, without waiting for it."""
-        owner = ResourceOwner(self.resource, slot, limit)
-        return gen_server.launch(owner, starter=watch, monitor=watch)
+        owner = ResourceOwner(books, slot)
+        slot.pid = gen_server.launch(owner, starter=owner, keeper=owner)
+        return owner
 
     def verdict(self, slot: Slot, error: BaseException | None) -> tuple[Verdict, Any]:
         """Ask the resource; a hook that raises has it closed."""
@@ -159,12 +97,14 @@ class Children:
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
 
-    def launch(self, slot: Slot, watch: Watch, limit: float | None) -> Pid:
+    def launch(self, slot: Slot, books: Any) -> Watch:
         """Start a worker in the running process's name, without waiting for it."""
+        watch = Watch(books, slot)
         start = partial(self._start, slot, watch)
         spec = replace(self.spec, start=start, restart="temporary", significant=True, backoff=None)
         supervisor = Supervisor([spec], auto_shutdown="any_significant")
-        return gen_server.launch(supervisor, starter=watch, monitor=watch)
+        slot.pid = gen_server.launch(supervisor, starter=watch, keeper=watch)
+        return watch
 
     def _start(self, slot: Slot, watch: Watch, *args: Any, **kwargs: Any) -> Any:
         """Start the child, in its supervisor's process, and note what the client gets."""

@@ -19,7 +19,7 @@ from gpool.otp.gen_server import Stop as StopServer
 from gpool.otp.pid import Error
 from gpool.pool.ledger import Ledger
 from gpool.pool.slot import STARTING, Slot, Start, Stop
-from gpool.pool.worker import Fall, Watch, bound
+from gpool.pool.watch import Fall, Watch, bound
 
 
 class WorkerSup(DynamicSupervisor):
@@ -28,6 +28,8 @@ class WorkerSup(DynamicSupervisor):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
         self.ledger = ledger
+        self.worker = _temporary("worker", ledger.options.shutdown)
+        self.closer = _temporary("closer", ledger.options.shutdown)
 
     def init(self) -> Then | Ignore | StopServer:
         """Tell the Ledger who starts workers now."""
@@ -65,18 +67,15 @@ class WorkerSup(DynamicSupervisor):
             return
         if ledger.man is not None and not ledger.man.launches(slot):
             return
-        shutdown = ledger.options.shutdown
         try:
-            watch = Watch(ledger, slot)
-            pid = slot.pid = ledger.kind.launch(slot, watch, shutdown)
-            pid.doomed = watch.doomed
+            watch = ledger.kind.launch(slot, ledger)
         except Exception as error:  # noqa: BLE001  # a failed start, whatever it was
             ledger.staff.died(slot, None, Error(error))
             return
-        ledger.note(telemetry.WorkerStarting(pid, ledger.name))
-        self.adopt(pid, self._temporary("worker"))
+        ledger.note(telemetry.WorkerStarting(slot.pid, ledger.name))
+        self.adopt(slot.pid, self.worker)
         limit = ledger.options.start_timeout
-        bound(slot, limit, watch.too_slow, pid, greenlets.current(), limit)
+        bound(slot, limit, watch.too_slow, slot.pid, greenlets.current(), limit)
 
     def _close_resource(self, slot: Slot) -> None:
         ledger = self.ledger
@@ -87,19 +86,15 @@ class WorkerSup(DynamicSupervisor):
             (slot, ledger.options.shutdown),
             initial_call="close",
             link=True,
-            monitor=Watch(ledger, slot),
+            keeper=Watch(ledger, slot),
             context=contextvars.Context(),
         )
-        self.adopt(slot.pid, self._temporary("closer"))
+        self.adopt(slot.pid, self.closer)
 
-    def _temporary(self, id: str) -> ChildSpec:
-        shutdown = self.ledger.options.shutdown
-        return ChildSpec(
-            id,
-            _never_again,
-            restart="temporary",
-            shutdown="brutal_kill" if shutdown == 0 else shutdown,
-        )
+
+def _temporary(id: str, shutdown: float | None) -> ChildSpec:
+    limit: Any = "brutal_kill" if shutdown == 0 else shutdown
+    return ChildSpec(id, _never_again, restart="temporary", shutdown=limit)
 
 
 def _never_again() -> None:

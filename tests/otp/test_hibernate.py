@@ -517,11 +517,14 @@ def test_launched_servers_hibernate_too():
         def wake(self, outcome):
             outcomes.append(outcome)
 
+        def doomed(self, reason):
+            outcomes.append("doomed")
+
         def down(self, pid, reason):
             outcomes.append(reason)
 
     told, bear = Told(), Bear(trap=True)
-    gen_server.launch(bear, starter=told, monitor=told)
+    gen_server.launch(bear, starter=told, keeper=told)
     settle()
     assert_hibernates(bear)
     gpool.stop(bear)

@@ -1,0 +1,89 @@
+"""Watches: how the processes of a pool are tied to its books.
+
+A :class:`Watch` is told when the worker of a slot is up, about to die and dead, and
+tells the staff; a :class:`Fall` does the same for the pool's own processes.  What a
+process does now may be bounded in time.
+
+Not here: what becomes of it (``staff.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpool import clock
+from gpool.otp.pid import Pid
+from gpool.otp.signal import signal
+from gpool.pool.slot import Slot
+
+
+class Fall:
+    """Tells that a process of the pool's own is doomed (its exit is accepted) or dead.
+
+    Args:
+        pid: The process.  If somebody else is its keeper, only its death is told.
+        tell: Called with the reason, once or twice; must neither switch nor raise.
+    """
+
+    __slots__ = ("tell",)
+
+    def __init__(self, pid: Pid, tell: Callable[[Any], object]) -> None:
+        self.tell = tell
+        if pid.keeper is None:
+            pid.keeper = self
+        else:
+            pid.monitored_by[self] = None
+
+    def doomed(self, reason: Any) -> None:
+        """Its exit was accepted."""
+        self.tell(reason)
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """It is dead."""
+        self.tell(reason)
+
+
+class Watch:
+    """The ties of one worker process to the books: its starter and its keeper."""
+
+    __slots__ = ("books", "failure", "slot")
+
+    owner: Pid | None = None  # nobody waits for the start: its EXIT is no secret
+
+    def __init__(self, books: Any, slot: Slot) -> None:
+        self.books = books  # the Ledger
+        self.slot = slot
+        self.failure: Any = None  # why it was killed while it started
+
+    def wake(self, outcome: tuple[str, Any]) -> None:
+        """The start is over, one way or the other."""
+        if outcome[0] == "ok":
+            self.books.staff.started(self.slot)
+
+    def too_slow(self, pid: Pid, supervisor: Pid, seconds: float) -> None:
+        """The start has not ended in time: kill it."""
+        self.failure = ("start_timeout", seconds)
+        signal(pid, supervisor, "kill", direct=True)
+
+    def doomed(self, reason: Any) -> None:
+        """An exit of the worker's process was accepted."""
+        self.books.staff.doomed(self.slot)
+
+    def down(self, pid: Pid, reason: Any) -> None:
+        """The worker's process is dead."""
+        self.books.staff.died(self.slot, pid, self.failure or reason)
+
+
+def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:
+    """Call ``fn(*args)`` unless what the slot's process does now is over in `seconds`."""
+    cancel_timer(slot)
+    if seconds is not None:
+        slot.timer = clock.call_later(seconds, fn, *args)
+
+
+def cancel_timer(slot: Slot) -> None:
+    """What the slot's process did is over."""
+    timer, slot.timer = slot.timer, None
+    if timer is not None:
+        timer.cancel()
