@@ -28,16 +28,19 @@ ROOT: Final = Path(__file__).parents[1]
 SUITES: Final = (
     "uncontended", "contended", "waiters", "calls", "processes", "memory", "growth",
 )  # fmt: skip
+BEAM: Final = "beam"  # a suite that runs if it is asked for
 
 
-def run(suite: str, *, quick: bool) -> Result:
+def run(suite: str, options: argparse.Namespace) -> Result:
     """Run a suite in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.cell", suite, *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", "benchmarks.cell", suite]
+    command += ["--quick"] if options.quick else []
+    command += [f"--beam={options.beam}"] if suite == BEAM else []
     process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return Result.from_json(json.loads(process.stdout))
 
 
-def suites(names: str) -> list[str]:
+def suites_of(names: str) -> list[str]:
     """Return the suites that a command line names."""
     chosen = names.split(",")
     for name in chosen:
@@ -53,9 +56,16 @@ def parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", type=suites, default=list(SUITES), metavar="SUITE[,SUITE]")
+    parser.add_argument("--only", type=suites_of, default=list(SUITES), metavar="SUITE[,SUITE]")
     parser.add_argument("--quick", action="store_true", help="few rounds: under a minute")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a bound is missed")
+    parser.add_argument(
+        "--beam",
+        nargs="?",
+        const="",
+        metavar="EBIN[:EBIN]",
+        help="measure Erlang too, and its poolboy and nimble_pool if they are in these folders",
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep it as a page in this file")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="tables in Markdown")
@@ -68,8 +78,8 @@ def main() -> None:
     options = parse()
     form = report.markdown if options.markdown else report.text
     results = []
-    for suite in options.only:
-        results.append(run(suite, quick=options.quick))
+    for suite in [*options.only, *([BEAM] if options.beam is not None else [])]:
+        results.append(run(suite, options))
         if not options.json:
             print(report.table(results[-1], form), end="\n\n", flush=True)
     found = verdicts(results)

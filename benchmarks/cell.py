@@ -7,22 +7,27 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything else is imported
 
+import argparse
 import importlib
 import json
 import logging
 import os
-import sys
+from dataclasses import replace
 
 from benchmarks.harness import Effort, pin
 
 
 def main() -> None:
     """Run the suite that the arguments name."""
-    suite, *options = sys.argv[1:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("suite")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--beam", default="", help="folders of compiled Erlang pools")
+    options = parser.parse_args()
     logging.disable()  # restarts and lost connections would be told
     pin()
-    effort = Effort.quick() if "--quick" in options else Effort.full()
-    result = importlib.import_module(f"benchmarks.suites.{suite}").run(effort)
+    effort = replace(Effort.quick() if options.quick else Effort.full(), ebin=options.beam)
+    result = importlib.import_module(f"benchmarks.suites.{options.suite}").run(effort)
     print(json.dumps(result.as_json()), flush=True)
     os._exit(0)  # pools, and thousands of processes, would be ended one by one
 

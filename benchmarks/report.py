@@ -50,7 +50,8 @@ def table(result: Result, form: Format) -> str:
             parts.append([])
         parts[-1].append(row)
     tables = [_part(result.suite, part, form) for part in parts]
-    return "\n\n".join([*tables, *(f"Not installed: {peer}." for peer in result.left_out)])
+    left_out = [f"Not installed: {peer}." for peer in result.left_out]
+    return "\n\n".join([*tables, *left_out, *result.notes])
 
 
 def _part(title: str, rows: list[Row], form: Format) -> str:

@@ -22,6 +22,7 @@ class Result:
     suite: str
     rows: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # peers that are not installed
+    notes: list[str] = field(default_factory=list)  # sentences
 
     def figure(self, what: str, column: str) -> float | None:
         """Return one figure, None if it was not measured."""
@@ -36,10 +37,11 @@ class Result:
             "suite": self.suite,
             "rows": [{"what": row.what, **row.figures} for row in self.rows],
             "left_out": self.left_out,
+            "notes": self.notes,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Return what was written so."""
         rows = [Row(row.pop("what"), row) for row in (dict(row) for row in data["rows"])]
-        return cls(data["suite"], rows, data["left_out"])
+        return cls(data["suite"], rows, data["left_out"], data["notes"])
