@@ -31,7 +31,7 @@ from gpool.errors import StartError
 from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.greenlets import current
-from gpool.otp.pid import DEAD, FORKED, RUNNING, Exit, ExitSignal, Pid
+from gpool.otp.pid import DEAD, FORKED, RUNNING, Exit, ExitSignal, Pid, watch
 from gpool.otp.signal import is_orderly, is_word, reason_of, signal
 from gpool.waiter import Expired, Waiter
 
@@ -244,7 +244,7 @@ def _shut_down(me: Pid, left: dict[Pid, ChildSpec]) -> None:
     limits = sorted({s.shutdown for s in left.values() if isinstance(s.shutdown, int | float)})
     try:
         for pid, spec in list(left.items()):
-            pid.monitored_by[deaths] = None
+            watch(pid, deaths)
             reason = "kill" if spec.shutdown == "brutal_kill" else "shutdown"
             signal(pid, me, reason, direct=True)
         for limit in limits:

@@ -31,7 +31,7 @@ from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
 from gpool.otp import process
 from gpool.otp.greenlets import current
 from gpool.otp.mailbox import Mailbox
-from gpool.otp.pid import DEAD, FORKED, Pid
+from gpool.otp.pid import DEAD, FORKED, NOBODY, Pid
 from gpool.waiter import Expired, Waiter, check_timeout
 
 # --- What travels -------------------------------------------------------------------
@@ -49,6 +49,8 @@ class From(Waiter):
         self.server = server
         self.error: BaseException | None = None  # to be raised in the caller
         self.is_answered = False  # by the server, whether its caller still waits or not
+        if server.monitored_by is NOBODY:
+            server.monitored_by = {}
         server.monitored_by[self] = None
 
     def down(self, pid: Pid, reason: Any) -> None:

@@ -57,7 +57,7 @@ from gpool.errors import (
 )
 from gpool.otp import proc_lib, process, registry
 from gpool.otp.gen import Call, Cast, From, System, send_call, send_cast
-from gpool.otp.greenlets import Hibernator, current, new_process
+from gpool.otp.greenlets import Hibernation, current, new_process
 from gpool.otp.methods import MethodCall
 from gpool.otp.pid import (
     RUNNING,
@@ -343,37 +343,39 @@ def _forget(refs: list[Ref]) -> None:
         process.demonitor(ref, flush=True)
 
 
-class _Loop(Hibernator):
-    """The engine of one server: takes messages and runs callbacks, in its process."""
+class _Loop:
+    """The engine of one server: takes messages and runs callbacks, in its process.
 
-    __slots__ = ("parent", "server", "suspended")
+    A server that hibernates has none: all of it can be made again.
+    """
+
+    __slots__ = ("parent", "pid", "server", "suspended")
+
+    pid: Pid
 
     def __init__(self, server: GenServer, parent: Pid | None) -> None:
         self.server = server
         self.parent = parent  # whose EXIT ends the server; None for a start without link
         self.suspended = False
 
-    def run(self) -> Hibernator | None:
+    def run(self) -> Hibernation | None:
         """Be the body of the server's process."""
         self.pid = current()
         then = self._init()
         if self.pid.state is not RUNNING:
             raise ExitSignal(self.pid.reason)  # that `init` has swallowed: it has not started
         proc_lib.init_ack()
-        return self._go_on(then)
+        return self.go_on(then)
 
-    def resume(self) -> Hibernator | None:
-        """Go on after a hibernation."""
-        return self._go_on(Hibernate())
-
-    def _go_on(self, then: Then) -> Hibernator | None:
+    def go_on(self, then: Then) -> Hibernation | None:
+        """Serve until the server stops, or is to hibernate."""
         from_: From | None = None
         try:
             if self.pid.state is not RUNNING:
                 raise ExitSignal(self.pid.reason)  # that has ended the hibernation
             stop, from_ = self._serve(then)
             if stop is None:
-                return self
+                return _LINKED if self.parent is not None else _ALONE
         except BaseException as error:  # noqa: BLE001  # terminate sees whatever it is
             stop = Stop(reason_of(error))
         self._terminate(stop, from_)
@@ -568,4 +570,13 @@ class _Loop(Hibernator):
         return state
 
 
+def _resume(pid: Pid, parent: Pid | None) -> Hibernation | None:
+    """Be the body of a server's process after a hibernation."""
+    loop = _Loop(pid.server, parent)
+    loop.pid = pid
+    return loop.go_on(Hibernate())
+
+
+_LINKED: Final = Hibernation(lambda pid: _resume(pid, pid.parent))  # whose parent's EXIT ends it
+_ALONE: Final = Hibernation(lambda pid: _resume(pid, None))
 _ANSWERED: Final = NoReply()

@@ -9,7 +9,7 @@ A process is a :class:`~gpool.otp.pid.Pid`; what runs it is a greenlet:
   a pid on its first use of gpool.  gevent tells of the end of its own greenlets;
   of a raw one's, :func:`reap_raw` and its garbage collection do.
 
-One of ours may *hibernate*: its body (a :class:`Hibernator`) returns, its greenlet
+One of ours may *hibernate*: its body returns a :class:`Hibernation`, its greenlet
 ends, and the process lives on without one until a message or an exit signal comes.
 
 Rules:
@@ -42,6 +42,7 @@ from gpool import clock
 from gpool.otp.pid import (
     DEAD,
     FORKED,
+    NOBODY,
     PENDING,
     RUNNING,
     UNWINDING,
@@ -52,6 +53,7 @@ from gpool.otp.pid import (
     Pid,
     table,
     tie,
+    watch,
 )
 from gpool.otp.signal import THROWS, declare_dead, finish, limit_unwinding, reason_of
 
@@ -88,10 +90,10 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
         try:
             if pid.state is not RUNNING and pid.hibernation is None:
                 raise ExitSignal(pid.reason)
-            sleeper = fn(*args, **kwargs)
-            if isinstance(sleeper, Hibernator):
+            end = fn(*args, **kwargs)
+            if isinstance(end, Hibernation):
                 self.unlink(_ended)  # the process does not
-                sleeper.hibernate(pid, self.gr_context)
+                end.begin(pid, self.gr_context)
         except BaseException as raised:  # noqa: BLE001  # whatever it is, it ends here
             return reason_of(raised)
         return "normal"
@@ -141,62 +143,51 @@ def _nothing() -> None:
     """Stand in for the body of a process that has started."""
 
 
-class Hibernator:
-    """The body of a process that can do without a greenlet while it waits for a message.
+class Hibernation:
+    """How processes go on that wait for a message without a greenlet.
 
-    It hibernates when it returns itself; then it goes on in :meth:`resume`, in a new
-    greenlet and the same context.
+    A body that returns one hibernates; then it goes on in a new greenlet and in the
+    context that it had.  Those whose contexts are empty may all have the same one.
+
+    Args:
+        resume: Called there with the pid: a message has come, or an exit was accepted, or
+            nothing at all has happened.  It may return one, to hibernate again.
+        context: The context; None for an empty one.
     """
 
-    __slots__ = ("_context", "pid")
+    __slots__ = ("context", "resume")
 
-    pid: Pid
+    def __init__(
+        self,
+        resume: Callable[[Pid], Hibernation | None],
+        context: contextvars.Context | None = None,
+    ) -> None:
+        self.resume = resume
+        self.context = context
 
-    def resume(self) -> Hibernator | None:
-        """Go on: a message is there, or an exit was accepted, or nothing at all has happened.
-
-        Returns:
-            Itself, to hibernate again.
-        """
-        raise NotImplementedError
-
-    def hibernate(self, pid: Pid, context: contextvars.Context | None) -> None:
+    def begin(self, pid: Pid, context: contextvars.Context | None) -> None:
         """Let the process wait without the running greenlet, which ends now."""
-        self._context = context or None  # an empty one is as good as none
-        self.pid = pid
-        pid.mailbox.hibernate(self)
+        pid.mailbox.hibernate(pid)
         pid.greenlet = None
-        pid.hibernation = self
+        pid.hibernation = Hibernation(self.resume, context) if context else self
         if pid.mailbox.messages:  # a signal handler or a finalizer has sent it
-            self.wake()
+            pid.wake()
 
-    def wake(self) -> None:
-        """Rouse the process soon; never switches."""
-        self.pid.hub.loop.run_callback(self.rouse)
-
-    def rouse(self) -> Any:
-        """Let the process go on, at once, until it ends or blocks; in the hub.
-
-        Returns:
-            Its greenlet; None if it has one already, or is gone.
-        """
-        pid = self.pid
-        if pid.hibernation is not self or pid.state is FORKED:
-            return None
+    def rouse(self, pid: Pid) -> Process:
+        """Let the process go on, at once, until it ends or blocks; in the hub."""
         try:
-            greenlet = Process(pid, self._get_up, (), {})
-            greenlet.gr_context = self._context
+            greenlet = Process(pid, self._get_up, (pid,), {})
+            greenlet.gr_context = self.context
             greenlet.switch()
         except BaseException:  # a KeyboardInterrupt struck before it ran
-            self.wake()
+            pid.wake()
             raise
         return greenlet
 
-    def _get_up(self) -> Hibernator | None:
-        pid = self.pid
+    def _get_up(self, pid: Pid) -> Hibernation | None:
         pid.greenlet, pid.hibernation = getcurrent(), None
         pid.mailbox.rouse()
-        return self.resume()
+        return self.resume(pid)
 
 
 def _is_exit(args: tuple[Any, ...]) -> bool:
@@ -249,7 +240,7 @@ def new_process(
     if link:
         tie(pid, parent)
     if monitor is not None:
-        pid.monitored_by[monitor] = None
+        watch(pid, monitor)
     greenlet.start()
     return pid
 
@@ -328,8 +319,7 @@ def _bury_ended_threads(hub: Any) -> None:
     others = set(sys._current_frames()) - {hub.thread_ident}  # an ident may be ours by now
     for pid in list(table.processes.values()):
         if pid.hub is not hub and pid.hub.thread_ident not in others:
-            pid.links.clear()
-            pid.monitored_by.clear()
+            pid.links = pid.monitored_by = NOBODY
             finish(pid, "shutdown")
 
 

@@ -37,7 +37,7 @@ from gpool.errors import BadName, NameTaken, NoProcess
 from gpool.otp import process
 from gpool.otp.gen_server import GenServer, Ignore, Stop, Then
 from gpool.otp.greenlets import current
-from gpool.otp.pid import DEAD, RUNNING, Exit, Pid, tie
+from gpool.otp.pid import DEAD, RUNNING, Exit, Pid, tie, untie
 
 
 class _Owners(dict[Hashable, Pid]):
@@ -146,8 +146,7 @@ class Registry(GenServer):
         self._take_away(key)
         if caller not in self.owners.keys_of and caller in self.owners.linked:
             self.owners.linked.discard(caller)
-            caller.links.pop(me, None)
-            me.links.pop(caller, None)
+            untie(caller, me)
 
     def whereis_name(self, key: Hashable) -> Pid | None:
         """Return the living process that has `key`.

@@ -119,9 +119,9 @@ class Mailbox:
             self.unanswered = Unanswered()
         self.unanswered[caller] = None
 
-    def hibernate(self, sleeper: Wakeable) -> None:
-        """Have `sleeper` woken by the next append, at rest meanwhile; a message may be there."""
-        self.waiter = sleeper
+    def hibernate(self, owner: Wakeable) -> None:
+        """Have the owner woken by the next append, at rest meanwhile; a message may be there."""
+        self.waiter = owner
         if not self.messages:
             self.messages = _NONE_YET
         self.resting = not (self.messages or self.unanswered)

@@ -156,27 +156,50 @@ class Starter(Protocol):
         """Take the outcome; must neither switch nor raise."""
 
 
-class Sleeper(Protocol):
-    """What gives a hibernating process a greenlet again; see ``greenlets.py``."""
+class Hibernating(Protocol):
+    """How processes go on that wait without a greenlet; see ``greenlets.py``."""
 
-    def rouse(self) -> Any:
-        """Let it go on, at once, until it ends or blocks; in the hub.  Returns its greenlet."""
+    def rouse(self, pid: Pid) -> Any:
+        """Let one go on in a greenlet, and return that once it has ended or blocks; in the hub."""
 
 
 _pid_numbers = itertools.count(1)
 _ref_numbers = itertools.count(1)
 
 
-class _Nobody(dict[Any, None]):
-    """The links, or monitors, of those who have none; shared by them, so it stays empty."""
+class Shared(dict[Any, None]):
+    """Links or monitors that several processes share, because they have no others.
+
+    It is written by nobody: :func:`tie`, :func:`untie` and :func:`watch` give a process a
+    dict of its own in its place.
+    """
 
     __slots__ = ()
 
     def __setitem__(self, key: Any, value: None) -> None:
         raise TypeError("this process has no dict of its own yet")
 
+    def __delitem__(self, key: Any) -> None:
+        raise TypeError("this process has no dict of its own yet")
 
-NOBODY: Final[dict[Any, None]] = _Nobody()
+    def pop(self, key: Any, default: Any = None) -> Any:
+        """Find that there is nothing to take, or refuse to."""
+        if key in self:
+            del self[key]
+        return default
+
+
+NOBODY: Final = Shared()
+
+
+class Kin:
+    """What all children of one process have in common, and hold once."""
+
+    __slots__ = ("ancestors", "links")
+
+    def __init__(self, parent: Pid) -> None:
+        self.ancestors: tuple[Pid, ...] = (parent, *parent.ancestors)[:GENERATIONS]
+        self.links = Shared({parent: None})  # of those that are linked to it and to nobody else
 
 
 class Unwinding:
@@ -209,8 +232,8 @@ class Pid:
         "id",
         "initial_call",
         "keeper",
+        "kin",
         "last_message",
-        "lineage",
         "links",
         "mailbox",
         "monitored_by",
@@ -231,19 +254,19 @@ class Pid:
         self.id = next(_pid_numbers)
         self.hub = hub  # the gevent hub of its thread
         self.greenlet: greenlet | None = None  # None: a shell, weak_greenlet, or it hibernates
-        self.hibernation: Sleeper | None = None  # while it hibernates
+        self.hibernation: Hibernating | None = None  # while it hibernates
         self.weak_greenlet: weakref.ref[greenlet] | None = None  # not gevent's, we only met it
         self.state: State = RUNNING
         self.reason: Any = None  # fixed once it is accepted
         self.trapping = False
         self.mailbox = Mailbox()
-        self.links: dict[Pid, None] = NOBODY  # oldest first; written by :func:`tie`
+        self.links: dict[Pid, None] = NOBODY  # oldest first; written by tie() and untie()
         self.monitors: dict[Ref, None] = NOBODY  # those that it has set; written by _watch
-        self.monitored_by: dict[Monitor, None] = {}  # those set on it, oldest first
+        self.monitored_by: dict[Monitor, None] = NOBODY  # on it, oldest first; written by watch()
         self.names: list[tuple[dict[Any, Pid], Any]] | None = None  # (table, key), to be cleared
         self.initial_call = initial_call
-        self.ancestors = () if parent is None else parent.lineage or parent.found_lineage()
-        self.lineage: tuple[Pid, ...] = ()  # the ancestors of all its children
+        self.ancestors = () if parent is None else parent.family.ancestors
+        self.kin: Kin | None = None  # what its children share, once it has one
         self.started_at = now
         self.ended_at: float | None = None
         self.starter: Starter | None = None  # while its init runs
@@ -254,10 +277,12 @@ class Pid:
         self.unwind_limit: float | None = UNWIND_LIMIT  # s for its cleanup; None: no limit
         self.unwinding: Unwinding | None = None
 
-    def found_lineage(self) -> tuple[Pid, ...]:
-        """Return the ancestors that its children share, as it gets the first of them."""
-        self.lineage = (self, *self.ancestors)[:GENERATIONS]
-        return self.lineage
+    @property
+    def family(self) -> Kin:
+        """What its children share."""
+        if self.kin is None:
+            self.kin = Kin(self)
+        return self.kin
 
     @property
     def parent(self) -> Pid | None:
@@ -283,6 +308,20 @@ class Pid:
         """
         return self.greenlet if self.weak_greenlet is None else self.weak_greenlet()
 
+    def wake(self) -> None:
+        """Rouse it soon, if it hibernates then; never switches."""
+        self.hub.loop.run_callback(self.rouse)
+
+    def rouse(self) -> Any:
+        """Let it go on at once, if it hibernates, until it ends or blocks; in the hub.
+
+        Returns:
+            Its greenlet; None if it does not hibernate.
+        """
+        if self.hibernation is None or self.state is FORKED:
+            return None
+        return self.hibernation.rouse(self)
+
     def __repr__(self) -> str:
         return f"#PID<{self.id}>"
 
@@ -297,12 +336,45 @@ class Pid:
 
 
 def tie(one: Pid, other: Pid) -> None:
-    """Link two processes, both ways at once."""
-    if one.links is NOBODY:
-        one.links = {}
-    if other.links is NOBODY:
-        other.links = {}
-    one.links[other] = other.links[one] = None
+    """Link two processes, both ways at once; once is enough."""
+    if other in one.links and one in other.links:
+        return
+    if one.links is NOBODY and one.parent is other:
+        one.links = other.family.links
+    else:
+        _own_links(one)[other] = None
+    _own_links(other)[one] = None
+
+
+def _own_links(pid: Pid) -> dict[Pid, None]:
+    """Return the links of a process, to be written to."""
+    shared = pid.links
+    if type(shared) is Shared:
+        own = dict(shared)
+        if pid.links is shared:  # still: a signal handler may have linked it meanwhile
+            pid.links = own
+    return pid.links
+
+
+def untie(one: Pid, other: Pid) -> bool:
+    """Unlink two processes, both ways at once; tell whether `one` was linked."""
+    was_linked = other in one.links
+    for pid, partner in ((other, one), (one, other)):
+        if partner not in pid.links:
+            continue
+        shared = pid.links
+        if type(shared) is Shared and pid.links is shared:
+            pid.links = NOBODY
+        else:
+            del pid.links[partner]
+    return was_linked
+
+
+def watch(target: Pid, monitor: Monitor) -> None:
+    """Have `monitor` told of the death of `target`."""
+    if target.monitored_by is NOBODY:
+        target.monitored_by = {}
+    target.monitored_by[monitor] = None
 
 
 class Ref:

@@ -46,6 +46,8 @@ from gpool.otp.pid import (
     Ref,
     table,
     tie,
+    untie,
+    watch,
 )
 from gpool.otp.signal import signal
 from gpool.waiter import Expired, Waiter, check_timeout
@@ -139,8 +141,7 @@ def unlink(process: Any) -> None:
     """
     me, pid = current(), resolve(process)
     same_hub(pid)
-    me.links.pop(pid, None)
-    pid.links.pop(me, None)
+    untie(me, pid)
 
 
 def monitor(process: Any) -> Ref:
@@ -181,7 +182,8 @@ def _watch(me: Pid, pid: Pid | None, process: Any) -> Ref:
     elif pid is not me:
         if me.monitors is NOBODY:
             me.monitors = {}
-        pid.monitored_by[ref] = me.monitors[ref] = None
+        watch(pid, ref)
+        me.monitors[ref] = None
     return ref
 
 
@@ -419,7 +421,7 @@ def await_death(pid: Pid, timeout: float | None = None) -> Any:
     if pid.state is DEAD or pid.state is FORKED:
         return pid.reason
     death = _Death()
-    pid.monitored_by[death] = None
+    watch(pid, death)
     try:
         return death.waiter.wait(timeout)
     finally:

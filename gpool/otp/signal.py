@@ -36,6 +36,7 @@ from gpool.otp.pid import (
     Monitor,
     Pid,
     table,
+    untie,
 )
 
 THROWS: Final = 10  # times an exit is thrown into a greenlet that swallows it
@@ -118,7 +119,7 @@ def _throw(pid: Pid) -> None:
     greenlet = pid.runner()
     pid.exiting.thrown += 1
     if pid.hibernation is not None and not is_word(pid.reason, "killed"):
-        greenlet = pid.hibernation.rouse()
+        greenlet = pid.rouse()
     elif isinstance(greenlet, gevent.Greenlet):
         # Not its own throw, which drops a second exit: this one insists.
         gevent.Greenlet.throw(greenlet, ExitSignal(pid.reason))
@@ -245,7 +246,7 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
         pid.monitors.pop(ref, None)
     pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = None
     pid.hibernation = None
-    pid.awaiting = pid.lineage = ()
+    pid.awaiting, pid.kin = (), None
     pid.mailbox.rouse()
     pid.mailbox.messages.clear()
 
@@ -254,8 +255,8 @@ def _tell_starter(pid: Pid, reason: Any) -> None:
     starter = pid.starter
     if starter is None:
         return
-    if starter.owner is not None and pid.links.pop(starter.owner, True) is None:
-        starter.owner.links.pop(pid, None)
+    if starter.owner is not None:
+        untie(pid, starter.owner)
     starter.wake(("died", reason))
     pid.starter = None
 
@@ -263,8 +264,7 @@ def _tell_starter(pid: Pid, reason: Any) -> None:
 def _tell_links(pid: Pid, reason: Any) -> None:
     for linked in tuple(pid.links):
         signal(linked, pid, reason)
-        linked.links.pop(pid, None)
-        pid.links.pop(linked, None)
+        untie(pid, linked)
 
 
 def _tell_monitors(pid: Pid, reason: Any, errors: list[Exception]) -> None:

@@ -42,7 +42,7 @@ from gpool import clock
 from gpool.errors import NoProcess, ServerExited
 from gpool.otp import greenlets
 from gpool.otp.mailbox import Mailbox
-from gpool.otp.pid import Pid
+from gpool.otp.pid import Pid, watch
 from gpool.otp.signal import signal
 from gpool.pool.lease import Lease, Ticket
 from gpool.pool.ledger import Ledger
@@ -184,7 +184,7 @@ class Crew:
         self.waiter = Waiter()  # the caller's
 
     def __enter__(self) -> Self:
-        self.caller.monitored_by[self] = None
+        watch(self.caller, self)
         return self
 
     def __exit__(

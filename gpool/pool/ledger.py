@@ -34,7 +34,7 @@ from gpool import clock, telemetry
 from gpool.errors import NoProcess, PoolClosed, WrongHub
 from gpool.otp import greenlets, process
 from gpool.otp.gen import System
-from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table
+from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table, watch
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, metered
@@ -119,7 +119,7 @@ class Ledger:
 
     def _enter(self, pid: Pid) -> Client:
         client = Client(self, pid)
-        pid.monitored_by[client] = None
+        watch(pid, client)
         self.known[pid] = client
         self._follow(client)
         return client

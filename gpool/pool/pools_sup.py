@@ -18,7 +18,7 @@ from gpool.otp.dynamic_supervisor import DynamicSupervisor
 from gpool.otp.gen import Cast
 from gpool.otp.gen_server import Ignore, Stop, Then
 from gpool.otp.key_registry import Registry
-from gpool.otp.pid import DEAD, FORKED, RUNNING, Pid
+from gpool.otp.pid import DEAD, FORKED, RUNNING, Pid, watch
 from gpool.pool.ledger import Ledger
 from gpool.pool.pool_sup import PoolSup
 
@@ -90,7 +90,7 @@ class PoolsSup(DynamicSupervisor):
             return
         predecessor = self._predecessor(ledger)
         if predecessor is not None:
-            predecessor.monitored_by[_Again(self, ledger)] = None
+            watch(predecessor, _Again(self, ledger))
             return
         spec = ChildSpec(
             ledger.name,

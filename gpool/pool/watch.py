@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpool import clock
-from gpool.otp.pid import Pid
+from gpool.otp.pid import Pid, watch
 from gpool.otp.signal import signal
 from gpool.pool.slot import Slot
 
@@ -33,7 +33,7 @@ class Fall:
         if pid.keeper is None:
             pid.keeper = self
         else:
-            pid.monitored_by[self] = None
+            watch(pid, self)
 
     def doomed(self, reason: Any) -> None:
         """Its exit was accepted."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gpool
+from gpool.otp.pid import watch
 from gpool.testing import settle
 
 
@@ -83,7 +84,7 @@ class Nursery:
         """Write down that a child runs, and its death when it comes."""
         self.log.append(("start", id))
         self.latest[id] = pid
-        pid.monitored_by[_Watch(self.log, id)] = None
+        watch(pid, _Watch(self.log, id))
 
     def end(self, id: Any, reason: Any) -> None:
         """Have a child end itself, and let everybody react."""

@@ -10,6 +10,7 @@ import pytest
 import gpool
 from gpool import ChildSpec, Counts, StartError
 from gpool import Supervisor as Sup
+from gpool.otp.pid import untie
 from gpool.testing import settle
 from tests.otp.nursery import Attempt, Boom
 
@@ -119,8 +120,7 @@ class TestStart:
         """S5: one that unlinks itself dies unnoticed: active 0, which_children shows the pid."""
         supervisor = Sup.start([ChildSpec("a", gpool.spawn_link, (wait,))])
         child = supervisor.which_children()[0].child
-        child.links.pop(supervisor.pid)
-        supervisor.pid.links.pop(child)
+        untie(child, supervisor.pid)
         gpool.exit(child, "boom")
         settle()
         assert supervisor.which_children()[0].child is child

@@ -155,7 +155,7 @@ class TestFork:
 
             def child():
                 gpool.send(bears[2], "late")
-                bears[2].pid.hibernation.wake()
+                bears[2].pid.wake()
                 gevent.sleep(0.05)
                 assert log == [], log
                 assert not any(map(gpool.is_alive, bears))

@@ -15,6 +15,7 @@ from gevent._hub_local import get_hub_if_exists
 
 import gpool
 from gpool import Down, GenServer, telemetry
+from gpool.otp.pid import watch
 from gpool.testing import settle
 from tests.otp.actor import Actor, mailbox, reason_of
 from tests.otp.nursery import Events
@@ -243,7 +244,7 @@ class TestCrashes:
 
         pid, ref = gpool.spawn_monitor(lambda: None)
         greenlet = pid.greenlet
-        pid.monitored_by[Watch()] = None
+        watch(pid, Watch())
 
         def observe():
             while not greenlet.dead:

@@ -11,7 +11,7 @@ from gevent._hub_local import get_hub_if_exists
 
 import gpool
 from gpool import Down
-from gpool.otp.pid import table
+from gpool.otp.pid import table, watch
 from gpool.testing import settle
 from tests.otp.actor import mailbox, reason_of, sleeper
 
@@ -98,7 +98,7 @@ class TestForeign:
             def down(self, pid, reason):
                 hubs.append(get_hub_if_exists())
 
-        pids[0].monitored_by[Watch()] = None
+        watch(pids[0], Watch())
         table.raw.clear()  # those who wait would find it first
         gevent.get_hub().threadpool.apply(kept.clear)
         assert gpool.receive(timeout=10.0) == Down(down, pids[0], "normal")

@@ -163,10 +163,10 @@ class TestHibernate:
     def test_a_message_of_the_last_moment_wakes(self):
         """One that a finalizer sends, after the server has seen that there is none."""
         bear = hibernating()
-        sleeper, pid = bear.pid.hibernation, bear.pid
+        hibernation, pid = bear.pid.hibernation, bear.pid
         pid.hibernation, pid.mailbox.waiter = None, None
         bear.cast("late")
-        sleeper.hibernate(pid, None)
+        hibernation.begin(pid, None)
         assert not pid.mailbox.resting
         settle()
         assert bear.log == [("cast", "late")]
@@ -175,7 +175,7 @@ class TestHibernate:
     def test_a_wake_up_for_nothing_is_slept_on(self):
         """As after a message that was taken back."""
         bear = hibernating()
-        bear.pid.hibernation.wake()
+        bear.pid.wake()
         settle()
         assert bear.log == []
         assert_hibernates(bear)

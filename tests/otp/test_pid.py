@@ -8,14 +8,15 @@ import gevent
 import pytest
 
 import gpool
-from gpool.otp.pid import NOBODY, Pid, tie
+from gpool.otp.pid import Pid, Ref, Shared, tie, untie, watch
 from tests.otp.actor import Actor
 
 
 def own_bytes(pid):
     """Return the size of a pid and of what belongs to it alone."""
-    parts = [pid, pid.id, pid.started_at, pid.mailbox, pid.monitored_by]
-    parts += [own for own in (pid.links, pid.monitors) if own is not NOBODY]
+    parts = [pid, pid.id, pid.started_at, pid.mailbox]
+    ties = pid.links, pid.monitors, pid.monitored_by
+    parts += [own for own in ties if type(own) is not Shared]
     return sum(map(sys.getsizeof, parts))
 
 
@@ -23,15 +24,26 @@ class TestSize:
     def test_of_a_process_without_ties(self):
         """There may be many; only those that use links, names or messages pay for them."""
         pid = Pid(None, "shell", None, 0.5)
-        assert own_bytes(pid) <= 428
+        assert own_bytes(pid) <= 364
 
     def test_of_a_process_with_one_link_and_one_monitor(self):
-        """As a supervised worker has them."""
+        """As others may set them."""
         pid = Pid(gevent.get_hub(), "shell", None, 0.5)
         tie(pid, gpool.self())
         gpool.monitor(pid)
-        assert own_bytes(pid) <= 900
-        del gpool.self().links[pid]
+        assert own_bytes(pid) <= 836
+        untie(pid, gpool.self())
+
+    def test_of_a_supervised_one(self):
+        """Its link to its parent takes nothing: all the parent's children share it."""
+        one, two = (Pid(None, "child", gpool.self(), 0.0) for _ in range(2))
+        for pid in one, two:
+            tie(pid, gpool.self())
+        assert own_bytes(one) <= 364
+        assert one.links is two.links
+        untie(one, gpool.self())
+        assert (list(one.links), list(two.links)) == ([], [gpool.self()])
+        untie(two, gpool.self())
 
     def test_of_siblings_ancestors(self):
         """All children of a process share what they know of their ancestors."""
@@ -48,7 +60,35 @@ class TestTie:
         assert (list(one.pid.links), list(two.pid.links)) == ([two.pid], [one.pid])
         assert other.pid.links == {}
 
-    def test_what_all_share_cannot_be_written(self):
+    def test_of_a_child_and_of_others(self):
+        """Whom a child links to, or leaves, is no matter of its siblings."""
+        parent, other = Actor(), Actor()
+        one, two = (parent.do(gpool.spawn_link, gpool.receive) for _ in range(2))
+        tie(one, parent.pid)
+        assert one.links is two.links
+        tie(one, other.pid)
+        assert list(one.links) == [parent.pid, other.pid]
+        assert list(two.links) == [parent.pid]
+        assert untie(one, parent.pid)
+        assert not untie(one, parent.pid)
+        assert list(one.links) == [other.pid]
+        assert list(parent.pid.links) == [two]
+
+    def test_what_is_shared_cannot_be_written(self):
         """Who forgets to give a process its own dict hears of it."""
+        me, child = gpool.self(), gpool.spawn_link(gpool.receive)
         with pytest.raises(TypeError, match="no dict of its own"):
-            NOBODY[gpool.self()] = None
+            child.links[child] = None
+        with pytest.raises(TypeError, match="no dict of its own"):
+            child.links.pop(me)
+        assert child.links.pop(child, "default") == "default"
+        gpool.unlink(child)
+
+
+class TestWatch:
+    def test_gives_a_process_a_dict_of_its_own(self):
+        """Until then it shares that of those who are not monitored."""
+        one, two = Actor(), Actor()
+        watch(one.pid, ref := Ref(two.pid, one.pid, one.pid))
+        assert list(one.pid.monitored_by) == [ref]
+        assert two.pid.monitored_by == {}

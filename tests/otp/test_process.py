@@ -17,7 +17,7 @@ import pytest
 import gpool
 from gpool import Down, Exit, NoProcess, telemetry
 from gpool.otp import greenlets, process, signal
-from gpool.otp.pid import tie
+from gpool.otp.pid import tie, watch
 from gpool.testing import settle
 from tests.otp.actor import Actor, mailbox, reason_of, sleeper
 from tests.otp.nursery import Events
@@ -689,7 +689,7 @@ class TestMonitor:
         failures = Events(telemetry.CleanupFailed, "process", "exception")
         telemetry.attach(failures)
         target = Actor()
-        target.pid.monitored_by[Bad()] = None
+        watch(target.pid, Bad())
         ref = gpool.monitor(target.pid)
         target.exit("boom")
         telemetry.detach(failures)
@@ -710,7 +710,8 @@ class TestMonitor:
         target = Actor()
         second = Watch()
         first = Watch(second)
-        target.pid.monitored_by[first] = target.pid.monitored_by[second] = None
+        watch(target.pid, first)
+        watch(target.pid, second)
         target.exit("boom")
         assert (first.told, second.told) == (True, False)
 
@@ -861,7 +862,7 @@ class TestDeath:
         gpool.trap_exit(True)
         pid = gpool.spawn_link(gpool.receive)
         first = gpool.monitor(pid)
-        pid.monitored_by[Struck()] = None
+        watch(pid, Struck())
         second = gpool.monitor(pid)
         settle()
         gpool.exit(pid, "boom")

@@ -7,7 +7,7 @@ import pytest
 import gpool
 from gpool import BadName, NameTaken, NoProcess, StartError
 from gpool.otp.gen import send_cast
-from gpool.otp.pid import table
+from gpool.otp.pid import table, watch
 from gpool.testing import settle
 from tests.otp.actor import Actor, mailbox, reason_of
 
@@ -97,7 +97,7 @@ class TestDeath:
 
         one = Actor()
         gpool.register("name", one.pid)
-        one.pid.monitored_by[Watch()] = None
+        watch(one.pid, Watch())
         gpool.monitor(one.pid)
         one.exit("boom")
         assert len(mailbox()) == 1

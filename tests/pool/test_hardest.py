@@ -15,6 +15,7 @@ import gevent
 import pytest
 
 import gpool
+from gpool.otp.pid import watch
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import (
@@ -640,7 +641,7 @@ def test_09_a_shutdown_with_waiters_and_holders(
     workers = [slot.thing for slot in books(stage.pool).slots]
     owners = pids(stage.pool).workers
     for who, pid in [*(("worker", pid) for pid in owners), ("man", man)]:
-        pid.monitored_by[Note(ends, who)] = None
+        watch(pid, Note(ends, who))
     holder, second = Holder(stage.pool), Holder(stage.pool)
     dying, waiting = Holder(stage.pool, timeout=None), Holder(stage.pool, timeout=None)
     stoppers: list[Client] = []
