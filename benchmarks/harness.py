@@ -52,7 +52,7 @@ class Effort:
 
     def heavy(self) -> Self:
         """Return the same for cases that take long: fewer rounds."""
-        return replace(self, rounds=max(self.rounds // 4, 2))
+        return replace(self, rounds=max(self.rounds // 6, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,6 @@ def measure(cases: Iterable[Case], effort: Effort) -> Rounds:
 
 
 def pin() -> None:
-    """Stay on one core, where the system lets us."""
+    """Stay on one core, where the system lets us; any one: another run may have another."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, {random.choice(list(os.sched_getaffinity(0)))})

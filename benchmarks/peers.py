@@ -11,9 +11,10 @@ both make their pools by ``pools.py``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from operator import methodcaller
 from typing import Any, Final
 
@@ -53,6 +54,22 @@ class Peer:
                     pass
                 finally:
                     put(thing)
+
+
+@contextmanager
+def borrowed(peer: Peer) -> Iterator[Any]:
+    """Borrow where the time does not count."""
+    if peer.lend is not None:
+        with peer.lend() as thing:
+            yield thing
+        return
+    assert peer.get is not None
+    assert peer.put is not None
+    thing = peer.get()
+    try:
+        yield thing
+    finally:
+        peer.put(thing)
 
 
 class Connection:
@@ -97,12 +114,13 @@ class PsycopgConnection(pools.PsycopgConnection):
 # --- Making them --------------------------------------------------------------------
 
 
-def queue(size: int = SIZE, timeout: float = TIMEOUT) -> Peer:
-    """Return the idiom: a LifoQueue of what is lent, without a timeout."""
-    things = LifoQueue()
+def queue(size: int = SIZE, timeout: float | None = None) -> Peer:
+    """Return the idiom: a LifoQueue of what is lent."""
+    things: Any = LifoQueue()
     for _ in range(size):
         things.put(Connection())
-    return Peer(get=things.get, put=things.put)
+    get = things.get if timeout is None else partial(things.get, timeout=timeout)
+    return Peer(get=get, put=things.put)
 
 
 def gpool_pool(size: int = SIZE, timeout: float = TIMEOUT) -> Peer:
@@ -181,6 +199,8 @@ PEERS: Final[dict[str, tuple[str, Make]]] = {
     "geventconnpool": ("geventconnpool", geventconnpool),
     "gsocketpool": ("gsocketpool", gsocketpool),
 }
+# Those whose clients wait as long as the pool likes.
+WITHOUT_TIMEOUT: Final = ("DBUtils PooledDB", "geventconnpool", "gsocketpool")
 
 
 def installed() -> tuple[dict[str, Make], list[str]]:

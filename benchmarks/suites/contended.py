@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import gevent
 from gevent.event import Event
@@ -44,7 +43,7 @@ class Bout:
 
     def __init__(self, peer: peers.Peer | None, clients: int, *, polite: bool) -> None:
         self.peer, self.clients, self.polite = peer, clients, polite
-        self.jain, self.starved, self.longest = 1.0, 0, 0
+        self.jain, self.starved, self.longest, self.errors = 1.0, 0, 0, 0
 
     def run(self, n: int) -> float:
         """Have one contest of so many grants."""
@@ -53,6 +52,7 @@ class Bout:
         self.jain = min(self.jain, contest.jain)
         self.starved = max(self.starved, contest.starved)
         self.longest = max(self.longest, *contest.longest)
+        self.errors = max(self.errors, contest.errors)
         return seconds
 
 
@@ -94,6 +94,7 @@ def crowd(
             figures["starved"] = bout.starved
             figures["longest wait"] = bout.longest
             figures[": clients"] = bout.longest / clients
+            figures["errors"] = bout.errors
         rows.append(Row(name, figures))
     return rows
 
@@ -118,8 +119,8 @@ def lost(make: peers.Make) -> int:
 
     def live() -> None:
         while not over:
-            with gevent.Timeout(dice.uniform(0.0, 0.002), False):
-                borrow(peer, lambda: gevent.sleep(0))
+            with gevent.Timeout(dice.uniform(0.0, 0.002), False), peers.borrowed(peer):
+                gevent.sleep(0)
 
     clients = [gevent.spawn(live) for _ in range(CLIENTS)]
     for _ in range(FAULTS):
@@ -134,35 +135,17 @@ def lost(make: peers.Make) -> int:
     return peers.SIZE - borrowed_at_once(peer)
 
 
-def borrow(peer: peers.Peer, use: Callable[[], Any]) -> None:
-    """Borrow, use, give back."""
-    if peer.lend is not None:
-        with peer.lend():
-            use()
-        return
-    assert peer.get is not None
-    assert peer.put is not None
-    thing = peer.get()
-    try:
-        use()
-    finally:
-        peer.put(thing)
-
-
 def borrowed_at_once(peer: peers.Peer) -> int:
     """Return how many of as many clients as there are workers get one."""
     got, enough = 0, Event()
 
-    def use() -> None:
-        nonlocal got
-        got += 1
-        if got == peers.SIZE:
-            enough.set()
-        enough.wait()
-
     def come() -> None:
-        with gevent.Timeout(PATIENCE, False):
-            borrow(peer, use)
+        nonlocal got
+        with gevent.Timeout(PATIENCE, False), peers.borrowed(peer):
+            got += 1
+            if got == peers.SIZE:
+                enough.set()
+            enough.wait()
 
     gevent.joinall([gevent.spawn(come) for _ in range(peers.SIZE)])
     return got

@@ -141,7 +141,7 @@ def standing(n: int) -> Iterator[dict[str, Run]]:
             "a waiter comes and is killed": repeated(lambda: come_and_go(besieged)),
             "stats() of idle workers": repeated(servers.stats),
             "stats() with waiters": repeated(besieged.stats),
-            "snapshot of the metrics": repeated(metrics.snapshot),
+            "snapshot of the metrics, three pools": repeated(metrics.snapshot),
             UNIT: repeated(lambda: gevent.sleep(0)),
         }
         gevent.killall(waiting)

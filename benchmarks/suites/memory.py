@@ -39,15 +39,20 @@ class Thing:
     """What all lend."""
 
 
+def park() -> None:
+    """Wait for ever."""
+    gevent.get_hub().switch()
+
+
 def parked_greenlets(n: int) -> None:
     """Have greenlets wait for ever."""
-    kept.extend(gevent.spawn(gevent.get_hub().switch) for _ in range(n))
+    kept.extend(gevent.spawn(park) for _ in range(n))
     gevent.sleep(0)
 
 
 def queue_waiters(n: int) -> None:
     """Have greenlets wait for a LifoQueue's."""
-    things = LifoQueue()
+    things: Any = LifoQueue()
     kept.extend(gevent.spawn(things.get) for _ in range(n))
     gevent.sleep(0)
 

@@ -209,7 +209,6 @@ class TestSuites:
         monkeypatch.setattr(module, "CROWDS", (2, 4))
         monkeypatch.setattr(module, "SLACK", 0.02)
         assert len(module.run(TINY).rows) == 4
-        module.held.clear()
 
     def test_see_pools_grow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Lives and events, with two workers and with four; finds every figure with a bound."""
