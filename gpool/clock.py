@@ -10,16 +10,15 @@ their place with :func:`install` (see :mod:`gpool.testing`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final, Protocol
 
-import gevent
+from gevent import get_hub
 
 FAR: Final = 1e9  # s, 30 years: libuv takes no infinity
 RESOLUTION: Final = 0.001  # s; libuv has no shorter timers, and would warn
-LENGTHS: Final = 32  # of alarms that a hub keeps; time-outs are mostly of a few
-ALARMS_KEPT: Final = 100  # of one length
+LANES: Final = 64  # shared ones that a hub may have; most time-outs are of a few lengths
 
 
 class Timer(Protocol):
@@ -53,7 +52,7 @@ class HubTimer:
         self, seconds: float, fn: Callable[..., object], args: tuple[Any, ...], ref: bool
     ) -> None:
         due = _possible(seconds) if seconds > 0 else 0.0
-        self._timer: Any = gevent.get_hub().loop.timer(due, ref=ref)
+        self._timer: Any = get_hub().loop.timer(due, ref=ref)
         self._timer.start(self._fire, fn, args)
 
     def _fire(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
@@ -72,37 +71,125 @@ def _possible(seconds: float) -> float:
     return min(max(seconds, RESOLUTION), FAR)
 
 
-class Alarm:
-    """A timer of a loop that one wait after another sets: quicker than a new one each time."""
+class Expiring(Protocol):
+    """A wait that has a deadline."""
 
-    __slots__ = ("_shelf", "_timer")
+    def expire(self) -> object:
+        """End the wait, unless it has ended; runs in the hub, must neither switch nor raise."""
 
-    def __init__(self, loop: Any, seconds: float, shelf: list[Alarm]) -> None:
-        # A `repeat`, since only `again` sets a timer to its whole length.
-        self._timer: Any = loop.timer(_possible(seconds), repeat=_possible(seconds))
-        self._shelf = shelf  # where it lies while nobody needs it
 
-    def set(self, fn: Callable[[], object]) -> None:
-        """Call `fn` once the whole length has passed."""
-        self._timer.again(self._ring, fn)
+class Lane(Protocol):
+    """Where waits of one length stand until they end, by themselves or at their deadline."""
 
-    def _ring(self, fn: Callable[[], object]) -> None:
-        self._timer.stop()
-        fn()
+    def enter(self, wait: Expiring) -> None:
+        """Have a wait expire when the lane's length has passed; keeps the loop alive."""
 
-    def cancel(self) -> None:
-        """Stop the timer and lay it aside for the next one."""
-        self._timer.stop()
-        if len(self._shelf) < ALARMS_KEPT:
-            self._shelf.append(self)
-        else:
-            self._timer.close()
+    def leave(self, wait: Expiring) -> None:
+        """Forget a wait that has entered."""
+
+
+class HubLane:
+    """The waits of one length, of one hub, behind one timer: they began as they end.
+
+    Its timer runs on when the last wait has left, but keeps the loop alive no more;
+    a lane that is empty when it rings is given up.
+    """
+
+    __slots__ = ("_lanes", "_loop", "_seconds", "_timer", "_waits")
+
+    def __init__(self, lanes: HubLanes, loop: Any, seconds: float) -> None:
+        self._lanes = lanes
+        self._loop = loop
+        self._seconds = seconds
+        self._waits: dict[Expiring, float] = {}  # wait -> its deadline, oldest first
+        self._timer: Any = None  # rings no later than the first of them is due
+
+    def enter(self, wait: Expiring) -> None:
+        """Have a wait expire when the lane's length has passed; keeps the loop alive."""
+        waits = self._waits
+        waits[wait] = monotonic() + self._seconds
+        if self._timer is None:
+            self._set(self._seconds)
+        elif len(waits) == 1:
+            self._timer.ref = True
+
+    def leave(self, wait: Expiring) -> None:
+        """Forget a wait that has entered."""
+        waits = self._waits
+        waits.pop(wait, None)
+        if not waits and self._timer is not None:
+            self._timer.ref = False
+
+    def _set(self, seconds: float) -> None:
+        due = _possible(seconds)
+        # It repeats, should a signal handler strike before a ring is heeded.
+        timer = self._loop.timer(due, repeat=max(due, _possible(self._seconds)))
+        timer.start(self._ring)
+        self._timer = timer
+
+    def _ring(self) -> None:
+        moment = monotonic()
+        due = []
+        try:
+            for wait, deadline in self._waits.items():
+                if deadline > moment:
+                    break
+                due.append(wait)
+            for wait in due:
+                self._waits.pop(wait, None)
+                wait.expire()
+        finally:  # whatever strikes, those who are left are not forgotten
+            self._go_on(moment)
+
+    def _go_on(self, moment: float) -> None:
+        timer, self._timer = self._timer, None
+        timer.stop()
+        timer.close()
+        for deadline in self._waits.values():
+            self._set(deadline - moment)
+            return
+        self._lanes.pop(self._seconds, None)
+
+
+class OneOff:
+    """A lane of one wait, with a timer of its own: for lengths that do not recur."""
+
+    __slots__ = ("_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def enter(self, wait: Expiring) -> None:
+        """Have a wait expire when the lane's length has passed; keeps the loop alive."""
+        self._timer = call_later(self._seconds, wait.expire)
+
+    def leave(self, wait: Expiring) -> None:
+        """Forget a wait that has entered."""
+        self._timer.cancel()
+
+
+class HubLanes(dict[float, HubLane]):
+    """The lanes of one hub, by their length in seconds; never more than LANES."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: set[float] = set()  # lengths that may recur, at most LANES
+
+    def add(self, loop: Any, seconds: float) -> Lane:
+        """Return a lane of a length that has none: a shared one the second time."""
+        if seconds in self.met and len(self) < LANES:
+            lane = self[seconds] = HubLane(self, loop, seconds)
+            return lane
+        if len(self.met) >= LANES:
+            self.met.clear()
+        self.met.add(seconds)
+        return OneOff(seconds)
 
 
 class HubClock:
     """Real time, timers of the running greenlet's hub."""
 
-    now = staticmethod(time.monotonic)
+    now = staticmethod(monotonic)
 
     def call_later(
         self, seconds: float, fn: Callable[..., object], *args: Any, ref: bool = True
@@ -110,25 +197,21 @@ class HubClock:
         """Start a timer on the current hub's loop."""
         return HubTimer(seconds, fn, args, ref)
 
-    def alarm(self, seconds: float, fn: Callable[[], object]) -> Alarm:
-        """Set an alarm of the current hub's loop."""
-        hub: Any = gevent.get_hub()
+    def lane(self, seconds: float) -> Lane:
+        """Return the lane of that length of the current hub."""
+        hub: Any = get_hub()
         try:
-            shelf = hub.gpool_alarms[seconds]
+            lane: Lane = hub.gpool_lanes[seconds]
         except (AttributeError, KeyError):
-            shelf = _new_shelf(hub, seconds)
-        alarm = shelf.pop() if shelf else Alarm(hub.loop, seconds, shelf)
-        alarm.set(fn)
-        return alarm
+            lane = _new_lane(hub, seconds)
+        return lane
 
 
-def _new_shelf(hub: Any, seconds: float) -> list[Alarm]:
-    shelves = vars(hub).setdefault("gpool_alarms", {})
-    if len(shelves) >= LENGTHS:
-        shelves.clear()  # so that odd lengths, which never come again, do not stay
-    shelf: list[Alarm] = []
-    shelves[seconds] = shelf
-    return shelf
+def _new_lane(hub: Any, seconds: float) -> Lane:
+    lanes: HubLanes | None = vars(hub).get("gpool_lanes")
+    if lanes is None:
+        lanes = hub.gpool_lanes = HubLanes()
+    return lanes.add(hub.loop, seconds)
 
 
 _hub_clock = HubClock()
@@ -143,14 +226,13 @@ def call_later(seconds: float, fn: Callable[..., object], *args: Any, ref: bool 
     return _clock.call_later(seconds, fn, *args, ref=ref)
 
 
-#: As ``call_later(seconds, fn)``, for a wait: whoever set it cancels it, exactly once and
-#: rung or not, and lets go of it.
-alarm: Callable[[float, Callable[[], object]], Timer] = _hub_clock.alarm
+#: Return where a wait that may last so many seconds, of the clock in use, has to enter.
+lane: Callable[[float], Lane] = _hub_clock.lane
 
 
 def install(clock: Clock) -> Clock:
     """Make `clock` the clock in use and return the one it replaces."""
-    global _clock, now, alarm
+    global _clock, now, lane
     previous, _clock, now = _clock, clock, clock.now
-    alarm = getattr(clock, "alarm", clock.call_later)
+    lane = getattr(clock, "lane", OneOff)
     return previous

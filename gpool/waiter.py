@@ -9,7 +9,7 @@ that was already queued is stopped, so it can never land in a later wait.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from gevent import get_hub, monkey
@@ -60,13 +60,15 @@ def _parks() -> bool:
 class Waiter:
     """A place where one greenlet waits for one value."""
 
-    __slots__ = ("_callback", "_resume", "value", "woken")
+    __slots__ = ("_callback", "_greenlet", "_loop", "value", "woken")
+
+    _loop: Any  # of the one that waits
 
     def __init__(self) -> None:
         self.woken = False  # set once, by wake() or the deadline
         self.value: Any = None  # what wake() brought
-        self._resume: Iterable[Any] = ()  # while one waits: what is drawn of it is its wake-up
-        self._callback: Any = None  # the queued wake-up, to be stopped if we leave early
+        self._greenlet: Any = None  # the one that waits, while it does
+        self._callback: Any = None  # its queued wake-up, to be stopped if it leaves early
 
     def wake(self, value: Any = None) -> bool:
         """Hand `value` to the greenlet that waits, or will; the first call wins.
@@ -79,12 +81,20 @@ class Waiter:
         if self.woken:
             return False
         self.value = value
-        # Queued and noted in one bytecode: were a signal handler to strike in between,
-        # nobody could stop what is queued, and it would land in a later wait.
-        for self._callback in self._resume:  # noqa: B020  # it assigns to an attribute
-            pass
+        if self._greenlet is not None and self._callback is None:
+            try:
+                self._callback = self._loop.run_callback(self._greenlet.switch, self)
+            except BaseException:  # a signal handler struck before we had what is queued
+                self._take_back()
+                raise
         self.woken = True  # last: if a signal handler strikes before, the next call wakes
         return True
+
+    def _take_back(self) -> None:
+        """Stop the wake-up that is queued but not noted: it must not land in a later wait."""
+        for callback in self._loop._callbacks:
+            if callback.args == (self,):
+                callback.stop()
 
     def wait(self, timeout: float | None = None) -> Any:
         """Block until woken and return the value.
@@ -100,28 +110,35 @@ class Waiter:
         if timeout is not None and timeout <= 0:
             self.woken = True
             raise Expired
-        hub, alarm, forks = get_hub(), None, _forks
+        hub, lane, forks = get_hub(), None, _forks
         try:
-            # The greenlet stays out of our locals: what it dies of may keep this frame.
-            self._resume = map(hub.loop.run_callback, (getcurrent().switch,), (self,))
+            self._loop = hub.loop
+            self._greenlet = getcurrent()
             if timeout is not None:
-                alarm = clock.alarm(timeout, self._expire)
+                lane = clock.lane(timeout)
+                lane.enter(self)
             # Anything else that comes back is a stray wake-up of an earlier wait.
             # In a forked child gpool's own greenlets stay where they are.
             while hub.switch() is not self or (forks != _forks and _parks()):
                 pass
+        except BaseException:
+            self._leave()
+            raise
         finally:
-            self.woken = True
-            self._resume = ()
-            if self._callback is not None:
-                self._callback.stop()
-            if alarm is not None:
-                alarm.cancel()
+            self._greenlet = None
+            if lane is not None:
+                lane.leave(self)
         if self.value is _EXPIRED:
             raise Expired
         return self.value
 
-    def _expire(self) -> None:
+    def _leave(self) -> None:
+        self.woken = True
+        if self._callback is not None:
+            self._callback.stop()
+
+    def expire(self) -> None:
+        """End the wait, unless it has ended: the deadline has come."""
         self.wake(_EXPIRED)
 
 

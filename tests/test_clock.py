@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import gevent
 import pytest
 
@@ -65,60 +67,102 @@ class TestCallLater:
         unnoticed_deaths.clear()
 
 
-class TestAlarm:
-    def test_calls_in_the_hub_once(self):
-        """An alarm that nobody cancels rings once all the same."""
-        got = []
-        clocks.alarm(0.001, lambda: got.append(gevent.getcurrent()))
-        gevent.sleep(0.01)
-        assert got == [gevent.get_hub()]
+class Wait:
+    """Stands in a lane and notes when it expires."""
 
-    def test_lasts_its_whole_length_each_time(self):
-        """One that was cancelled before does not go on where it was."""
-        rang = gevent.event.Event()
-        first = clocks.alarm(0.02, list)
-        gevent.sleep(0.015)
-        first.cancel()
-        began = clocks.now()
-        second = clocks.alarm(0.02, rang.set)
-        rang.wait()
-        second.cancel()
-        assert clocks.now() - began >= 0.019
+    def __init__(self, log, name=None):
+        self.log, self.name = log, name
 
-    def test_takes_one_that_lies_idle(self):
-        """Waits one after the other use the same timer."""
-        first = clocks.alarm(123.0, list)
-        first.cancel()
-        second, third = clocks.alarm(123.0, list), clocks.alarm(123.0, list)
-        assert second is first
-        assert third is not first
-        second.cancel()
-        third.cancel()
+    def expire(self):
+        """Note it, and when."""
+        self.log.append((self.name, clocks.now()))
 
-    def test_odd_lengths_are_not_kept(self):
-        """However many different lengths are asked for, a hub keeps a few idle alarms."""
-        for number in range(1000):
-            clocks.alarm(1000.0 + number, list).cancel()
-        shelves = gevent.get_hub().gpool_alarms
-        assert sum(map(len, shelves.values())) <= clocks.LENGTHS
 
-    def test_after_a_rush_most_are_given_back(self):
-        """Of those that many waits needed at once a hub keeps a few."""
-        many = [clocks.alarm(77.0, list) for _ in range(1000)]
-        for alarm in many:
-            alarm.cancel()
-        assert len(gevent.get_hub().gpool_alarms[77.0]) == clocks.ALARMS_KEPT
+def shared_lane(seconds):
+    """Give the lane of a length that has been asked for before."""
+    clocks.lane(seconds)
+    return clocks.lane(seconds)
 
-    def test_keeps_the_loop_alive_while_it_is_set(self):
-        """Who waits with a deadline gets there, and nobody's LoopExit comes later for it."""
+
+class TestLane:
+    def test_is_shared_by_waits_of_one_length_that_recurs(self):
+        """The first wait of a length has a timer of its own, later ones share one."""
+        first = clocks.lane(123.0)
+        assert clocks.lane(123.0) is clocks.lane(123.0)
+        assert first is not clocks.lane(123.0)
+
+    def test_expires_each_wait_at_its_own_deadline(self):
+        """They expire in the order in which they entered, none before its time."""
+        lane, log, entered = shared_lane(0.011), [], []
+        for number in range(5):
+            entered.append(clocks.now())
+            lane.enter(Wait(log, number))
+            gevent.sleep(0.003)
+        gevent.sleep(0.02)
+        assert [name for name, _ in log] == [0, 1, 2, 3, 4]
+        assert all(when >= since + 0.011 for (_, when), since in zip(log, entered, strict=True))
+
+    def test_forgets_who_leaves(self):
+        """A wait that has ended is kept by nobody; the others stay."""
+        lane, log = shared_lane(0.012), []
+        waits = [Wait(log, number) for number in range(3)]
+        lane.enter(waits[0])
+        lane.enter(waits[1])
+        lane.enter(waits[2])
+        lane.leave(waits[0])
+        lane.leave(waits[2])
+        gone = weakref.ref(waits.pop())
+        assert gone() is None
+        gevent.sleep(0.02)
+        assert [name for name, _ in log] == [1]
+        lane.leave(waits[1])  # harmless: it has expired
+
+    def test_keeps_the_loop_alive_exactly_while_somebody_waits(self):
+        """Who waits with a deadline gets there; a deadlock is told of at once, not after it."""
 
         def wait():
-            with pytest.raises(gpool.ReceiveTimeout):
-                gpool.receive(timeout=0.01)
+            for _ in range(3):
+                with pytest.raises(gpool.ReceiveTimeout):
+                    gpool.receive(timeout=0.01)
+            me = gpool.self()
+            for _ in range(3):
+                gevent.spawn(gpool.send, me, "here")
+                assert gpool.receive(timeout=3600.0) == "here"
             with pytest.raises(gevent.exceptions.LoopExit):
                 gpool.receive()
 
         gevent.get_hub().threadpool.apply(wait)  # in a thread, where nothing else is
+
+    def test_an_interrupt_forgets_nobody(self, unnoticed_deaths):
+        """If a signal handler strikes while some expire, the others still do."""
+        lane, log = shared_lane(0.013), []
+
+        class Struck:
+            def expire(self):
+                """Fail."""
+                raise ValueError("struck")
+
+        lane.enter(Struck())
+        lane.enter(Wait(log, "same moment"))
+        gevent.sleep(0.002)
+        lane.enter(Wait(log, "later"))
+        gevent.sleep(0.03)
+        assert log[-1][0] == "later"
+        assert [type(error) for error in unnoticed_deaths] == [ValueError]
+        unnoticed_deaths.clear()
+
+    def test_odd_lengths_leave_nothing(self):
+        """However many different lengths are asked for, few lanes are kept, and not for long."""
+        for number in range(1000):
+            lane = shared_lane(5000.0 + number)
+            wait = Wait([])
+            lane.enter(wait)
+            lane.leave(wait)
+        assert len(gevent.get_hub().gpool_lanes) <= clocks.LANES
+        before = set(gevent.get_hub().gpool_lanes)
+        shared_lane(0.001).enter(Wait([]))
+        gevent.sleep(0.01)
+        assert set(gevent.get_hub().gpool_lanes) <= before
 
 
 class TestInstall:

@@ -348,7 +348,7 @@ class TestCall:
         server = Scripted.start(call=lambda _, from_: [froms.append(from_), NoReply()][1])
         attempt = Attempt(server.call, 1)
         assert gpool.reply(froms[0], "in time") is True
-        froms[0]._expire()
+        froms[0].expire()
         settle()
         assert attempt.value == "in time"
 

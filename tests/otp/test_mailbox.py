@@ -84,7 +84,7 @@ class TestReceive:
     def test_a_message_that_comes_with_the_deadline_wins(self, clock):
         """Q2: a message that arrives in the same turn as the deadline is taken."""
         attempt = Attempt(lambda: gpool.receive(timeout=5.0))
-        attempt.pid.mailbox.waiter._expire()  # the deadline has woken it, it has not run yet
+        attempt.pid.mailbox.waiter.expire()  # the deadline has woken it, it has not run yet
         gpool.send(attempt.pid, "in time")
         settle()
         assert attempt.value == "in time"
