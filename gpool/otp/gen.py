@@ -31,7 +31,7 @@ from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
 from gpool.otp import process
 from gpool.otp.greenlets import current
 from gpool.otp.mailbox import Mailbox
-from gpool.otp.pid import DEAD, FORKED, NOBODY, Pid
+from gpool.otp.pid import DEAD, FORKED, NOBODY, RUNNING, Pid
 from gpool.waiter import Expired, Waiter, check_timeout
 
 # --- What travels -------------------------------------------------------------------
@@ -176,10 +176,10 @@ def partner(server: Any) -> Pid:
         WrongHub: It lives in another thread.
     """
     me = current()
-    pid = process.resolve(server)
+    pid = server if type(server) is Pid else process.resolve(server)
     if pid is me:
         raise CallingSelf(pid)
-    if pid.state is DEAD or pid.state is FORKED:
+    if pid.state is not RUNNING and (pid.state is DEAD or pid.state is FORKED):
         raise NoProcess(pid)
     if pid.hub is not me.hub:
         process.same_hub(pid)

@@ -224,7 +224,7 @@ class GenServer:
 
     def call(self, request: Any, timeout: float | None = 5.0) -> Any:
         """Send `request` to ``handle_call``; see :func:`~gpool.otp.gen.send_call`."""
-        return send_call(self, request, timeout)
+        return send_call(self.pid or self, request, timeout)
 
     def cast(self, request: Any) -> None:
         """Send `request` to ``handle_cast``; see :func:`~gpool.otp.gen.send_cast`."""
@@ -427,7 +427,11 @@ class _Loop:
                     message = self._next_message(then)
                     if type(message) is Call:
                         from_ = message
-                        answer = self._call(message)
+                        request = message.request
+                        if type(request) is MethodCall:
+                            answer = self._run(request, message)
+                        else:
+                            answer = self.server.handle_call(request, message)
                     elif type(message) is Cast:
                         answer = self._cast(message)
                     elif type(message) is System:
@@ -480,16 +484,13 @@ class _Loop:
     def _is_urgent(self, message: Any) -> bool:
         return type(message) is System or (type(message) is Exit and message.pid is self.parent)
 
-    def _call(self, message: Call) -> Any:
-        request = message.request
-        if type(request) is not MethodCall:
-            return self.server.handle_call(request, message)
+    def _run(self, method: MethodCall, from_: From) -> NoReply:
         try:
-            value = request.run(self.server)
-        except request.raises as error:
-            message.fail(error)
+            value = method.run(self.server)
+        except method.raises as error:
+            from_.fail(error)
         else:
-            message.answer(value)
+            from_.answer(value)
         return _ANSWERED
 
     def _cast(self, message: Cast) -> Any:
