@@ -158,6 +158,7 @@ class OneOff:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._timer: Timer | None = None
 
     def enter(self, wait: Expiring) -> None:
         """Have a wait expire when the lane's length has passed; keeps the loop alive."""
@@ -165,7 +166,8 @@ class OneOff:
 
     def leave(self, wait: Expiring) -> None:
         """Forget a wait that has entered."""
-        self._timer.cancel()
+        if self._timer is not None:  # else a signal handler struck before it was there
+            self._timer.cancel()
 
 
 class HubLanes(dict[float, HubLane]):
