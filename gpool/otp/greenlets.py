@@ -32,7 +32,7 @@ import contextvars
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import gevent
 from gevent._hub_local import get_hub_if_exists  # never creates a hub, as get_hub() would
@@ -64,6 +64,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
     """The greenlet that runs one process of ours."""
 
     gpool_parks = True  # in a forked child: it is the parent's
+    spawning_stack_limit = 0  # gevent's notes on who spawned it; a pid knows its ancestors
 
     def __init__(
         self, pid: Pid, fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -86,11 +87,12 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
             pid.hub.handle_system_error(type(reason.exception), reason.exception)
 
     def _live(self, pid: Pid) -> Any:
-        (fn, args, kwargs), self._body = self._body, (_nothing, (), {})
+        (fn, args, kwargs), self._body = self._body, _STARTED
         try:
             if pid.state is not RUNNING and pid.hibernation is None:
                 raise ExitSignal(pid.reason)
-            end = fn(*args, **kwargs)
+            # Without arguments it is a call that takes no C stack, which would be saved and kept.
+            end = fn(*args, **kwargs) if args or kwargs else fn()
             if isinstance(end, Hibernation):
                 self.unlink(_ended)  # the process does not
                 end.begin(pid, self.gr_context)
@@ -129,7 +131,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
         return dead
 
     def _is_unborn(self) -> bool:
-        return self._body[0] is not _nothing
+        return self._body is not _STARTED
 
     def _died_unborn(self, exception: Any) -> None:
         if isinstance(exception, tuple):
@@ -141,6 +143,9 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
 
 def _nothing() -> None:
     """Stand in for the body of a process that has started."""
+
+
+_STARTED: Final[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = (_nothing, (), {})
 
 
 class Hibernation:
@@ -233,7 +238,8 @@ def new_process(
         raise TypeError(f"fn: expected a callable, got {fn!r}")
     pid = Pid(gevent.get_hub(), initial_call or name_of(fn), parent, clock.now())
     greenlet = Process(pid, fn, args, kwargs or {})
-    greenlet.gr_context = context if context is not None else contextvars.copy_context()
+    # An empty context is as good as none, which takes no memory.
+    greenlet.gr_context = (contextvars.copy_context() if context is None else context) or None
     pid.greenlet = greenlet
     pid.keeper = keeper
     table.processes[pid.id] = pid
