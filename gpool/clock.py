@@ -27,6 +27,9 @@ class Timer(Protocol):
     def cancel(self) -> None:
         """Forget the call; harmless when it was made or forgotten before."""
 
+    def ref(self, flag: bool) -> None:
+        """Have it keep the loop alive, or not; harmless when it was made or forgotten."""
+
 
 class Clock(Protocol):
     """What gpool needs to know of time."""
@@ -65,6 +68,11 @@ class HubTimer:
         if timer is not None:
             timer.stop()
             timer.close()
+
+    def ref(self, flag: bool) -> None:
+        """Have it keep the loop alive, or not."""
+        if self._timer is not None:
+            self._timer.ref = flag
 
 
 def _possible(seconds: float) -> float:

@@ -46,6 +46,9 @@ class VirtualTimer:
         """Forget the call."""
         self.fn = None
 
+    def ref(self, flag: bool) -> None:
+        """Nothing keeps the loop alive here: the clock stands still."""
+
 
 class VirtualClock:
     """A clock that stands still until it is told to go on."""

@@ -132,6 +132,10 @@ class Waiter:
             raise Expired
         return self.value
 
+    def renew(self) -> None:
+        """Be as new: the last wait is over, and nobody who might wake it knows of it any more."""
+        self.woken, self.value, self._callback = False, None, None
+
     def _leave(self) -> None:
         self.woken = True
         if self._callback is not None:

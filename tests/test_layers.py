@@ -37,6 +37,7 @@ LAYERS = (
     ("pool.slot", "pool.transition"),
     ("pool.pool_state", "pool.watch"),
     ("pool.lease", "pool.resource"),
+    ("pool.deadlines",),
     ("pool.admission", "pool.debug", "pool.manager", "pool.queue", "pool.teller", "pool.worker"),
     ("pool.staff",),
     ("pool.ledger",),

@@ -279,7 +279,10 @@ def line_of(code: CodeType, lasti: int) -> str:
 
 def is_dropped(slot: Slot) -> bool:
     """Tell whether only the books refer to the lease of a slot: nobody can give it back."""
-    return getrefcount(slot.lease) - (slot.last is slot.lease) <= _DROPPED
+    owner = slot.lease.owner
+    spare = None if owner.ticket is owner.spare else owner.spare  # it still waits, in the queue
+    kept_to_use_again = [slot.last, spare and spare.lease].count(slot.lease)
+    return getrefcount(slot.lease) - kept_to_use_again <= _DROPPED
 
 
 def _count_of_dropped() -> int:
@@ -289,23 +292,34 @@ def _count_of_dropped() -> int:
     return getrefcount(slot.lease) if owners else 0
 
 
+def _count_of_spare() -> int:
+    tickets = [object()]
+    return getrefcount(tickets[0])
+
+
 _DROPPED: Final = _count_of_dropped()
+_SPARE: Final = _count_of_spare()
 
 
-class Ticket:
+class Ticket(Waiter):
     """A client's place in the queue: waiting, then granted, then accepted or given up."""
 
-    __slots__ = ("deadline", "error", "granted", "lease", "left", "number", "since", "waiter")
+    __slots__ = ("error", "granted", "lease", "left", "number", "since", "timeout")
 
-    def __init__(self, lease: Lease[Any], timeout: float | None) -> None:
+    def __init__(self, lease: Lease[Any]) -> None:
+        super().__init__()
         self.lease = lease  # what it will get, prepared
         self.number = next(_numbers)  # order of arrival
         self.since = lease.since  # seconds
-        self.deadline = None if timeout is None else self.since + timeout  # None: for ever
-        self.waiter = Waiter()
+        self.timeout: float | None = None  # seconds; None: for ever
         self.granted = False  # the lease has a slot, but its client does not know yet
         self.left = False  # its client has gone, but could not say so
         self.error: Exception | None = None  # why it gets nothing
+
+    @property
+    def deadline(self) -> float | None:
+        """Until when it waits, in seconds of gpool's clock; None: for ever."""
+        return None if self.timeout is None else self.since + self.timeout
 
     @property
     def waited(self) -> float:
@@ -319,7 +333,7 @@ class Ticket:
 class Client:
     """A process that a pool has met: what it holds, where it waits."""
 
-    __slots__ = ("greenlet", "lease", "ledger", "more", "pid", "ticket")
+    __slots__ = ("greenlet", "lease", "ledger", "more", "pid", "spare", "ticket")
 
     def __init__(self, ledger: Books, pid: Pid) -> None:
         self.ledger = ledger
@@ -328,6 +342,7 @@ class Client:
         self.lease: Lease[Any] | None = None  # one that it has; few have several ...
         self.more: dict[Lease[Any], None] | None = None  # ... these are the others
         self.ticket: Ticket | None = None  # while it waits
+        self.spare: Ticket | None = None  # the last one, used again if nobody has its lease
 
     @property
     def leases(self) -> list[Lease[Any]]:
@@ -353,7 +368,17 @@ class Client:
 
     def ticket_for(self, timeout: float | None, code: CodeType, lasti: int) -> Ticket:
         """Draw a ticket for what is checked out at this instruction."""
-        return Ticket(self.ledger.lease_class(self.ledger, self, clock.now(), code, lasti), timeout)
+        ticket, now = self.spare, clock.now()
+        if ticket is None or getrefcount(ticket.lease) > _SPARE:
+            lease = self.ledger.lease_class(self.ledger, self, now, code, lasti)
+            ticket = self.spare = Ticket(lease)
+        else:
+            lease = ticket.lease
+            lease.owner, lease.code, lease.lasti, lease.number_drawn = self, code, lasti, 0
+            ticket.renew()
+            ticket.number, ticket.since, ticket.granted = next(_numbers), now, False
+        ticket.timeout = timeout
+        return ticket
 
     def has(self, lease: Lease[Any]) -> bool:
         """Tell whether it has it."""

@@ -28,13 +28,11 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final, Literal, get_args
 
-from greenlet import getcurrent
-
 from gpool import clock, telemetry
 from gpool.errors import NoProcess, PoolClosed, WrongHub
 from gpool.otp import greenlets, process
 from gpool.otp.gen import System
-from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table, watch
+from gpool.otp.pid import DEAD, FORKED, UNWINDING, Pid, table, watch
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, metered
@@ -149,18 +147,14 @@ class Ledger:
             CheckoutTimeout: None came in time.
             WrongHub: The caller runs in another thread.
         """
-        client = self.clients.get(getcurrent())
-        is_ordinary = self.line is not None and client is not None and client.pid.state is RUNNING
-        if client is None or not is_ordinary:
-            client = self.meet()
-            self.admission.let_in(client.pid)
-            lease = self._lend(client, code, lasti, waits=timeout is None or timeout > 0)
-            if lease is not None:
-                return metered(lease)
-            if not self.tickets:  # else PoolMan looks every now and then
-                self.sweep()
-        if not is_ordinary or not timeout:
-            self.admission.refuse_to_wait(client, timeout)
+        client = self.meet()
+        self.admission.let_in(client.pid)
+        lease = self._lend(client, code, lasti, waits=timeout is None or timeout > 0)
+        if lease is not None:
+            return metered(lease)
+        if not self.tickets:  # else PoolMan looks every now and then
+            self.sweep()
+        self.admission.refuse_to_wait(client, timeout)
         return self.queue.redeem(client.ticket_for(timeout, code, lasti), timeout)
 
     def _lend(
@@ -282,6 +276,7 @@ class Ledger:
         """Reclaim what a dead client holds, and withdraw its ticket."""
         self.known.pop(client.pid, None)
         self.clients.pop(client.greenlet, None)
+        client.spare = None  # which knows it, too: no cycle
         client.greenlet = None  # which may keep, by what it ended with, all of this: no cycle
         if client.ticket is not None:
             self.queue.give_up(client.ticket)

@@ -186,7 +186,11 @@ class Pool(Generic[W]):
                 if telemetry.meters:
                     telemetry.checked_out(lease, now)
                 return lease
-        seconds = self._seconds(timeout)
+        seconds = self._options.timeout if timeout is _DEFAULT else self._seconds(timeout)
+        if seconds and ledger is not None and ledger.line is not None:
+            client = ledger.clients.get(getcurrent())
+            if client is not None and client.pid.state is RUNNING:
+                return ledger.queue.redeem(client.ticket_for(seconds, code, lasti), seconds)
         return self._running().checkout(seconds, code, lasti)
 
     def checkin(self, lease: Lease[W]) -> None:

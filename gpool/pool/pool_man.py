@@ -196,8 +196,20 @@ class PoolMan(GenServer):
 
     def hand_over(self, slot: Slot) -> None:
         """A worker came back as it should, and goes to the client that waits longest (anyone)."""
-        _deliver(self.state.hand_over(slot))
-        if not self.state.waiting:
+        waiting = self.state.waiting
+        ticket, _ = waiting.popitem(False)
+        # The moves of PoolState.hand_over and of _deliver: calls would cost as much as they do.
+        lease: Lease[Any] = ticket.lease
+        slot.state = BUSY
+        slot.lease, lease.slot = lease, slot
+        owner = lease.owner
+        if owner.lease is None:
+            owner.lease = lease
+        else:
+            owner.take(lease)
+        ticket.granted = True
+        ticket.wake()
+        if not waiting:
             self._set_fast_paths()
 
     def reported(self, slot: Slot, revokes: bool) -> None:
@@ -384,6 +396,10 @@ class PoolMan(GenServer):
 def _deliver(ticket: Ticket) -> None:
     """Have the client wake that was granted a worker; first it has it."""
     lease = ticket.lease
-    lease.owner.take(lease)
+    owner = lease.owner
+    if owner.lease is None:
+        owner.lease = lease
+    else:
+        owner.take(lease)
     ticket.granted = True
-    ticket.waiter.wake()
+    ticket.wake()

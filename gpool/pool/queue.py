@@ -19,9 +19,10 @@ from gpool import clock, telemetry
 from gpool.errors import PoolError
 from gpool.otp import greenlets
 from gpool.otp.pid import RUNNING
-from gpool.pool.lease import Lease, Ticket, metered
+from gpool.pool.deadlines import Deadlines
+from gpool.pool.lease import Lease, Ticket
 from gpool.pool.transition import transition
-from gpool.waiter import Expired, Waiter
+from gpool.waiter import Expired
 
 
 class Queue:
@@ -34,16 +35,38 @@ class Queue:
     def __init__(self, books: Any) -> None:
         self.books = books
         self.tickets: dict[Ticket, None] = {}  # not yet accepted
+        self.deadlines = Deadlines(self.tickets)  # of those who wait as long as `timeout` says
 
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
         try:
             try:
                 if ticket not in self.tickets:
-                    self._line_up(ticket)
+                    line = self.books.line
+                    if line is None:
+                        self.enqueue(ticket)
+                    else:  # others wait already: there is nothing to decide
+                        ticket.lease.owner.ticket = ticket
+                        self.tickets[ticket] = line[ticket] = None
                 if not ticket.granted:
-                    self._wait(ticket, timeout)
-                self._accept(ticket)
+                    if timeout != self.books.options.timeout:
+                        ticket.wait(timeout)  # it sees to its deadline itself
+                    else:
+                        if not self.deadlines.are_watched:
+                            self.deadlines.watch(timeout)
+                        ticket.wait()
+                    while not ticket.granted:
+                        self._wait_on(ticket)
+                lease, now = ticket.lease, clock.now()
+                owner = lease.owner
+                if owner.pid.state is not RUNNING:
+                    greenlets.current()  # raises if its exit was accepted: it gets nothing then
+                lease.since, lease.waited = now, now - ticket.since
+                lease.epoch = self.books.epoch
+                owner.ticket = None
+                del self.tickets[ticket]
+                if not self.tickets:
+                    self.deadlines.rest()
             except Expired:
                 self.give_up(ticket, is_cut=False)
                 error = self.books.admission.timed_out(ticket.lease.owner, timeout or 0.0)
@@ -54,21 +77,12 @@ class Queue:
         except BaseException:
             if ticket in self.tickets:  # struck while it gave up
                 ticket.left = True
+                ticket.lease.owner.spare = None
                 self.struck()
             raise
-        return metered(ticket.lease)
-
-    def _line_up(self, ticket: Ticket) -> None:
-        line = self.books.line
-        if line is None:
-            self.enqueue(ticket)
-            return
-        try:  # the same, where others wait already and nothing is to be decided
-            ticket.lease.owner.ticket = ticket
-            self.tickets[ticket] = line[ticket] = None
-        except BaseException:
-            self.struck()
-            raise
+        if telemetry.meters:
+            telemetry.checked_out(lease, now)
+        return lease
 
     @transition
     def enqueue(self, ticket: Ticket) -> None:
@@ -79,26 +93,14 @@ class Queue:
         if man is not None:
             man.enqueue(ticket)
 
-    def _wait(self, ticket: Ticket, timeout: float | None) -> None:
-        """Block until it is granted; whoever does that, or turns it down, wakes it."""
-        ticket.waiter.wait(timeout)
-        while not ticket.granted:
-            if ticket.error is not None:
-                raise ticket.error
-            self.books.admission.refuse_if_over()
-            ticket.waiter = Waiter()  # a grant was taken back: it waits on
-            deadline = ticket.deadline
-            ticket.waiter.wait(None if deadline is None else deadline - clock.now())
-
-    def _accept(self, ticket: Ticket) -> None:
-        lease, now = ticket.lease, clock.now()
-        owner = lease.owner
-        if owner.pid.state is not RUNNING:
-            greenlets.current()  # raises if its exit was accepted since: it gets nothing then
-        lease.since, lease.epoch = now, self.books.epoch
-        lease.waited = now - ticket.since
-        owner.ticket = None
-        del self.tickets[ticket]
+    def _wait_on(self, ticket: Ticket) -> None:
+        """Raise what it was told instead of a worker; or its grant was taken back: wait on."""
+        if ticket.error is not None:
+            raise ticket.error
+        self.books.admission.refuse_if_over()
+        ticket.renew()
+        deadline = ticket.deadline
+        ticket.wait(None if deadline is None else deadline - clock.now())
 
     @transition
     def give_up(self, ticket: Ticket, *, is_cut: bool = True) -> None:
@@ -106,6 +108,8 @@ class Queue:
         if is_cut and ticket in self.tickets and ticket.error is None:
             self.books.admission.cut(ticket.lease.owner.pid)
         self.tickets.pop(ticket, None)
+        if not self.tickets:
+            self.deadlines.rest()
         ticket.lease.owner.ticket = None
         granted, ticket.granted = ticket.granted, False
         if granted:
@@ -157,7 +161,7 @@ class Queue:
         ticket.error = error
         if self.books.man is not None:
             self.books.man.withdraw(ticket)
-        ticket.waiter.wake()
+        ticket.wake()
 
     def struck(self) -> None:
         """An exception hit a transition."""

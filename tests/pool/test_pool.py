@@ -820,6 +820,30 @@ class TestClients:
         clock.advance(SWEEP)
         assert all(waiter.thing is not None for waiter in waiters)
 
+    def test_one_that_is_granted_but_not_yet_accepted_is_not_dropped(
+        self, pool: gpool.Pool[Any]
+    ) -> None:
+        """Only the books refer to it until its client wakes, here for its second wait."""
+        leases = [pool.checkout(), pool.checkout()]
+        things: list[Any] = []
+
+        def wait_twice() -> None:
+            for _ in range(2):
+                with pool.checkout() as thing:
+                    things.append(thing)
+
+        client = Client(wait_twice)
+        settle()
+        leases.pop().checkin()
+        leases.append(pool.checkout())  # behind it
+        assert len(things) == 1
+        leases.pop().checkin()
+        ledger: Any = pool._ledger
+        ledger.sweep()
+        settle()
+        assert (len(things), client.error) == (2, None)
+        assert pool.stats().reclaimed == 0
+
     def test_leases_that_are_in_use_are_not_dropped(
         self, pool: gpool.Pool[Any], maker: Maker
     ) -> None:

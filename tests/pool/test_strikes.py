@@ -128,7 +128,7 @@ class Scene:
     def _as(self, ticket: Any, fn: Callable[[Any], object]) -> None:
         # The client itself is asleep: it will find that it has left.
         ticket.error = gpool.PoolClosed("gone")
-        ticket.waiter.wake()
+        ticket.wake()
         fn(ticket)
 
     def _lease_of(self, holder: Holder) -> Any:
