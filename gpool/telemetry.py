@@ -409,6 +409,11 @@ def _listen(listeners: tuple[Listener, ...]) -> None:
     meters = tuple(cast("Meter", one) for one in listeners if hasattr(one, "checked_out"))
 
 
+def is_heard() -> bool:
+    """Tell whether anybody listens; if not, what takes time to word need not be."""
+    return bool(_listeners)
+
+
 def emit(event: Event) -> None:
     """Tell all listeners of `event`."""
     for listener in _listeners:

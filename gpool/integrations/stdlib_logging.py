@@ -21,6 +21,8 @@ logger = logging.getLogger("gpool")
 
 def log(event: telemetry.Event) -> None:
     """Log an event that somebody should read; the event itself is the record's `gpool_event`."""
+    if not logger.isEnabledFor(logging.ERROR):
+        return  # no need to word it
     worded = _words(event)
     if worded is not None:
         level, message = worded

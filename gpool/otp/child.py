@@ -21,6 +21,7 @@ Not here: which child is started or stopped when (``supervisor.py``).
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from collections.abc import Sequence
 from functools import partial
@@ -188,7 +189,8 @@ def take(pid: Pid, spec: ChildSpec) -> None:
     me = current()
     process.same_hub(pid)
     if pid.state is not DEAD:
-        process.link(pid)
+        if me not in pid.links:
+            process.link(pid)
     elif not me.mailbox.holds(partial(_is_exit_of, {pid})):
         me.mailbox.append(Exit(pid, pid.reason))
     if spec.shutdown != "brutal_kill":
@@ -211,14 +213,12 @@ class _Deaths:
         if not self.left:
             self._waiter.wake()
 
-    def wait(self, deadline: float | None) -> None:
-        """Block until all are dead or it is too late; None: however late."""
-        while self.left and (deadline is None or clock.now() < deadline):
+    def wait(self, seconds: float | None) -> None:
+        """Block until all are dead or so much time has passed; None: however much."""
+        if self.left:
             self._waiter = Waiter()
-            try:
-                self._waiter.wait(None if deadline is None else deadline - clock.now())
-            except Expired:
-                return
+            with contextlib.suppress(Expired):
+                self._waiter.wait(seconds)
 
 
 def stop(children: Sequence[Child]) -> None:
@@ -240,7 +240,7 @@ def stop(children: Sequence[Child]) -> None:
 def _shut_down(me: Pid, left: dict[Pid, ChildSpec]) -> None:
     deaths = _Deaths(left)
     me.awaiting = left
-    began = clock.now()
+    waited = 0.0
     limits = sorted({s.shutdown for s in left.values() if isinstance(s.shutdown, int | float)})
     try:
         for pid, spec in list(left.items()):
@@ -248,7 +248,8 @@ def _shut_down(me: Pid, left: dict[Pid, ChildSpec]) -> None:
             reason = "kill" if spec.shutdown == "brutal_kill" else "shutdown"
             signal(pid, me, reason, direct=True)
         for limit in limits:
-            deaths.wait(began + limit)
+            deaths.wait(limit - waited)
+            waited = limit
             for pid in [pid for pid, spec in left.items() if spec.shutdown == limit]:
                 signal(pid, me, "kill", direct=True)
         deaths.wait(None)
@@ -282,6 +283,7 @@ def _report_end(me: Pid, child: Child) -> None:
 
 def report(supervisor: Pid | None, context: str, reason: Any, child: Child) -> None:
     """Emit the supervisor's line about a child."""
-    telemetry.emit(
-        telemetry.SupervisorReport(supervisor, context, reason, child.spec.id, child.pid)
-    )
+    if telemetry.is_heard():
+        telemetry.emit(
+            telemetry.SupervisorReport(supervisor, context, reason, child.spec.id, child.pid)
+        )

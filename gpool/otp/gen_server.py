@@ -61,6 +61,7 @@ from gpool.otp.greenlets import Hibernation, current, new_process
 from gpool.otp.methods import MethodCall
 from gpool.otp.pid import (
     RUNNING,
+    UNWINDING,
     Exit,
     ExitSignal,
     Keeper,
@@ -376,8 +377,10 @@ class _Loop:
             stop, from_ = self._serve(then)
             if stop is None:
                 return _LINKED if self.parent is not None else _ALONE
-        except BaseException as error:  # noqa: BLE001  # terminate sees whatever it is
-            stop = Stop(reason_of(error))
+        except BaseException as error:
+            if self.pid.state is not RUNNING and is_word(self.pid.reason, "killed"):
+                raise  # a kill must not be answered with cleanup of unknown length
+            stop = Stop(reason_of(error))  # terminate sees whatever it is
         self._terminate(stop, from_)
 
     def _init(self) -> Then:
@@ -395,8 +398,9 @@ class _Loop:
         reason = ended = stop.reason
         if self.pid.state is not RUNNING:
             reason = self.pid.reason  # a signal was accepted, be it while a callback ran
-            with contextlib.suppress(ExitSignal):
-                current()  # from here on it unwinds, and primitives work again
+            if self.pid.state is not UNWINDING:
+                with contextlib.suppress(ExitSignal):
+                    current()  # from here on it unwinds, and primitives work again
         # A kill must not be answered with cleanup of unknown length.
         if not is_word(reason, "killed") or self.pid.state is RUNNING:
             try:
@@ -410,6 +414,8 @@ class _Loop:
     def _serve(self, then: Then) -> tuple[Stop | None, From | None]:
         """Handle messages until one of them stops the server, or it is to hibernate: None."""
         message: Any = None
+        request: Any
+        answer: Any
         if type(then) is Continue:
             self._give_way()  # to the starter: it returns before the continuation runs
         left = TURN
@@ -419,10 +425,10 @@ class _Loop:
                 if left == 0:
                     left = TURN
                     self._give_way()
-                from_ = None
+                from_ = message = request = answer = None  # nothing is kept while it waits
                 if type(then) is Continue:
                     message = then
-                    answer: Any = self.server.handle_continue(then.argument)
+                    answer = self.server.handle_continue(then.argument)
                 else:
                     message = self._next_message(then)
                     if type(message) is Call:

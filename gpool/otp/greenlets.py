@@ -35,6 +35,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import gevent
+from gevent import get_hub
 from gevent._hub_local import get_hub_if_exists  # never creates a hub, as get_hub() would
 from greenlet import getcurrent
 
@@ -57,11 +58,15 @@ from gpool.otp.pid import (
 )
 from gpool.otp.signal import THROWS, declare_dead, finish, limit_unwinding, reason_of
 
+_STARTED: Final[Any] = None  # the body of a process that has started
+
 # --- The greenlet of a process ------------------------------------------------------
 
 
 class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run time
     """The greenlet that runs one process of ours."""
+
+    __slots__ = ("_body", "gpool_pid")  # a dict for these two would take 200 bytes
 
     gpool_parks = True  # in a forked child: it is the parent's
     spawning_stack_limit = 0  # gevent's notes on who spawned it; a pid knows its ancestors
@@ -80,8 +85,9 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
             reason = self._live(pid)
             if pid.hibernation is None:
                 finish(pid, reason)
+                self.unlink(_ended)  # it would hear nothing new
         finally:
-            if pid.hibernation is None:
+            if pid.hibernation is None and pid.state is not DEAD:
                 finish(pid, "killed")  # nothing is left to do, unless a KeyboardInterrupt struck
         if isinstance(reason, Error) and isinstance(reason.exception, KeyboardInterrupt):
             pid.hub.handle_system_error(type(reason.exception), reason.exception)
@@ -141,13 +147,6 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
         finish(self.gpool_pid, reason_of(exception))
 
 
-def _nothing() -> None:
-    """Stand in for the body of a process that has started."""
-
-
-_STARTED: Final[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = (_nothing, (), {})
-
-
 class Hibernation:
     """How processes go on that wait for a message without a greenlet.
 
@@ -205,7 +204,7 @@ def _is_exit(args: tuple[Any, ...]) -> bool:
 def name_of(fn: Callable[..., object]) -> str:
     """Return what a process is shown as that runs `fn`."""
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return name.replace("<locals>.", "")
+    return name.replace("<locals>.", "") if "<" in name else name
 
 
 def new_process(
@@ -236,7 +235,7 @@ def new_process(
     parent = current()
     if not callable(fn):
         raise TypeError(f"fn: expected a callable, got {fn!r}")
-    pid = Pid(gevent.get_hub(), initial_call or name_of(fn), parent, clock.now())
+    pid = Pid(get_hub(), initial_call or name_of(fn), parent, clock.now())
     greenlet = Process(pid, fn, args, kwargs or {})
     # An empty context is as good as none, which takes no memory.
     greenlet.gr_context = (contextvars.copy_context() if context is None else context) or None
@@ -257,9 +256,8 @@ def new_process(
 def current() -> Pid:
     """Return the running process, if it may go on; raise its exit if it may not."""
     greenlet: Any = getcurrent()
-    try:
-        pid: Pid = greenlet.gpool_pid
-    except AttributeError:
+    pid: Pid | None = getattr(greenlet, "gpool_pid", None)
+    if pid is None:
         return _adopt(greenlet)
     if pid.state is not RUNNING:
         return _refuse(pid, greenlet)
@@ -297,7 +295,7 @@ def park() -> NoReturn:
 
 
 def _adopt(greenlet: Any) -> Pid:
-    hub = gevent.get_hub()  # others will signal it through its hub
+    hub: Any = get_hub()  # others will signal it through its hub
     pid = Pid(hub, _foreign_call(greenlet, hub), None, clock.now())
     table.processes[pid.id] = pid
     if isinstance(greenlet, gevent.Greenlet):

@@ -432,7 +432,8 @@ class Table:
         for pid in self.processes.values():
             pid.state = FORKED
         # The greenlet that forked goes on: as the child's own, with a pid of its own.
-        vars(getcurrent()).pop("gpool_pid", None)
+        if hasattr(me := getcurrent(), "gpool_pid"):
+            del me.gpool_pid
         self.processes, self.names, self.raw, self.zombies = {}, {}, {}, {}
         self.ended = deque()
 

@@ -35,6 +35,7 @@ from gpool.otp.pid import (
     ExitSignal,
     Monitor,
     Pid,
+    Starter,
     table,
     untie,
 )
@@ -184,7 +185,7 @@ def finish(pid: Pid, reason: Any) -> None:
 
 def _end(pid: Pid, reason: Any) -> None:
     # Of a process that is being started, its starter hears.
-    silent = pid.starter is not None or is_orderly(reason)
+    silent = pid.starter is not None or is_orderly(reason) or not telemetry.is_heard()
     report = None if silent else _crash_report(pid, reason)
     errors: list[Exception] = []
     try:
@@ -229,21 +230,24 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
         pid.reason, pid.ended_at, pid.state = reason, clock.now(), DEAD
     if table.processes.pop(pid.id, None) is not None:
         table.remember(pid)
-    table.raw.pop(pid, None)
+    if pid.weak_greenlet is not None:
+        table.raw.pop(pid, None)
     if pid.unwinding is not None:
         if pid.unwinding.timer is not None:
             pid.unwinding.timer.cancel()
         pid.unwinding = None
-    for names, key in pid.names or ():
-        if names.get(key) is pid:
-            del names[key]
-    _tell_starter(pid, reason)
-    _tell_links(pid, reason)
-    _tell_monitors(pid, reason, errors)
-    for ref in tuple(pid.monitors):
-        if ref.target is not None:
-            ref.target.monitored_by.pop(ref, None)
-        pid.monitors.pop(ref, None)
+    if pid.names is not None:
+        for names, key in pid.names:
+            if names.get(key) is pid:
+                del names[key]
+    if pid.starter is not None:
+        _tell_starter(pid, pid.starter, reason)
+    if pid.links:
+        _tell_links(pid, reason)
+    if pid.keeper is not None or pid.monitored_by:
+        _tell_monitors(pid, reason, errors)
+    if pid.monitors:
+        _take_monitors_back(pid)
     pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = None
     pid.hibernation = None
     pid.awaiting, pid.kin = (), None
@@ -251,10 +255,14 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
     pid.mailbox.messages.clear()
 
 
-def _tell_starter(pid: Pid, reason: Any) -> None:
-    starter = pid.starter
-    if starter is None:
-        return
+def _take_monitors_back(pid: Pid) -> None:
+    for ref in tuple(pid.monitors):
+        if ref.target is not None:
+            ref.target.monitored_by.pop(ref, None)
+        pid.monitors.pop(ref, None)
+
+
+def _tell_starter(pid: Pid, starter: Starter, reason: Any) -> None:
     if starter.owner is not None:
         untie(pid, starter.owner)
     starter.wake(("died", reason))

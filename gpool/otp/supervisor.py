@@ -387,13 +387,13 @@ class Supervisor(GenServer):
     def handle_info(self, message: Any) -> Then | Stop:
         """Care for a child that died; a subclass passes on what it does not know."""
         match message:
-            case Exit(pid):
-                child = self.running.get(pid)
+            case Exit():
+                child = self.running.get(message.pid)
                 # Anybody can send an exit signal, a living child too.
-                died = child is not None and child.is_running and pid.state is DEAD
+                died = child is not None and child.is_running and message.pid.state is DEAD
                 return self._has_died(child) if child is not None and died else None
-            case TryAgain(child=child):
-                return None if message.is_stale else self._restart(child)
+            case TryAgain():
+                return None if message.is_stale else self._restart(message.child)
             case _:
                 telemetry.emit(telemetry.UnexpectedMessage(self.pid, message))
                 return None
