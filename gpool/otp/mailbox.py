@@ -108,10 +108,12 @@ class Mailbox:
             self.waiter = waiter = Waiter()
             self.resting = not self.unanswered
             try:
-                waiter.wait(None if deadline is None else deadline - clock.now())
+                waiter.wait(timeout)  # as it was given at first: a length that recurs has a lane
             finally:
                 self.resting = False
                 self.waiter = None
+            if deadline is not None:
+                timeout = deadline - clock.now()
 
     def leave_unanswered(self, caller: Any) -> None:
         """Note that a caller's message was taken, and its reply is still to come."""
