@@ -24,7 +24,7 @@ from gpool.otp.gen_server import TIMEOUT, GenServer, Hibernate, IdleTimeout, Sto
 from gpool.otp.pid import DEAD, RUNNING
 from gpool.otp.signal import is_word, signal
 from gpool.pool.slot import NOTHING, Slot, Verdict
-from gpool.pool.watch import Watch
+from gpool.pool.watch import Limit, Watch
 
 R = TypeVar("R")
 
@@ -165,7 +165,7 @@ def close(resource: Resource[Any], slot: Slot, limit: float | None) -> None:
         me, begun = greenlets.current(), clock.now()
         timer = None
         if limit is not None:
-            timer = clock.call_later(limit, partial(signal, me, me, "kill", direct=True))
+            timer = Limit(limit, partial(signal, me, me, "kill", direct=True))
         try:
             resource.close(slot.thing)
         except Exception as error:  # noqa: BLE001  # reported, and nothing is left to do

@@ -75,11 +75,33 @@ class Watch:
         self.books.staff.died(self.slot, pid, self.failure or reason)
 
 
+class Limit:
+    """A limit of time that many processes have: calls ``fn(*args)`` unless it is cancelled.
+
+    It stands in the lane of its length, so that it costs no timer of its own.
+    """
+
+    __slots__ = ("_args", "_fn", "_lane")
+
+    def __init__(self, seconds: float, fn: Callable[..., object], *args: Any) -> None:
+        self._fn, self._args = fn, args
+        self._lane = clock.lane(seconds)
+        self._lane.enter(self)
+
+    def expire(self) -> None:
+        """It has passed."""
+        self._fn(*self._args)
+
+    def cancel(self) -> None:
+        """What it was for is over."""
+        self._lane.leave(self)
+
+
 def bound(slot: Slot, seconds: float | None, fn: Callable[..., object], *args: Any) -> None:
     """Call ``fn(*args)`` unless what the slot's process does now is over in `seconds`."""
     cancel_timer(slot)
     if seconds is not None:
-        slot.timer = clock.call_later(seconds, fn, *args)
+        slot.timer = Limit(seconds, fn, *args)
 
 
 def cancel_timer(slot: Slot) -> None:
