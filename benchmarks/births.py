@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import thread_time
+from typing import Any, Final
 
 from gevent.event import Event
 
 import gpool
+
+# Options of a supervisor or a pool to which no number of deaths is too many.
+WHENEVER: Final[Any] = {"max_restarts": 1_000_000, "max_seconds": 0.001}
 
 
 class Births:

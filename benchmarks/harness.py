@@ -5,8 +5,14 @@ taken.  :func:`measure` runs a slice of every case in each round, in a new rando
 order; a ratio is taken within each round, and the median of the rounds is what
 counts.  So whatever else the machine does meanwhile befalls both sides alike.
 
-    >>> rounds = measure([Case("a", timed(range)), Case("b", timed(range))], Effort.quick())
-    >>> rounds.ratio("a", "b") < 10
+    >>> def count(n):
+    ...     for _ in range(n):
+    ...         pass
+    >>> def count_twice(n):
+    ...     count(2 * n)
+    >>> cases = [Case("once", timed(count)), Case("twice", timed(count_twice))]
+    >>> rounds = measure(cases, Effort.quick())
+    >>> rounds.ratio("twice", "once") > 0.0  # about 2
     True
 
 The clock is the CPU time of the thread: time that others had the core does not count.

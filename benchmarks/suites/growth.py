@@ -15,14 +15,13 @@ from typing import Any, Final
 import gevent
 
 import gpool
-from benchmarks.births import Births, Child
+from benchmarks.births import WHENEVER, Births, Child
 from benchmarks.harness import Case, Effort, Run, measure, timed
 from benchmarks.results import Result, Row
 
 FEW: Final = 100
 MANY: Final = 10_000
 UNIT: Final = "gevent.sleep(0)"
-WHENEVER: Final[Any] = {"max_restarts": 1_000_000, "max_seconds": 0.001}  # deaths are no failure
 
 
 class Server(gpool.GenServer):

@@ -14,12 +14,11 @@ from typing import Any, Final, Literal
 import gevent
 
 import gpool
-from benchmarks.births import Births, Child
+from benchmarks.births import WHENEVER, Births, Child
 from benchmarks.harness import Case, Effort, Run, measure, timed
 from benchmarks.results import Result, Row
 
 GROUPS: Final = (10, 100)
-WHENEVER: Final[Any] = {"max_restarts": 1_000_000, "max_seconds": 0.001}  # restarts are no failure
 BARE: Final = "bare spawn + kill"
 
 

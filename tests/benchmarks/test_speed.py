@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import importlib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 import gpool
 from benchmarks import __main__ as program
-from benchmarks import peers, report
+from benchmarks import harness, peers, report
 from benchmarks.bounds import BOUNDS, Bound, verdicts
 from benchmarks.contest import Contest, jain
 from benchmarks.harness import Case, Effort, Rounds, calibrated, crowded, measure
@@ -26,6 +28,11 @@ from benchmarks.results import Result, Row
 
 TINY = Effort(rounds=2, slice=0.0, is_quick=True)
 SUITES = Path(program.__file__).parent / "suites"
+
+
+def test_harness_shows_what_it_says() -> None:
+    """The example in its docstring."""
+    assert doctest.testmod(harness).failed == 0
 
 
 class TestRounds:
@@ -146,6 +153,66 @@ class TestReport:
         """What a cell prints is what the program reads."""
         text = json.dumps(self.RESULT.as_json())
         assert Result.from_json(json.loads(text)) == self.RESULT
+
+
+class TestProgram:
+    @pytest.fixture
+    def measured(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+        """Give the figure that every bound of the calls is looked up in, to be changed."""
+        figures = {": limit": 1.5, ": idiom": 0.5}
+        rows = [Row(what, figures) for what in ("handle_call", "@call method")]
+        monkeypatch.setattr(program, "run", lambda suite, options: Result(suite, rows))
+        return figures
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+        """Run the program as by this command line."""
+        monkeypatch.setattr(sys, "argv", ["benchmarks", "--only=calls", *arguments])
+        program.main()
+
+    def test_passes_what_is_within_its_bounds(
+        self, measured: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And what misses them by less than the margin."""
+        measured[": limit"] = 2.9
+        self.run(monkeypatch, "--check")
+
+    def test_fails_what_is_not(
+        self,
+        measured: dict[str, float],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """With exit code 1, and it says what offends."""
+        measured[": limit"] = 3.1
+        with pytest.raises(SystemExit, match="1"):
+            self.run(monkeypatch, "--check")
+        offences = capsys.readouterr().err
+        assert "handle_call : two greenlets through the hub" in offences
+        assert "AsyncResult" not in offences
+
+    def test_prints_json(
+        self,
+        measured: dict[str, float],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Where it was measured, and all figures."""
+        self.run(monkeypatch, "--json")
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["measured_on"]["gpool"] == gpool.__version__
+        assert printed["suites"][0]["rows"][0] == {"what": "handle_call", **measured}
+
+    def test_writes_the_page(
+        self, measured: dict[str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Whatever else it prints."""
+        self.run(monkeypatch, "--markdown", f"--write={tmp_path / 'page.md'}")
+        assert "| handle_call | 1.50 | 0.500 |" in (tmp_path / "page.md").read_text()
+
+    def test_knows_its_suites(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that there is not is an error, before anything is measured."""
+        with pytest.raises(SystemExit, match="2"):
+            self.run(monkeypatch, "--only=cals")
 
 
 class TestPage:
