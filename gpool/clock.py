@@ -89,9 +89,6 @@ class Expiring(Protocol):
 class Lane(Protocol):
     """Where waits of one length stand until they end, by themselves or at their deadline."""
 
-    def enter(self, wait: Expiring) -> None:
-        """Have a wait expire when the lane's length has passed; keeps the loop alive."""
-
     def leave(self, wait: Expiring) -> None:
         """Forget a wait that has entered."""
 
@@ -103,58 +100,50 @@ class HubLane:
     a lane that is empty when it rings is given up.
     """
 
-    __slots__ = ("_lanes", "_loop", "_seconds", "_timer", "_waits")
+    __slots__ = ("_lanes", "_loop", "_seconds", "timer", "waits")
 
-    def __init__(self, lanes: HubLanes, loop: Any, seconds: float) -> None:
+    def __init__(self, lanes: dict[float, HubLane], loop: Any, seconds: float) -> None:
         self._lanes = lanes
         self._loop = loop
         self._seconds = seconds
-        self._waits: dict[Expiring, float] = {}  # wait -> its deadline, oldest first
-        self._timer: Any = None  # rings no later than the first of them is due
-
-    def enter(self, wait: Expiring) -> None:
-        """Have a wait expire when the lane's length has passed; keeps the loop alive."""
-        waits = self._waits
-        waits[wait] = monotonic() + self._seconds
-        if self._timer is None:
-            self._set(self._seconds)
-        elif len(waits) == 1:
-            self._timer.ref = True
+        self.waits: dict[Expiring, float] = {}  # wait -> its deadline, oldest first
+        self.timer: Any = None  # rings no later than the first of them is due
 
     def leave(self, wait: Expiring) -> None:
         """Forget a wait that has entered."""
-        waits = self._waits
+        waits = self.waits
         waits.pop(wait, None)
-        if not waits and self._timer is not None:
-            self._timer.ref = False
+        if not waits and self.timer is not None:
+            self.timer.ref = False
 
-    def _set(self, seconds: float) -> None:
+    def set(self, seconds: float) -> None:
+        """Have the timer ring after so many seconds."""
         due = _possible(seconds)
         # It repeats, should a signal handler strike before a ring is heeded.
         timer = self._loop.timer(due, repeat=max(due, _possible(self._seconds)))
         timer.start(self._ring)
-        self._timer = timer
+        self.timer = timer
 
     def _ring(self) -> None:
         moment = monotonic()
         due = []
         try:
-            for wait, deadline in self._waits.items():
+            for wait, deadline in self.waits.items():
                 if deadline > moment:
                     break
                 due.append(wait)
             for wait in due:
-                self._waits.pop(wait, None)
+                self.waits.pop(wait, None)
                 wait.expire()
         finally:  # whatever strikes, those who are left are not forgotten
             self._go_on(moment)
 
     def _go_on(self, moment: float) -> None:
-        timer, self._timer = self._timer, None
+        timer, self.timer = self.timer, None
         timer.stop()
         timer.close()
-        for deadline in self._waits.values():
-            self._set(deadline - moment)
+        for deadline in self.waits.values():
+            self.set(deadline - moment)
             return
         self._lanes.pop(self._seconds, None)
 
@@ -162,38 +151,14 @@ class HubLane:
 class OneOff:
     """A lane of one wait, with a timer of its own: for lengths that do not recur."""
 
-    __slots__ = ("_seconds", "_timer")
+    __slots__ = ("_timer",)
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timer: Timer | None = None
-
-    def enter(self, wait: Expiring) -> None:
-        """Have a wait expire when the lane's length has passed; keeps the loop alive."""
-        self._timer = call_later(self._seconds, wait.expire)
+    def __init__(self, wait: Expiring, seconds: float) -> None:
+        self._timer = call_later(seconds, wait.expire)
 
     def leave(self, wait: Expiring) -> None:
         """Forget a wait that has entered."""
-        if self._timer is not None:  # else a signal handler struck before it was there
-            self._timer.cancel()
-
-
-class HubLanes(dict[float, HubLane]):
-    """The lanes of one hub, by their length in seconds; never more than LANES."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.met: set[float] = set()  # lengths that may recur, at most LANES
-
-    def add(self, loop: Any, seconds: float) -> Lane:
-        """Return a lane of a length that has none: a shared one the second time."""
-        if seconds in self.met and len(self) < LANES:
-            lane = self[seconds] = HubLane(self, loop, seconds)
-            return lane
-        if len(self.met) >= LANES:
-            self.met.clear()
-        self.met.add(seconds)
-        return OneOff(seconds)
+        self._timer.cancel()
 
 
 class HubClock:
@@ -207,21 +172,35 @@ class HubClock:
         """Start a timer on the current hub's loop."""
         return HubTimer(seconds, fn, args, ref)
 
-    def lane(self, seconds: float) -> Lane:
-        """Return the lane of that length of the current hub."""
+    def expire_later(self, wait: Expiring, seconds: float) -> Lane:
+        """Have a wait stand in a lane of the current hub."""
         hub: Any = get_hub()
         try:
-            lane: Lane = hub.gpool_lanes[seconds]
+            lane: HubLane = hub.gpool_lanes[seconds]
         except (AttributeError, KeyError):
-            lane = _new_lane(hub, seconds)
+            if not _recurs(hub, seconds):
+                return OneOff(wait, seconds)
+            lane = hub.gpool_lanes[seconds] = HubLane(hub.gpool_lanes, hub.loop, seconds)
+        waits = lane.waits
+        waits[wait] = monotonic() + seconds
+        if lane.timer is None:
+            lane.set(seconds)
+        elif len(waits) == 1:
+            lane.timer.ref = True
         return lane
 
 
-def _new_lane(hub: Any, seconds: float) -> Lane:
-    lanes: HubLanes | None = vars(hub).get("gpool_lanes")
-    if lanes is None:
-        lanes = hub.gpool_lanes = HubLanes()
-    return lanes.add(hub.loop, seconds)
+def _recurs(hub: Any, seconds: float) -> bool:
+    """Tell whether waits of a length that has no lane are worth one: it has come before."""
+    if not hasattr(hub, "gpool_lanes"):
+        hub.gpool_lanes, hub.gpool_lengths = {}, set()
+    met = hub.gpool_lengths
+    if seconds in met:
+        return len(hub.gpool_lanes) < LANES
+    if len(met) >= LANES:
+        met.clear()
+    met.add(seconds)
+    return False
 
 
 _hub_clock = HubClock()
@@ -236,13 +215,14 @@ def call_later(seconds: float, fn: Callable[..., object], *args: Any, ref: bool 
     return _clock.call_later(seconds, fn, *args, ref=ref)
 
 
-#: Return where a wait that may last so many seconds, of the clock in use, has to enter.
-lane: Callable[[float], Lane] = _hub_clock.lane
+#: Have ``wait.expire()`` called after so many seconds of the clock in use, unless it leaves
+#: what this returns; meanwhile the loop is kept alive.
+expire_later: Callable[[Expiring, float], Lane] = _hub_clock.expire_later
 
 
 def install(clock: Clock) -> Clock:
     """Make `clock` the clock in use and return the one it replaces."""
-    global _clock, now, lane
+    global _clock, now, expire_later
     previous, _clock, now = _clock, clock, clock.now
-    lane = getattr(clock, "lane", OneOff)
+    expire_later = getattr(clock, "expire_later", OneOff)
     return previous

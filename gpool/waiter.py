@@ -115,8 +115,7 @@ class Waiter:
             self._loop = hub.loop
             self._greenlet = getcurrent()
             if timeout is not None:
-                lane = clock.lane(timeout)
-                lane.enter(self)
+                lane = clock.expire_later(self, timeout)
             # Anything else that comes back is a stray wake-up of an earlier wait.
             # In a forked child gpool's own greenlets stay where they are.
             while hub.switch() is not self or (forks != _forks and _parks()):

@@ -78,37 +78,41 @@ class Wait:
         self.log.append((self.name, clocks.now()))
 
 
-def shared_lane(seconds):
-    """Give the lane of a length that has been asked for before."""
-    clocks.lane(seconds)
-    return clocks.lane(seconds)
+def entered(wait, seconds):
+    """Have a wait stand in the shared lane of a length that has been asked for before."""
+    lane = clocks.expire_later(wait, seconds)
+    if isinstance(lane, clocks.OneOff):
+        lane.leave(wait)
+        lane = clocks.expire_later(wait, seconds)
+    return lane
 
 
-class TestLane:
-    def test_is_shared_by_waits_of_one_length_that_recurs(self):
+class TestExpireLater:
+    def test_gives_waits_of_one_length_that_recurs_one_lane(self):
         """The first wait of a length has a timer of its own, later ones share one."""
-        first = clocks.lane(123.0)
-        assert clocks.lane(123.0) is clocks.lane(123.0)
-        assert first is not clocks.lane(123.0)
+        waits = [Wait([]) for _ in range(3)]
+        lanes = [clocks.expire_later(wait, 123.0) for wait in waits]
+        assert lanes[0] is not lanes[1]
+        assert lanes[1] is lanes[2]
+        for wait, lane in zip(waits, lanes, strict=True):
+            lane.leave(wait)
 
     def test_expires_each_wait_at_its_own_deadline(self):
         """They expire in the order in which they entered, none before its time."""
-        lane, log, entered = shared_lane(0.011), [], []
+        log, since = [], []
         for number in range(5):
-            entered.append(clocks.now())
-            lane.enter(Wait(log, number))
+            since.append(clocks.now())
+            entered(Wait(log, number), 0.011)
             gevent.sleep(0.003)
         gevent.sleep(0.02)
         assert [name for name, _ in log] == [0, 1, 2, 3, 4]
-        assert all(when >= since + 0.011 for (_, when), since in zip(log, entered, strict=True))
+        assert all(when >= then + 0.011 for (_, when), then in zip(log, since, strict=True))
 
     def test_forgets_who_leaves(self):
         """A wait that has ended is kept by nobody; the others stay."""
-        lane, log = shared_lane(0.012), []
+        log = []
         waits = [Wait(log, number) for number in range(3)]
-        lane.enter(waits[0])
-        lane.enter(waits[1])
-        lane.enter(waits[2])
+        lane = [entered(wait, 0.012) for wait in tuple(waits)][-1]
         lane.leave(waits[0])
         lane.leave(waits[2])
         gone = weakref.ref(waits.pop())
@@ -135,32 +139,30 @@ class TestLane:
 
     def test_an_interrupt_forgets_nobody(self, unnoticed_deaths):
         """If a signal handler strikes while some expire, the others still do."""
-        lane, log = shared_lane(0.013), []
+        log = []
 
         class Struck:
             def expire(self):
                 """Fail."""
                 raise ValueError("struck")
 
-        lane.enter(Struck())
-        lane.enter(Wait(log, "same moment"))
+        entered(Struck(), 0.013)
+        entered(Wait(log, "same moment"), 0.013)
         gevent.sleep(0.002)
-        lane.enter(Wait(log, "later"))
+        entered(Wait(log, "later"), 0.013)
         gevent.sleep(0.03)
-        assert log[-1][0] == "later"
+        assert [name for name, _ in log] == ["same moment", "later"]
         assert [type(error) for error in unnoticed_deaths] == [ValueError]
         unnoticed_deaths.clear()
 
     def test_odd_lengths_leave_nothing(self):
         """However many different lengths are asked for, few lanes are kept, and not for long."""
         for number in range(1000):
-            lane = shared_lane(5000.0 + number)
             wait = Wait([])
-            lane.enter(wait)
-            lane.leave(wait)
+            entered(wait, 5000.0 + number).leave(wait)
         assert len(gevent.get_hub().gpool_lanes) <= clocks.LANES
         before = set(gevent.get_hub().gpool_lanes)
-        shared_lane(0.001).enter(Wait([]))
+        entered(Wait([]), 0.001)
         gevent.sleep(0.01)
         assert set(gevent.get_hub().gpool_lanes) <= before
 

@@ -27,6 +27,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from greenlet import getcurrent
+
 from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
 from gpool.otp import process
 from gpool.otp.greenlets import current
@@ -175,7 +177,9 @@ def partner(server: Any) -> Pid:
         CallingSelf: The caller is the server, or the server waits for the caller.
         WrongHub: It lives in another thread.
     """
-    me = current()
+    me = getattr(getcurrent(), "gpool_pid", None)
+    if me is None or me.state is not RUNNING:
+        me = current()
     pid = server if type(server) is Pid else process.resolve(server)
     if pid is me:
         raise CallingSelf(pid)

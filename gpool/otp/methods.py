@@ -97,15 +97,17 @@ def call(
     check_timeout(timeout)
 
     def mark(method: Callable[..., Any]) -> Callable[..., Any]:
-        check = _check_of("call", method)
+        bind, least, most = _check_of("call", method)
 
         @functools.wraps(method)
         def remote(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.pid is current():
+            pid = self.pid
+            if pid is current():
                 return method(self, *args, **kwargs)
-            check(args, kwargs)
+            if kwargs or not least <= len(args) <= most:  # else they fit: binding takes its time
+                bind(args, kwargs)
             copied = contextvars.copy_context() if context else None
-            return send_call(self, MethodCall(method, args, kwargs, raises, copied), timeout)
+            return send_call(pid or self, MethodCall(method, args, kwargs, raises, copied), timeout)
 
         return remote
 
@@ -128,14 +130,15 @@ def cast(fn: Callable[..., Any] | None = None, *, context: bool = True) -> Any:
     """
 
     def mark(method: Callable[..., Any]) -> Callable[..., Any]:
-        check = _check_of("cast", method)
+        bind, least, most = _check_of("cast", method)
 
         @functools.wraps(method)
         def remote(self: Any, *args: Any, **kwargs: Any) -> None:
             if self.pid is current():
                 method(self, *args, **kwargs)
                 return
-            check(args, kwargs)
+            if kwargs or not least <= len(args) <= most:
+                bind(args, kwargs)
             copied = contextvars.copy_context() if context else None
             send_cast(self, MethodCall(method, args, kwargs, (), copied))
 
@@ -144,8 +147,10 @@ def cast(fn: Callable[..., Any] | None = None, *, context: bool = True) -> Any:
     return mark if fn is None else mark(fn)
 
 
-def _check_of(mark: str, method: Any) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
-    """Return what raises a TypeError unless arguments fit a method.
+def _check_of(
+    mark: str, method: Any
+) -> tuple[Callable[[tuple[Any, ...], dict[str, Any]], None], float, float]:
+    """Return what raises a TypeError unless arguments fit a method, and how many surely do.
 
     A server must not die of a client's typing error.
     """
@@ -155,16 +160,14 @@ def _check_of(mark: str, method: Any) -> Callable[[tuple[Any, ...], dict[str, An
         raise TypeError(f"{mark}: expected a plain method, not one whose body its caller would run")
     # Not the signature of what a decorator wraps: it may put in arguments of its own.
     signature = inspect.signature(method, follow_wrapped=False)
-    least, most = _counts(signature)
 
-    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if kwargs or not least <= len(args) <= most:  # else they fit: binding takes its time
-            try:
-                signature.bind(None, *args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{method.__qualname__}: {error}") from None
+    def bind(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            signature.bind(None, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{method.__qualname__}: {error}") from None
 
-    return check
+    return bind, *_counts(signature)
 
 
 def _counts(signature: inspect.Signature) -> tuple[float, float]:

@@ -85,8 +85,7 @@ class Limit:
 
     def __init__(self, seconds: float, fn: Callable[..., object], *args: Any) -> None:
         self._fn, self._args = fn, args
-        self._lane = clock.lane(seconds)
-        self._lane.enter(self)
+        self._lane = clock.expire_later(self, seconds)
 
     def expire(self) -> None:
         """It has passed."""
