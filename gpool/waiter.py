@@ -93,7 +93,7 @@ class Waiter:
     def _take_back(self) -> None:
         """Stop the wake-up that is queued but not noted: it must not land in a later wait."""
         for callback in self._loop._callbacks:
-            if callback.args == (self,):
+            if callback.args and callback.args[0] is self:
                 callback.stop()
 
     def wait(self, timeout: float | None = None) -> Any:
@@ -124,6 +124,7 @@ class Waiter:
             self._leave()
             raise
         finally:
+            self.woken = True  # it is not if a signal handler struck whoever woke us
             self._greenlet = None
             if lane is not None:
                 lane.leave(self)

@@ -24,6 +24,19 @@ def waiting(waiter, got, timeout=None):
     return greenlet
 
 
+class Odd:
+    """As an array it cannot be compared."""
+
+    def __eq__(self, other):
+        raise ValueError("ambiguous")
+
+    def __hash__(self):
+        return 1
+
+    def __iter__(self):
+        return iter(())
+
+
 class TestWake:
     def test_hands_a_value_over(self):
         """The value of wake is what wait returns, whichever comes first."""
@@ -75,6 +88,47 @@ class TestWake:
         hub.loop.run_callback(greenlet.switch, "the next wait's own")
         settle()
         assert got == ["the next wait's own"]
+
+    def test_struck_before_its_wake_up_is_noted_leaves_no_stray(self):
+        """What was queued when a signal handler struck the waker never lands in a later wait."""
+        waiter, got, hub = Waiter(), [], gevent.get_hub()
+
+        class Struck:
+            """The loop; a signal handler strikes as soon as something is queued."""
+
+            _callbacks = property(lambda self: hub.loop._callbacks)
+
+            def run_callback(self, *args):
+                """Queue it, and be struck."""
+                hub.loop.run_callback(*args)
+                raise KeyboardInterrupt
+
+        def body():
+            try:
+                waiter.wait()
+            except gevent.GreenletExit:
+                got.append(hub.switch())  # takes whatever comes
+
+        greenlet = gevent.spawn(body)
+        settle()
+        hub.loop.run_callback(greenlet.throw)
+        hub.loop.run_callback(list, Odd())  # others' callbacks are none of its business
+        waiter._loop = Struck()
+        with pytest.raises(KeyboardInterrupt):
+            waiter.wake("first")
+        hub.loop.run_callback(greenlet.switch, "the next wait's own")
+        settle()
+        assert got == ["the next wait's own"]
+
+    def test_by_a_struck_waker_is_heard_once(self):
+        """If the waker is struck after its wake-up was queued, no later one counts."""
+        waiter, got = Waiter(), []
+        waiting(waiter, got)
+        waiter.wake("first")
+        waiter.woken = False  # as if a KeyboardInterrupt had struck before the end of wake()
+        settle()
+        assert got == ["first"]
+        assert waiter.wake("second") is False
 
 
 class TestWait:
