@@ -29,6 +29,7 @@ QUEUE: Final = "LifoQueue"
 
 FAULTS: Final = 2_000  # kills, at random, and more time-outs than that
 CLIENTS: Final = 100  # of those who are killed
+TIME_OUTS: Final = (0.001, 0.003)  # s, at random; libuv knows no shorter ones
 PATIENCE: Final = 2.0  # s within which an idle worker has to be there
 
 
@@ -119,7 +120,7 @@ def lost(make: peers.Make) -> int:
 
     def live() -> None:
         while not over:
-            with gevent.Timeout(dice.uniform(0.0, 0.002), False), peers.borrowed(peer):
+            with gevent.Timeout(dice.uniform(*TIME_OUTS), False), peers.borrowed(peer):
                 gevent.sleep(0)
 
     clients = [gevent.spawn(live) for _ in range(CLIENTS)]
