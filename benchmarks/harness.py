@@ -58,7 +58,7 @@ class Effort:
 
     def heavy(self) -> Self:
         """Return the same for cases that take long: fewer rounds."""
-        return replace(self, rounds=max(self.rounds // 6, 2))
+        return replace(self, rounds=max(self.rounds // 6, 3))
 
 
 @dataclass(frozen=True, slots=True)
