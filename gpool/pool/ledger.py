@@ -362,7 +362,7 @@ class Ledger:
         """Let those go on who wait for the end of what clients do, or of the workers."""
         if self.drained is not None and not self.held and not self.tickets:
             self.drained.open()
-        if self.emptied is not None and all(slot.state is LOST for slot in self.slots):
+        if self.emptied is not None and len(self.slots) == self.counts()[LOST]:
             self.emptied.open()
 
     # --- Epochs ---
@@ -546,10 +546,14 @@ class Ledger:
     @property
     def held(self) -> int:
         """Workers that clients have."""
+        if self.man is not None:
+            return self.man.state.busy + self.man.state.lost
         return sum(slot.lease is not None for slot in self.slots)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[SlotState, int]:
         """Return how many slots are in each state."""
+        if self.man is not None:
+            return self.man.state.counts()
         counts = dict.fromkeys(get_args(SlotState), 0)
         for slot in list(self.slots):
             counts[slot.state] += 1

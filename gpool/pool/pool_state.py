@@ -33,6 +33,7 @@ from gpool.pool.slot import (
     NeverAtRest,
     Reset,
     Slot,
+    SlotState,
     Start,
     Stop,
     Verdict,
@@ -146,6 +147,14 @@ class PoolState:
     def busy(self) -> int:
         """Workers in the hands of a client."""
         return self.up - self.finishing - self.resetting - len(self.idle)
+
+    def counts(self) -> dict[SlotState, int]:
+        """Return how many slots are in each state."""
+        return {
+            STARTING: self.starting, IDLE: len(self.idle), BUSY: self.busy,
+            FINISHING: self.finishing, RESETTING: self.resetting, CLOSING: self.closing,
+            LOST: self.lost,
+        }  # fmt: skip
 
     @property
     def overflow(self) -> int:
@@ -638,9 +647,8 @@ class PoolState:
     def check(self) -> None:
         """Assert the invariants; for tests."""
         states = [slot.state for slot in self.slots]
-        for name in (STARTING, FINISHING, RESETTING, CLOSING, LOST):
-            assert getattr(self, name) == states.count(name), (name, self.slots)
-        assert self.busy == states.count(BUSY), self.slots
+        for name, count in self.counts().items():
+            assert count == states.count(name), (name, self.slots)
         assert self.checking == sum(slot.checking for slot in self.slots), self.slots
         assert all(slot.state is RESETTING for slot in self.slots if slot.checking)
         assert set(self.idle) == {slot for slot in self.slots if slot.state is IDLE}
