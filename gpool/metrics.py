@@ -433,8 +433,7 @@ class Metrics:
 
     def checked_out(self, lease: Lease[Any], now: float) -> None:
         """Count a checkout."""
-        name = lease.ledger.name
-        series = self._pools.get(name) or self._open(name)
+        series = self._pools.get(lease.ledger.name) or self._open(lease.ledger.name)
         if series is None:
             return
         if lease.waited:
@@ -444,8 +443,7 @@ class Metrics:
 
     def checked_in(self, lease: Lease[Any], now: float) -> None:
         """Count a checkin."""
-        name = lease.ledger.name
-        series = self._pools.get(name) or self._open(name)
+        series = self._pools.get(lease.ledger.name) or self._open(lease.ledger.name)
         if series is not None:
             series.checkins += 1
             hold, seconds = series.hold, now - lease.since

@@ -427,17 +427,16 @@ def emit(event: Event) -> None:
 def checked_out(lease: Any, now: float) -> None:
     """Tell all meters that a client has got a worker."""
     for meter in meters:
-        _measure(meter, meter.checked_out, lease, now)
+        try:
+            meter.checked_out(lease, now)
+        except Exception as exception:  # noqa: BLE001  # the client is not to be harmed
+            emit(ListenerFailed(meter, None, exception))
 
 
 def checked_in(lease: Any, now: float) -> None:
     """Tell all meters that a client has given its worker back."""
     for meter in meters:
-        _measure(meter, meter.checked_in, lease, now)
-
-
-def _measure(meter: Meter, told: Callable[[Any, float], object], lease: Any, now: float) -> None:
-    try:
-        told(lease, now)
-    except Exception as exception:  # noqa: BLE001  # the client is not to be harmed
-        emit(ListenerFailed(meter, None, exception))
+        try:
+            meter.checked_in(lease, now)
+        except Exception as exception:  # noqa: BLE001  # the client is not to be harmed
+            emit(ListenerFailed(meter, None, exception))
