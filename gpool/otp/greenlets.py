@@ -324,6 +324,7 @@ def _bury_ended_threads(hub: Any) -> None:
     for pid in list(table.processes.values()):
         if pid.hub is not hub and pid.hub.thread_ident not in others:
             pid.links = pid.monitored_by = NOBODY
+            pid.keeper = None
             finish(pid, "shutdown")
 
 

@@ -21,7 +21,7 @@ from greenlet import getcurrent
 
 from gpool import clock, telemetry
 from gpool.errors import LeaseLost
-from gpool.otp.pid import FORKED, UNWINDING, Pid
+from gpool.otp.pid import FORKED, Keeper, Pid
 from gpool.pool.slot import BUSY, IDLE, LOST, NOTHING, Slot
 from gpool.waiter import Waiter
 
@@ -47,6 +47,9 @@ class Books(Protocol):
 
     def transfer(self, lease: Lease[Any], heir: Any) -> None:
         """Give a lease another owner."""
+
+    def leave_fast_path(self, client: Client) -> None:
+        """Know a client by its process alone."""
 
     def client_died(self, client: Client, reason: Any) -> None:
         """Reclaim what a dead client holds."""
@@ -171,7 +174,6 @@ class Lease(Generic[W]):
             and slot.lease is self
             and slot.state is BUSY
             and (slot.mailbox is None or slot.mailbox.resting)
-            and owner.pid.state is not UNWINDING
         ):
             try:
                 if owner.lease is self:
@@ -241,7 +243,6 @@ class Lease(Generic[W]):
                 and slot.lease is self
                 and slot.state is BUSY
                 and (slot.mailbox is None or slot.mailbox.resting)
-                and owner.pid.state is not UNWINDING
             ):
                 try:
                     if owner.lease is self:
@@ -333,12 +334,13 @@ class Ticket(Waiter):
 class Client:
     """A process that a pool has met: what it holds, where it waits."""
 
-    __slots__ = ("greenlet", "lease", "ledger", "more", "pid", "spare", "ticket")
+    __slots__ = ("greenlet", "lease", "ledger", "more", "next", "pid", "spare", "ticket")
 
     def __init__(self, ledger: Books, pid: Pid) -> None:
         self.ledger = ledger
         self.pid = pid
-        self.greenlet: Any = None  # its key in the ledger; None for a raw greenlet
+        self.greenlet: Any = None  # its key in the ledger; None: for a raw one, and once it exits
+        self.next: Keeper | None = None  # who must know of its exit, too
         self.lease: Lease[Any] | None = None  # one that it has; few have several ...
         self.more: dict[Lease[Any], None] | None = None  # ... these are the others
         self.ticket: Ticket | None = None  # while it waits
@@ -384,6 +386,33 @@ class Client:
         """Tell whether it has it."""
         return self.lease is lease or (self.more is not None and lease in self.more)
 
+    # It is its process's keeper, and so are the other pools' clients that it is, one after the
+    # other: a dictionary of monitors would cost as much memory as all of this.
+
+    def join(self) -> None:
+        """Be told of its exit from now on."""
+        self.next, self.pid.keeper = self.pid.keeper, self
+
+    def part(self) -> None:
+        """Be told no more."""
+        keeper = self.pid.keeper
+        if keeper is self:
+            self.pid.keeper = self.next
+        while isinstance(keeper, Client):
+            if keeper.next is self:
+                keeper.next = self.next
+            keeper = keeper.next
+
+    def doomed(self, reason: Any) -> None:
+        """Its exit was accepted: no fast path is open to it any more."""
+        self.ledger.leave_fast_path(self)
+        if self.next is not None:
+            self.next.doomed(reason)
+
     def down(self, pid: Pid, reason: Any) -> None:
-        """The client is dead: what it holds is reclaimed, its ticket withdrawn."""
-        self.ledger.client_died(self, reason)
+        """It is dead: what it holds is reclaimed, its ticket withdrawn."""
+        try:
+            self.ledger.client_died(self, reason)
+        finally:
+            if self.next is not None:
+                self.next.down(pid, reason)

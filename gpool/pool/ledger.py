@@ -32,7 +32,7 @@ from gpool import clock, telemetry
 from gpool.errors import NoProcess, PoolClosed, WrongHub
 from gpool.otp import greenlets, process
 from gpool.otp.gen import System
-from gpool.otp.pid import DEAD, FORKED, UNWINDING, Pid, table, watch
+from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
 from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, metered
@@ -117,7 +117,7 @@ class Ledger:
 
     def _enter(self, pid: Pid) -> Client:
         client = Client(self, pid)
-        watch(pid, client)
+        client.join()
         self.known[pid] = client
         self._follow(client)
         return client
@@ -126,15 +126,20 @@ class Ledger:
         """Know a client by the greenlet that it runs in now."""
         # A raw greenlet's death is known only while nobody refers to it.
         greenlet = None if client.pid in table.raw else client.pid.runner()
-        self.clients.pop(client.greenlet, None)
-        client.greenlet = greenlet
-        if greenlet is not None:
+        self.leave_fast_path(client)
+        if greenlet is not None and client.pid.state is RUNNING:
+            client.greenlet = greenlet
             self.clients[greenlet] = client
+
+    def leave_fast_path(self, client: Client) -> None:
+        """Know a client by its process alone."""
+        self.clients.pop(client.greenlet, None)
+        client.greenlet = None  # which may keep, by what it ended with, all of this: no cycle
 
     def take_leave(self, client: Client) -> None:
         """Forget a client that has nothing of a stopped pool, or it would keep all of this."""
         if client.lease is None and not client.more and client.ticket is None:
-            client.pid.monitored_by.pop(client, None)
+            client.part()
             self.known.pop(client.pid, None)
             self.clients.pop(client.greenlet, None)
 
@@ -275,9 +280,8 @@ class Ledger:
     def client_died(self, client: Client, reason: Any) -> None:
         """Reclaim what a dead client holds, and withdraw its ticket."""
         self.known.pop(client.pid, None)
-        self.clients.pop(client.greenlet, None)
+        self.leave_fast_path(client)
         client.spare = None  # which knows it, too: no cycle
-        client.greenlet = None  # which may keep, by what it ended with, all of this: no cycle
         if client.ticket is not None:
             self.queue.give_up(client.ticket)
         for lease in client.leases:

@@ -46,7 +46,7 @@ from gpool.errors import PoolNotReady
 from gpool.otp import greenlets
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.gen_server import GenServer
-from gpool.otp.pid import RUNNING, Pid
+from gpool.otp.pid import Pid
 from gpool.pool.application import application
 from gpool.pool.dispatch import Job, check_map, run_in_turn, run_on_all_idle
 from gpool.pool.lease import Holder, Lease
@@ -163,7 +163,7 @@ class Pool(Generic[W]):
             # From here to the pop there is no call: signal handlers and finalizers, which may
             # take the last worker or close the pool, run between calls.
             idle = ledger.idle
-            if idle and client is not None and client.pid.state is RUNNING and now < ledger.due:
+            if idle and client is not None and now < ledger.due:
                 try:
                     slot = idle.pop()
                     lease: Lease[W] = slot.spare
@@ -189,7 +189,7 @@ class Pool(Generic[W]):
         seconds = self._options.timeout if timeout is _DEFAULT else self._seconds(timeout)
         if seconds and ledger is not None and ledger.line is not None:
             client = ledger.clients.get(getcurrent())
-            if client is not None and client.pid.state is RUNNING:
+            if client is not None:
                 return ledger.queue.redeem(client.ticket_for(seconds, code, lasti), seconds)
         return self._running().checkout(seconds, code, lasti)
 

@@ -149,7 +149,7 @@ class PoolWorld:
     def _monitors(self) -> int:
         """Count the leases of clients whose death the pool would hear of."""
         clients = self._ledger.known.values()
-        return sum(len(it.leases) for it in clients if it in it.pid.monitored_by)
+        return sum(len(it.leases) for it in clients if it.pid.keeper is it)
 
     def _of_living(self, of_clients: dict[str, Any]) -> dict[str, Any]:
         alive = [who for who in of_clients if gpool.is_alive(self._clients[who].pid)]

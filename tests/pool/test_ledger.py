@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 
 import gpool
@@ -14,7 +15,7 @@ from gpool.pool.resource import Resource
 from gpool.pool.teller import UNSAID
 from gpool.pool.worker import Resources
 from gpool.testing import VirtualClock, settle
-from tests.pool.workshop import Client, Holder, Maker, assert_whole, books, check
+from tests.pool.workshop import Client, Holder, Maker, assert_whole, books, check, clients_of
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ class TestMeet:
         for _ in range(3):
             pool.checkout().checkin()
             pool.transaction(repr)
-        assert len(me.monitored_by) == 1
+        assert len(clients_of(me)) == 1
         assert ledger_of(pool).known[me].pid is me
 
     def test_forgets_it_at_its_death(self, pool: gpool.Pool[Any]) -> None:
@@ -53,6 +54,87 @@ class TestMeet:
             Client(pool.transaction, repr)
         settle()
         assert ledger_of(pool).known == ledger_of(pool).clients == {}
+
+
+class TestClientsOfSeveralPools:
+    def test_each_reclaims_at_the_death(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """Whoever met the client first or last."""
+        others = [gpool.Pool(maker.resource(), size=1).start() for _ in range(2)]
+
+        def hold() -> None:
+            leases = [each.checkout() for each in (pool, *others)]
+            gpool.receive()
+            leases.clear()
+
+        client = Client(hold)
+        settle()
+        assert [each.stats().busy for each in (pool, *others)] == [1, 1, 1]
+        client.kill()
+        settle()
+        assert [each.stats().reclaimed for each in (pool, *others)] == [1, 1, 1]
+
+    def test_one_that_parts_leaves_the_others(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """The pool between two is stopped: the first and the last are told all the same."""
+        others = [gpool.Pool(maker.resource(), size=1).start() for _ in range(2)]
+
+        def hold() -> None:
+            first = pool.checkout()
+            others[0].checkout().checkin()
+            last = others[1].checkout()
+            gpool.receive()
+            first.checkin()
+            last.checkin()
+
+        client = Client(hold)
+        settle()
+        assert len(clients_of(client.pid)) == 3
+        others[0].stop()
+        assert [it.ledger.pool for it in clients_of(client.pid)] == [others[1], pool]
+        client.kill()
+        settle()
+        assert [pool.stats().reclaimed, others[1].stats().reclaimed] == [1, 1]
+
+    def test_a_worker_that_is_a_client_itself(self, pool: gpool.Pool[Any]) -> None:
+        """Its own pool hears of its death, too, and the one whose worker it holds."""
+
+        class Borrower(gpool.GenServer):
+            @gpool.call
+            def borrow(self) -> None:
+                self.lease = pool.checkout()
+
+        borrowers: gpool.Pool[Any] = gpool.Pool(Borrower, size=1)
+        with borrowers.checkout() as borrower:
+            borrower.borrow()
+        assert pool.stats().busy == 1
+        gpool.exit(borrower.pid, "kill")
+        assert borrowers.stats().idle == 0  # from the moment that the exit is accepted
+        settle()
+        assert (pool.stats().reclaimed, borrowers.stats().idle) == (1, 1)
+        borrowers.stop()
+
+
+class TestFastPath:
+    def test_is_closed_to_a_client_whose_exit_is_accepted(self, pool: gpool.Pool[Any]) -> None:
+        """Rule 7: it is as good as dead; what it holds is discarded."""
+        ran: list[bool] = []
+
+        def hold() -> None:
+            pool.checkout().checkin()
+            lease = pool.checkout()
+            try:
+                gevent.get_hub().switch()
+            finally:
+                ran.append(gevent.getcurrent() in ledger_of(pool).clients)
+                lease.checkin()
+
+        client = Client(hold)
+        settle()
+        assert client.pid.greenlet in ledger_of(pool).clients
+        gpool.exit(client.pid, "boom")
+        assert client.pid.greenlet not in ledger_of(pool).clients
+        settle()
+        assert ran == [False]
+        assert_whole(pool)
 
 
 class TestBetweenTwoManagers:

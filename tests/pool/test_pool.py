@@ -16,7 +16,16 @@ from gpool.pool.application import application
 from gpool.pool.housekeeper import SWEEP
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
-from tests.pool.workshop import Client, Echo, Holder, Maker, assert_whole, books, check
+from tests.pool.workshop import (
+    Client,
+    Echo,
+    Holder,
+    Maker,
+    assert_whole,
+    books,
+    check,
+    clients_of,
+)
 
 
 @pytest.fixture
@@ -609,7 +618,7 @@ class TestStop:
             pool.checkout().checkin()
             ledgers.append(weakref.ref(pool._ledger))  # type: ignore[arg-type]
             pool.stop()
-        assert not me.monitored_by
+        assert not clients_of(me)
         settle()
         gc.collect()
         assert [ledger() is None for ledger in ledgers] == [True, True, False]

@@ -19,6 +19,7 @@ import greenlet
 
 import gpool
 from gpool import telemetry
+from gpool.pool import lease
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Expired, Gate
 
@@ -292,6 +293,15 @@ class Events(list[Any]):
     def why(self) -> list[Any]:
         """Return why workers had to go."""
         return [event.reason for event in self.of(telemetry.WorkerStopping)]
+
+
+def clients_of(pid: gpool.Pid) -> list[Any]:
+    """Return the clients, each of one pool, that hear of a process's death."""
+    clients, keeper = [], pid.keeper
+    while isinstance(keeper, lease.Client):
+        clients.append(keeper)
+        keeper = keeper.next
+    return clients
 
 
 # --- Looking for harm ---------------------------------------------------------------

@@ -15,7 +15,7 @@ import gpool
 from gpool.pool.housekeeper import SWEEP
 from gpool.testing import VirtualClock, settle
 from tests.pool.peers.stage import manager, running
-from tests.pool.workshop import Client, Echo, Holder, check
+from tests.pool.workshop import Client, Echo, Holder, check, clients_of
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -179,7 +179,7 @@ class TestPoolboy:
         first, second = take(pool, 2)
         first.let_go()
         assert [holder.pid for holder in pool.holders()] == [second.pid]
-        assert len(second.pid.monitored_by) == 1
+        assert len(clients_of(second.pid)) == 1
         second.let_go()
         assert pool.holders() == []
 
@@ -190,10 +190,10 @@ class TestPoolboy:
 
         def greedy() -> None:
             lease = pool.checkout()
-            monitors.append(len(gpool.self().monitored_by))
+            monitors.append(len(clients_of(gpool.self())))
             with pytest.raises(gpool.CheckoutTimeout):
                 pool.checkout(timeout=1.0)
-            monitors.append(len(gpool.self().monitored_by))
+            monitors.append(len(clients_of(gpool.self())))
             lease.checkin()
 
         client = Client(greedy)
@@ -230,7 +230,7 @@ class TestPoolboy:
             first = pool.checkout()
             got.append(first.worker)
             got.append(pool.checkout(timeout=5.0).worker)
-            assert len(gpool.self().monitored_by) == 1
+            assert len(clients_of(gpool.self())) == 1
             gpool.receive()
 
         client = Client(greedy)
