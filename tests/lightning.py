@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 from greenlet import getcurrent
@@ -27,23 +29,58 @@ class Lightning:
 
     def run(self, fn: Callable[[], object]) -> bool:
         """Call `fn`; tell whether it came to that."""
-        before = sys.gettrace()
-        sys.settrace(self._trace)
         try:
-            fn()
+            with _traced(self._bytecode):
+                fn()
         except Struck:
             return True
-        finally:
-            sys.settrace(before)
         assert self.left > 0, "a transition has swallowed an exception that is not its own"
         return False
 
-    def _trace(self, frame: Any, event: str, arg: object) -> Any:
-        if not frame.f_code.co_filename.startswith(HOME) or getcurrent() is not self.greenlet:
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode":
+    def _bytecode(self) -> None:
+        if getcurrent() is self.greenlet:
             self.left -= 1
             if self.left == 0:
                 raise Struck
-        return self._trace
+
+
+if sys.version_info >= (3, 12):  # there a trace function misses some of them
+
+    @contextlib.contextmanager
+    def _traced(strike: Callable[[], None]) -> Iterator[None]:
+        """Call `strike` before each bytecode of gpool's."""
+        monitoring: Any = sys.monitoring
+        tool, events = monitoring.DEBUGGER_ID, monitoring.events
+
+        def instruction(code: CodeType, offset: int) -> Any:
+            return strike() if code.co_filename.startswith(HOME) else monitoring.DISABLE
+
+        monitoring.use_tool_id(tool, "lightning")
+        monitoring.register_callback(tool, events.INSTRUCTION, instruction)
+        monitoring.set_events(tool, events.INSTRUCTION)
+        try:
+            yield
+        finally:
+            monitoring.set_events(tool, events.NO_EVENTS)
+            monitoring.free_tool_id(tool)
+
+else:
+
+    @contextlib.contextmanager
+    def _traced(strike: Callable[[], None]) -> Iterator[None]:
+        """Call `strike` before each bytecode of gpool's."""
+
+        def trace(frame: FrameType, event: str, arg: object) -> Any:
+            if not frame.f_code.co_filename.startswith(HOME):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            if event == "opcode":
+                strike()
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)

@@ -39,7 +39,9 @@ class Resource(Generic[R]):
 
     Each callable runs in a worker process and may block, within the pool's time limit
     for it, but for `is_dirty` and `is_broken`: they run at the checkin, in the client,
-    and must be quick.
+    and must be quick.  The process has a greenlet only while one of them runs, not
+    always the same: what is local to a greenlet (``gevent.local``, in a patched program
+    ``threading.local``) does not last from one to the next; context variables do.
 
     Args:
         create: Makes one; what it raises is a failed start.
@@ -106,8 +108,14 @@ class ResourceOwner(Watch, GenServer):
 
     It hibernates but for the time in which it creates, checks, resets or closes it, and a
     moment after a reset: where there is one it comes with every checkin.  There may be
-    many of them, so each is its own watch.
+    many of them, so each is its own watch, and has no attribute outside its slots.
     """
+
+    __slots__ = ("pid",)
+
+    def __init__(self, books: Any, slot: Slot) -> None:
+        super().__init__(books, slot)
+        self.pid = None
 
     @property
     def resource(self) -> Resource[Any]:
