@@ -340,11 +340,14 @@ class Client:
         self.ledger = ledger
         self.pid = pid
         self.greenlet: Any = None  # its key in the ledger; None: for a raw one, and once it exits
-        self.next: Keeper | None = None  # who must know of its exit, too
         self.lease: Lease[Any] | None = None  # one that it has; few have several ...
         self.more: dict[Lease[Any], None] | None = None  # ... these are the others
         self.ticket: Ticket | None = None  # while it waits
         self.spare: Ticket | None = None  # the last one, used again if nobody has its lease
+        # It is its process's keeper, and so are the other pools' clients that it is, one after
+        # the other: a dictionary of monitors would cost as much memory as all of this.
+        self.next: Keeper | None = pid.keeper  # who must know of its exit, too
+        pid.keeper = self
 
     @property
     def leases(self) -> list[Lease[Any]]:
@@ -386,15 +389,8 @@ class Client:
         """Tell whether it has it."""
         return self.lease is lease or (self.more is not None and lease in self.more)
 
-    # It is its process's keeper, and so are the other pools' clients that it is, one after the
-    # other: a dictionary of monitors would cost as much memory as all of this.
-
-    def join(self) -> None:
-        """Be told of its exit from now on."""
-        self.next, self.pid.keeper = self.pid.keeper, self
-
     def part(self) -> None:
-        """Be told no more."""
+        """Keep its process no more."""
         keeper = self.pid.keeper
         if keeper is self:
             self.pid.keeper = self.next

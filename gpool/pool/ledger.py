@@ -117,17 +117,18 @@ class Ledger:
 
     def _enter(self, pid: Pid) -> Client:
         client = Client(self, pid)
-        client.join()
         self.known[pid] = client
         self._follow(client)
         return client
 
     def _follow(self, client: Client) -> None:
         """Know a client by the greenlet that it runs in now."""
+        if client.greenlet is not None:
+            self.leave_fast_path(client)
+        pid = client.pid
         # A raw greenlet's death is known only while nobody refers to it.
-        greenlet = None if client.pid in table.raw else client.pid.runner()
-        self.leave_fast_path(client)
-        if greenlet is not None and client.pid.state is RUNNING:
+        greenlet = pid.greenlet or (None if pid in table.raw else pid.runner())
+        if greenlet is not None and pid.state is RUNNING:
             client.greenlet = greenlet
             self.clients[greenlet] = client
 
@@ -276,12 +277,16 @@ class Ledger:
         lease.owner = owner
         owner.take(lease)
 
-    @transition
     def client_died(self, client: Client, reason: Any) -> None:
         """Reclaim what a dead client holds, and withdraw its ticket."""
         self.known.pop(client.pid, None)
-        self.leave_fast_path(client)
-        client.spare = None  # which knows it, too: no cycle
+        self.clients.pop(client.greenlet, None)
+        client.greenlet = client.spare = None  # which know it, too: no cycle
+        if client.lease is not None or client.more or client.ticket is not None:
+            self._reclaim_all(client, reason)
+
+    @transition
+    def _reclaim_all(self, client: Client, reason: Any) -> None:
         if client.ticket is not None:
             self.queue.give_up(client.ticket)
         for lease in client.leases:

@@ -159,7 +159,10 @@ class Pool(Generic[W]):
             # Not our own frame: standing in its own variables, it would keep the lease.
             code, lasti = Pool.checkout.__code__, 0
         if ledger is not None and ledger.idle:
-            client, now = ledger.clients.get(getcurrent()), clock.now()
+            client = ledger.clients.get(getcurrent())
+            if client is None and not ledger.is_gone:
+                client = ledger.meet()
+            now = clock.now()
             # From here to the pop there is no call: signal handlers and finalizers, which may
             # take the last worker or close the pool, run between calls.
             idle = ledger.idle
