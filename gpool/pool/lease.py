@@ -412,3 +412,13 @@ class Client:
         finally:
             if self.next is not None:
                 self.next.down(pid, reason)
+
+
+def keepers_of(pid: Pid) -> list[Keeper]:
+    """Return all keepers of a process: the clients that it is, and whoever was it before."""
+    found: list[Keeper] = []
+    keeper = pid.keeper
+    while keeper is not None:
+        found.append(keeper)
+        keeper = keeper.next if isinstance(keeper, Client) else None
+    return found

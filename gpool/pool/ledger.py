@@ -35,7 +35,7 @@ from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
-from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, metered
+from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, keepers_of, metered
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
@@ -424,8 +424,9 @@ class Ledger:
         for slot in list(old.slots):
             del old.slots[slot]
             self.slots[slot] = None
-            if slot.pid is not None and isinstance(slot.pid.keeper, Watch):
-                slot.pid.keeper.books = self
+            for watch in [] if slot.pid is None else keepers_of(slot.pid):
+                if isinstance(watch, Watch):
+                    watch.books = self
             lease = slot.lease
             if lease is not None:
                 owner, lease.ledger = lease.owner, self

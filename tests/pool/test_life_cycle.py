@@ -462,6 +462,32 @@ class TestStartAgain:
         assert starter.done
         assert_whole(pool, maker)
 
+    def test_hears_of_a_closer_that_is_a_client_elsewhere(
+        self, clock: VirtualClock, maker: Maker
+    ) -> None:
+        """Its place under the cap is free once it is done, whatever its process is besides."""
+        other = running(Maker().resource(), size=1)
+        gate = Gate()
+
+        def close(thing: Any) -> None:
+            with other.checkout():
+                gate.wait()
+            maker.close(thing)
+
+        pool = running(gpool.Resource(create=maker.create, close=close), size=1)
+        lease = pool.checkout()
+        pool.stop()
+        lease.checkin()
+        settle()
+        assert other.status().busy == 1
+        pool.start()
+        settle()
+        assert len(maker.made) == 1
+        gate.open()
+        settle()
+        assert (len(maker.made), maker.open) == (2, 1)
+        assert_whole(pool, maker)
+
 
 class TestResize:
     def test_up(self, clock: VirtualClock, maker: Maker) -> None:
