@@ -24,6 +24,7 @@ what becomes of workers (``staff.py``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final, Literal, get_args
@@ -40,7 +41,7 @@ from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
 from gpool.pool.queue import Queue
-from gpool.pool.slot import LOST, Slot, SlotState, Verdict
+from gpool.pool.slot import IDLE, LOST, NeverAtRest, Slot, SlotState, Verdict
 from gpool.pool.staff import Staff
 from gpool.pool.teller import Teller
 from gpool.pool.transition import transition
@@ -49,6 +50,8 @@ from gpool.pool.worker import Kind
 from gpool.waiter import Gate, get_ident
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
+
+Back = Callable[[Slot], object] | None
 
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
 
@@ -90,7 +93,9 @@ class Ledger:
         self.idle: Any = ()  # PoolState's idle workers, the next one last
         self.due = 0.0  # seconds; until then they may be lent as they are
         self.line: dict[Ticket, None] | None = None  # PoolState's waiting clients, if some wait
-        self.back: Callable[[Slot], object] | None = None  # sees to a worker that comes back
+        self.line_limit = math.inf  # clients that may stand there
+        self.back: Back = None  # sees to a worker that comes back ...
+        self.clean_back: Back = None  # ... once its hooks have found it clean, if it has some
         self.is_struck = False
         # Counts, since the pool was started.
         self.admission = Admission(self)
@@ -234,13 +239,29 @@ class Ledger:
         if slot is not None:
             verdict, why = self._verdict(lease, slot, error)
             if slot.lease is lease:  # a hook may have given it back itself
-                self._end(lease, slot, verdict, why)
+                back = self.clean_back
+                if verdict == "clean" and back is not None and slot.mailbox is not NeverAtRest:
+                    self._go_back(lease, slot, back)
+                else:
+                    self._end(lease, slot, verdict, why)
 
     def discard(self, lease: Lease[Any], reason: Any) -> None:
         """Take a worker back to be stopped."""
         slot = self._slot_of(lease)
         if slot is not None:
             self._end(lease, slot, "close", "discarded" if reason is None else reason)
+
+    def _go_back(self, lease: Lease[Any], slot: Slot, back: Callable[[Slot], object]) -> None:
+        try:
+            lease.owner.drop(lease)
+            lease.slot = slot.lease = None
+            slot.state = IDLE
+            back(slot)
+        except BaseException:
+            self.struck()
+            raise
+        if telemetry.meters:
+            telemetry.checked_in(lease, clock.now())
 
     def _end(self, lease: Lease[Any], slot: Slot, verdict: Verdict, why: Any) -> None:
         is_late = slot in self.reported
@@ -359,14 +380,6 @@ class Ledger:
         """Whether a worker that is held for too long is taken away."""
         return self.options.max_hold is not None and self.options.on_max_hold == "revoke"
 
-    @property
-    def returns_freely(self) -> bool:
-        """Whether a worker that comes back needs nothing that only PoolState does."""
-        options = self.options
-        keeps_time = self.kind.checks or options.idle_timeout is not None
-        counts = options.max_uses is not None
-        return self.kind.quick and self.drained is None and not keeps_time and not counts
-
     def note_quiet(self) -> None:
         """Let those go on who wait for the end of what clients do, or of the workers."""
         if self.drained is not None and not self.held and not self.tickets:
@@ -385,7 +398,7 @@ class Ledger:
     def struck(self) -> None:
         """Close the epoch: an exception hit a transition. Stores first: it may hit again."""
         self.idle = ()
-        self.line = self.back = None
+        self.line = self.back = self.clean_back = None
         self.is_struck = True
         self.hub.loop.run_callback(self.in_charge)
 
@@ -467,7 +480,7 @@ class Ledger:
     def bar(self) -> None:
         """Close the fast paths."""
         self.idle = ()
-        self.line = self.back = None
+        self.line = self.back = self.clean_back = None
 
     def close(self, *, fail_waiting: bool) -> None:
         """Let nobody in any more; never switches."""

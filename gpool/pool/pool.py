@@ -166,7 +166,7 @@ class Pool(Generic[W]):
             # From here to the pop there is no call: signal handlers and finalizers, which may
             # take the last worker or close the pool, run between calls.
             idle = ledger.idle
-            if idle and client is not None and now < ledger.due:
+            if idle and client is not None and (now < ledger.due or now < idle[-1].due):
                 try:
                     slot = idle.pop()
                     lease: Lease[W] = slot.spare
@@ -192,7 +192,7 @@ class Pool(Generic[W]):
         seconds = self._options.timeout if timeout is _DEFAULT else self._seconds(timeout)
         if seconds and ledger is not None and ledger.line is not None:
             client = ledger.clients.get(getcurrent())
-            if client is not None:
+            if client is not None and len(ledger.line) < ledger.line_limit:
                 return ledger.queue.redeem(client.ticket_for(seconds, code, lasti), seconds)
         return self._running().checkout(seconds, code, lasti)
 

@@ -11,6 +11,7 @@ restarts it, with WorkerSup, from the Ledger.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -121,7 +122,8 @@ class PoolMan(GenServer):
             ledger.queue.fail_waiting(PoolClosed(ledger.name), "closed")
             self.state.held_up = True
             ledger.emptied = ledger.emptied or Gate()
-            for slot in list(ledger.slots):
+            # The idle ones in their order: each is the first then, and found at once.
+            for slot in [*self.state.idle, *(s for s in ledger.slots if s.state is not IDLE)]:
                 self._stop_for_good(slot)
             ledger.note_quiet()
             ledger.emptied.wait()
@@ -194,9 +196,26 @@ class PoolMan(GenServer):
             case _:
                 self._do(self.state.checkin(slot, verdict, reason))
 
+    def take_in(self, slot: Slot) -> None:
+        """A worker came back as it should, nobody waits, and it is to go or be checked (anyone)."""
+        state = self.state
+        if not (state.counts_uses and self._wears_out(slot)):
+            state.take_in(slot)
+            self._set_due()
+            self.housekeeper.look()
+
+    def _wears_out(self, slot: Slot) -> bool:
+        """Count a use of a worker; if it was the last one, have it go (anyone)."""
+        decisions = self.state.count_use(slot)
+        if decisions:
+            self._do(decisions)
+        return bool(decisions)
+
     def hand_over(self, slot: Slot) -> None:
         """A worker came back as it should, and goes to the client that waits longest (anyone)."""
         waiting = self.state.waiting
+        if self.state.counts_uses and self._wears_out(slot):
+            return
         ticket, _ = waiting.popitem(False)
         # The moves of PoolState.hand_over and of _deliver: calls would cost as much as they do.
         lease: Lease[Any] = ticket.lease
@@ -371,22 +390,35 @@ class PoolMan(GenServer):
         if ledger.man is not self or state.held_up or ledger.options.debug:
             ledger.bar()  # in debug mode it would make plain leases
             return
-        ledger.idle = state.idle if is_open and not waiting and not state.checks else ()
-        ledger.due = state.upkeep_due
+        ledger.idle = state.idle if is_open and not waiting else ()
+        self._set_due()
         ledger.line = waiting if is_open and waiting and self._just_lines_up() else None
-        ledger.back = None
-        if ledger.returns_freely and not ledger.reported:
-            if waiting and not state.idle and not state.has_too_many:
-                ledger.back = self.hand_over
-            elif not waiting and not state.overflow:
-                lifo = ledger.options.strategy == "lifo"
-                ledger.back = state.idle.append if lifo else state.idle.appendleft
+        limit = ledger.options.max_waiting
+        ledger.line_limit = math.inf if limit is None else limit
+        ledger.clean_back = self._way_back()
+        ledger.back = ledger.clean_back if ledger.kind.quick else None
+
+    def _set_due(self) -> None:
+        """Say until when no idle worker needs a look; where some are checked, each has its time."""
+        self.ledger.due = 0.0 if self.state.checks else self.state.upkeep_due
+
+    def _way_back(self) -> Callable[[Slot], object] | None:
+        """Return what sees to a worker that comes back as it should, if that is ordinary."""
+        state, ledger, options = self.state, self.ledger, self.ledger.options
+        if ledger.reported or ledger.drained is not None or state.has_too_many:
+            return None
+        if state.waiting:
+            return None if state.idle else self.hand_over
+        if state.overflow and options.overflow_ttl == 0:
+            return None
+        if state.overflow or state.looks_after_idle:
+            return self.take_in
+        return state.idle.append if options.strategy == "lifo" else state.idle.appendleft
 
     def _just_lines_up(self) -> bool:
         """Tell whether nothing is to be decided if one more client waits."""
         state, options = self.state, self.ledger.options
-        limits = options.fail_fast or options.max_waiting is not None
-        return state.is_full and not state.idle and not limits
+        return state.is_full and not state.idle and not options.fail_fast
 
     def cancel_timers(self) -> None:
         """The epoch is over."""

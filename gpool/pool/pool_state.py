@@ -88,6 +88,8 @@ class PoolState:
         self.options = options
         self.slots = slots
         self.checks = checks
+        self.counts_uses = options.max_uses is not None
+        self.looks_after_idle = checks or self.counts_uses or options.idle_timeout is not None
         self._now = now
         self.idle: deque[Slot] = deque()  # the next one to be lent last
         self.waiting: OrderedDict[Any, None] = OrderedDict()  # tickets, oldest first
@@ -241,6 +243,24 @@ class PoolState:
         lease.slot = slot
         return ticket
 
+    def take_in(self, slot: Slot) -> None:
+        """Put a worker among the idle ones that comes back as it should, while nobody waits."""
+        slot.state = IDLE
+        self.wished = False
+        slot.idle_since = slot.seen = self.now()
+        if self.options.strategy == "lifo":
+            self.idle.append(slot)
+        else:
+            self.idle.appendleft(slot)
+        self._postpone(slot)
+        self.upkeep_due = min(self.upkeep_due, self._due_of(slot))
+
+    def count_use(self, slot: Slot) -> list[Decision]:
+        """A worker has served another client; it must go if that was the last one."""
+        slot.uses += 1
+        limit = self.options.max_uses
+        return [] if limit is None or slot.uses < limit else self._close(slot, "max_uses")
+
     def requeue(self, ticket: Any) -> None:
         """A client that was granted a worker did not get it: it waits on, in its old place."""
         tickets = sorted([*self.waiting, ticket], key=lambda ticket: ticket.number)
@@ -332,6 +352,7 @@ class PoolState:
         if not checked:
             return self._ready(slot, used=True)
         slot.suspect, slot.generation, slot.seen = False, self.generation, self.now()
+        slot.mailbox = NeverAtRest if slot.doomed else None
         return [*self._ready(slot), *self._check_next()]
 
     def unfit(self, slot: Slot, reason: str) -> list[Decision]:
@@ -360,7 +381,7 @@ class PoolState:
             if slot is culprit or slot.state not in (BUSY, FINISHING, RESETTING):
                 continue
             if self.checks:
-                slot.suspect = True
+                slot.suspect, slot.mailbox = True, NeverAtRest
             else:
                 slot.doomed, slot.mailbox = "suspected", NeverAtRest
         return [self._stop(slot, "suspected") for slot in list(self.idle)]

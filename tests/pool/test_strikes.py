@@ -28,10 +28,14 @@ class Scene:
     def __init__(self, kind: str, clock: VirtualClock) -> None:
         self.clock = clock
         self.maker = Maker()
-        hooks = {"reset": self.maker.reset} if kind == "reset" else {}
+        hooks: dict[str, Any] = {"reset": self.maker.reset} if kind == "reset" else {}
+        options: Any = {}
+        if kind == "aging":
+            hooks["is_dirty"] = lambda thing: False
+            options = {"idle_timeout": 1000.0, "max_uses": 1000}
         self.is_server = kind == "server"
         worker: Any = Echo if self.is_server else self.maker.resource(**hooks)
-        self.pool: gpool.Pool[Any] = gpool.Pool(worker, size=2, max_restarts=0)
+        self.pool: gpool.Pool[Any] = gpool.Pool(worker, size=2, max_restarts=0, **options)
         self.pool.start()
         settle()
         self.ledger: Any = self.pool._ledger
@@ -227,6 +231,7 @@ SCENES = [
         *[(act, "plain") for act in SCENES if act != "overdue"],
         *[(act, "server") for act in SCENES if act.endswith(("client_dies", "_granted"))],
         ("overdue", "server"),
+        *[(act, "aging") for act in ("warm_checkout", "checkin", "checkin_to_a_waiter", "leave")],
         *[(act, "reset") for act in SCENES if act in ("checkin_to_a_waiter", "leave_by_error")],
     ],
 )
