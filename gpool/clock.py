@@ -153,7 +153,7 @@ class OneOff:
 
     __slots__ = ("_timer",)
 
-    def __init__(self, wait: Expiring, seconds: float) -> None:
+    def __init__(self, wait: Expiring, seconds: float, hub: Any = None) -> None:
         self._timer = call_later(seconds, wait.expire)
 
     def leave(self, wait: Expiring) -> None:
@@ -172,9 +172,10 @@ class HubClock:
         """Start a timer on the current hub's loop."""
         return HubTimer(seconds, fn, args, ref)
 
-    def expire_later(self, wait: Expiring, seconds: float) -> Lane:
+    def expire_later(self, wait: Expiring, seconds: float, hub: Any = None) -> Lane:
         """Have a wait stand in a lane of the current hub."""
-        hub: Any = get_hub()
+        if hub is None:
+            hub = get_hub()
         try:
             lane: HubLane = hub.gpool_lanes[seconds]
         except (AttributeError, KeyError):
@@ -216,8 +217,8 @@ def call_later(seconds: float, fn: Callable[..., object], *args: Any, ref: bool 
 
 
 #: Have ``wait.expire()`` called after so many seconds of the clock in use, unless it leaves
-#: what this returns; meanwhile the loop is kept alive.
-expire_later: Callable[[Expiring, float], Lane] = _hub_clock.expire_later
+#: what this returns; meanwhile the loop is kept alive.  Who knows the running hub names it.
+expire_later: Callable[..., Lane] = _hub_clock.expire_later
 
 
 def install(clock: Clock) -> Clock:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gevent import get_hub, monkey
-from greenlet import getcurrent
+from gevent.hub import Hub
+from greenlet import getcurrent, greenlet
 
 from gpool import clock
 
@@ -57,6 +58,20 @@ def _parks() -> bool:
     return getattr(getcurrent(), "gpool_parks", False)
 
 
+class _Switches(dict[type, Callable[[Any], Any]]):
+    """How greenlets of each class switch to the hub: gevent's way takes time for their hook.
+
+    Few have one, a ``switch_out``; the hub's own refuses to wait.
+    """
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
+        self[kind] = Hub.switch if hasattr(kind, "switch_out") else greenlet.switch
+        return self[kind]
+
+
+_switches: Final = _Switches()
+
+
 class Waiter:
     """A place where one greenlet waits for one value."""
 
@@ -96,11 +111,12 @@ class Waiter:
             if callback.args and callback.args[0] is self:
                 callback.stop()
 
-    def wait(self, timeout: float | None = None) -> Any:
+    def wait(self, timeout: float | None = None, hub: Any = None) -> Any:
         """Block until woken and return the value.
 
         Args:
             timeout: Seconds; None waits for ever, 0 polls.
+            hub: The running thread's, if the caller knows it.
 
         Raises:
             Expired: Nobody called :meth:`wake` in time.
@@ -110,15 +126,17 @@ class Waiter:
         if timeout is not None and timeout <= 0:
             self.woken = True
             raise Expired
-        hub, lane, forks = get_hub(), None, _forks
+        if hub is None:
+            hub = get_hub()
+        switch, lane, forks = _switches[type(getcurrent())], None, _forks
         try:
             self._loop = hub.loop
-            self._greenlet = getcurrent()
+            self._greenlet = getcurrent()  # in no local, which tracebacks would keep
             if timeout is not None:
-                lane = clock.expire_later(self, timeout)
+                lane = clock.expire_later(self, timeout, hub)
             # Anything else that comes back is a stray wake-up of an earlier wait.
             # In a forked child gpool's own greenlets stay where they are.
-            while hub.switch() is not self or (forks != _forks and _parks()):
+            while switch(hub) is not self or (forks != _forks and _parks()):
                 pass
         except BaseException:
             self._leave()
@@ -144,6 +162,34 @@ class Waiter:
     def expire(self) -> None:
         """End the wait, unless it has ended: the deadline has come."""
         self.wake(_EXPIRED)
+
+
+class Seat(Waiter):
+    """The waits of one greenlet that has no deadline and waits again and again.
+
+    It is made by the one that waits; :meth:`renew` goes before each wait.
+    """
+
+    __slots__ = ("_hub", "_switch")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hub: Any = get_hub()
+        self._loop = self._hub.loop
+        self._greenlet = getcurrent()  # from now on: who wakes it is heard by its next wait
+        self._switch = _switches[type(self._greenlet)]
+
+    def rest(self) -> None:
+        """Block until woken since it was renewed."""
+        switch, hub, forks = self._switch, self._hub, _forks
+        try:
+            while switch(hub) is not self or (forks != _forks and _parks()):
+                pass
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            self.woken = True
 
 
 class Gate:

@@ -7,7 +7,7 @@ import pytest
 
 import gpool
 from gpool.testing import settle
-from gpool.waiter import Expired, Gate, Waiter
+from gpool.waiter import Expired, Gate, Seat, Waiter
 
 
 def waiting(waiter, got, timeout=None):
@@ -171,6 +171,21 @@ class TestWait:
         settle()
         assert got == [1]
 
+    def test_tells_a_greenlet_with_a_hook(self):
+        """What gevent promises holds: ``switch_out`` of a greenlet is called before it waits."""
+        waiter, log = Waiter(), []
+
+        class Hooked(gevent.Greenlet):
+            def switch_out(self):
+                """Note it."""
+                log.append("out")
+
+        Hooked.spawn(waiter.wait)
+        settle()
+        assert log == ["out"]
+        waiter.wake()
+        settle()
+
     def test_leaves_no_wake_up_behind(self):
         """A greenlet that is thrown out after its wake-up was queued takes that along."""
         waiter, log = Waiter(), []
@@ -207,6 +222,71 @@ class TestWait:
 
         for wait in (Waiter().wait, gpool.receive):  # in a thread, where nothing else is
             gevent.get_hub().threadpool.apply(wait_in_vain, (wait,))
+
+
+class TestSeat:
+    """It serves one greenlet again and again."""
+
+    def sit(self, log):
+        """Start a greenlet that rests for ever, and note each time that it was woken."""
+        seats = []
+
+        def body():
+            seats.append(Seat())
+            while True:
+                seats[0].renew()
+                seats[0].rest()
+                log.append("woken")
+
+        greenlet = gevent.spawn(body)
+        settle()
+        return greenlet, seats[0]
+
+    def test_is_woken_as_often_as_it_rests(self):
+        """Each rest ends by one wake, a second one comes too late, stray switches end none."""
+        log = []
+        greenlet, seat = self.sit(log)
+        for _ in range(3):
+            gevent.get_hub().loop.run_callback(greenlet.switch, "stray")
+            assert [seat.wake(), seat.wake()] == [True, False]
+            settle()
+        assert log == ["woken"] * 3
+        greenlet.kill()
+
+    def test_hears_who_wakes_it_before_it_rests(self):
+        """From its renewal on no wake-up is lost."""
+        log = []
+
+        def body():
+            seat = Seat()
+            seat.wake()
+            seat.rest()
+            log.append("woken")
+
+        gevent.spawn(body)
+        settle()
+        assert log == ["woken"]
+
+    def test_leaves_no_wake_up_behind(self):
+        """A greenlet that is thrown out of its rest takes a queued wake-up along."""
+        seats, log = [], []
+
+        def body():
+            seats.append(Seat())
+            try:
+                seats[0].rest()
+            except gevent.GreenletExit:
+                log.append("thrown out")
+            gevent.get_hub().switch()
+            log.append("woken by a stray")
+
+        greenlet = gevent.spawn(body)
+        settle()
+        gevent.get_hub().loop.run_callback(greenlet.throw)
+        seats[0].wake()
+        settle()
+        assert log == ["thrown out"]
+        greenlet.kill(block=False)
 
 
 class TestGate:

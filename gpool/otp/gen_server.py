@@ -71,7 +71,7 @@ from gpool.otp.pid import (
 )
 from gpool.otp.registry import Name
 from gpool.otp.signal import is_word, reason_of
-from gpool.waiter import Expired, Waiter, check_timeout
+from gpool.waiter import Expired, Seat, Waiter, check_timeout
 
 S = TypeVar("S", bound="GenServer")
 
@@ -350,9 +350,10 @@ class _Loop:
     A server that hibernates has none: all of it can be made again.
     """
 
-    __slots__ = ("parent", "pid", "server", "suspended")
+    __slots__ = ("parent", "pid", "seat", "server", "suspended")
 
     pid: Pid
+    seat: Seat  # where it waits for messages
 
     def __init__(self, server: GenServer, parent: Pid | None) -> None:
         self.server = server
@@ -372,6 +373,7 @@ class _Loop:
         """Serve until the server stops, or is to hibernate."""
         from_: From | None = None
         try:
+            self.seat = Seat()
             if self.pid.state is not RUNNING:
                 raise ExitSignal(self.pid.reason)  # that has ended the hibernation
             stop, from_ = self._serve(then)
@@ -479,11 +481,14 @@ class _Loop:
         if not mailbox.messages:
             if type(then) is Hibernate and self.pid.state is RUNNING:
                 return _NO_MESSAGE
-            try:
-                mailbox.wait(then.seconds if type(then) is IdleTimeout else None)
-            except Expired:
-                if not mailbox.messages:
-                    return TIMEOUT
+            if type(then) is not IdleTimeout:
+                mailbox.rest(self.seat)
+            else:
+                try:
+                    mailbox.wait(then.seconds)
+                except Expired:
+                    if not mailbox.messages:
+                        return TIMEOUT
         mailbox.taken += 1
         return mailbox.messages.popleft()
 

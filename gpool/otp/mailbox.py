@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gpool import clock
-from gpool.waiter import Expired, Waiter
+from gpool.waiter import Expired, Seat, Waiter
 
 _NONE_YET: Final[deque[Any]] = deque(maxlen=0)  # of those who got none lately: it stays empty
 
@@ -94,16 +94,29 @@ class Mailbox:
             finally:
                 self.waiter = None
 
-    def wait(self, timeout: float | None = None) -> None:
+    def rest(self, seat: Seat) -> None:
         """Block until there is a message; for a server's loop, which is at rest meanwhile.
 
         Args:
-            timeout: Seconds; None waits for ever, 0 polls.
+            seat: The owner's, for this alone.
+        """
+        while not self.messages:
+            seat.renew()  # first: from then on no append is slept on
+            self.waiter = seat
+            self.resting = not self.unanswered
+            try:
+                seat.rest()
+            finally:
+                self.resting = False
+                self.waiter = None
+
+    def wait(self, timeout: float) -> None:
+        """Block until there is a message, or so many seconds have passed; at rest meanwhile.
 
         Raises:
             Expired: The mailbox stayed empty.
         """
-        deadline = None if timeout is None else clock.now() + timeout
+        deadline = clock.now() + timeout
         while not self.messages:
             self.waiter = waiter = Waiter()
             self.resting = not self.unanswered
@@ -112,8 +125,7 @@ class Mailbox:
             finally:
                 self.resting = False
                 self.waiter = None
-            if deadline is not None:
-                timeout = deadline - clock.now()
+            timeout = deadline - clock.now()
 
     def leave_unanswered(self, caller: Any) -> None:
         """Note that a caller's message was taken, and its reply is still to come."""

@@ -8,7 +8,7 @@ import pytest
 import gpool
 from gpool.otp.mailbox import Mailbox
 from gpool.testing import settle
-from gpool.waiter import Expired
+from gpool.waiter import Expired, Seat
 from tests.otp.actor import mailbox, reason_of
 from tests.otp.nursery import Attempt
 
@@ -135,11 +135,11 @@ class TestMailbox:
         settle()
         assert got == [1]
 
-    def test_wait_returns_at_once_when_there_is_a_message(self):
-        """wait() leaves the message where it is."""
+    def test_rest_returns_at_once_when_there_is_a_message(self):
+        """rest() leaves the message where it is."""
         box = Mailbox()
         box.append(1)
-        box.wait()
+        box.rest(Seat())
         assert len(box) == 1
 
     def test_wait_expires(self, clock):
