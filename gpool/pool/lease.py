@@ -172,7 +172,6 @@ class Lease(Generic[W]):
             and back is not None
             and slot is not None
             and slot.lease is self
-            and slot.state is BUSY
             and (slot.mailbox is None or slot.mailbox.resting)
         ):
             try:
@@ -215,12 +214,7 @@ class Lease(Generic[W]):
 
     def __enter__(self) -> W:
         slot = self.slot
-        if (
-            slot is None
-            or slot.lease is not self
-            or slot.state is not BUSY
-            or self.owner.pid.state is FORKED
-        ):
+        if slot is None or slot.lease is not self or slot.state is not BUSY:
             raise LeaseLost(self.ledger.name, self)
         thing: W = slot.thing
         return thing
@@ -241,7 +235,6 @@ class Lease(Generic[W]):
                 and back is not None
                 and slot is not None
                 and slot.lease is self
-                and slot.state is BUSY
                 and (slot.mailbox is None or slot.mailbox.resting)
             ):
                 try:

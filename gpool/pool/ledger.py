@@ -476,6 +476,9 @@ class Ledger:
         self.bar()
         self.man = None
         self.phase = "forked"
+        for slot in self.slots:
+            if slot.lease is not None:
+                slot.lose()
 
     def bar(self) -> None:
         """Close the fast paths."""

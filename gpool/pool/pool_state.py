@@ -115,7 +115,7 @@ class PoolState:
         """Take over a slot of an epoch that is over: it can only be closed."""
         slot.checking = False
         if slot.lease is not None:
-            slot.state = LOST
+            slot.lose()
             self.lost += 1
         else:
             slot.state = CLOSING
@@ -407,7 +407,7 @@ class PoolState:
         """
         if open_resource and slot.lease is not None:
             if slot.state is BUSY:
-                slot.state = LOST
+                slot.lose()
                 self.lost += 1
             return self.dispatch()
         after = self._check_next if slot.checking else self.dispatch

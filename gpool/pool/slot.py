@@ -64,6 +64,10 @@ class Slot:
         self.suspect = False  # one of its generation was found dead while this one was lent
         self.checking = False  # it is resetting, and what is done is a check
 
+    def lose(self) -> None:
+        """Its worker is gone, its resource is still in its holder's hands."""
+        self.state, self.mailbox = LOST, NeverAtRest
+
     def __repr__(self) -> str:
         return f"<Slot {self.state} {self.thing!r} {self.pid!r}>"
 

@@ -21,7 +21,7 @@ from gpool.otp import greenlets
 from gpool.otp.pid import Pid
 from gpool.pool.lease import Lease
 from gpool.pool.manager import Manager
-from gpool.pool.slot import CLOSING, FINISHING, LOST, NOTHING, RESETTING, STARTING, Slot
+from gpool.pool.slot import CLOSING, FINISHING, NOTHING, RESETTING, STARTING, Slot
 from gpool.pool.transition import transition
 from gpool.pool.watch import Watch, cancel_timer
 
@@ -122,7 +122,10 @@ class Staff:
         if man is not None:
             man.died(slot, is_open)
         elif is_open:
-            slot.state = CLOSING if slot.lease is None else LOST
+            if slot.lease is None:
+                slot.state = CLOSING
+            else:
+                slot.lose()
             self.close_late(slot)
         else:
             slot.lease = None
