@@ -8,7 +8,7 @@ Rules:
 * A child starts in an empty context, and is linked to its supervisor when
   :func:`start` returns, whoever started it.
 * A stopping child keeps its link until it is dead, so that a supervisor that is
-  killed meanwhile takes it along; its EXIT is removed afterwards.
+  killed meanwhile takes it along; while a supervisor waits for it there is no EXIT.
 * Those who are stopped together are signalled together; each is killed when its
   own time is over.  A kill always ends a process, if only as a zombie.
 * While a supervisor waits for a child, the child's calls to it raise ``CallingSelf``.
@@ -21,14 +21,13 @@ Not here: which child is started or stopped when (``supervisor.py``).
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from gpool import clock, telemetry
-from gpool.errors import StartError
+from gpool.errors import StartError, WrongHub
 from gpool.otp import process
 from gpool.otp.child_spec import ChildSpec
 from gpool.otp.greenlets import current
@@ -71,7 +70,7 @@ class Child:
     @property
     def is_running(self) -> bool:
         """Whether it has a process, for all that the supervisor knows."""
-        return self.pid is not None and not self.restarting
+        return self.pid is not None and self.retry is None
 
     @property
     def is_temporary(self) -> bool:
@@ -85,14 +84,16 @@ class Child:
 
     def has_started(self, pid: Pid | None) -> None:
         """Note that its start has returned; None: it was ignored."""
-        self.cancel_retry()
+        if self.retry is not None:
+            self.cancel_retry()
         self.pid = pid
         if self.spec.backoff is not None:
             self.lives_since = clock.now()
 
     def has_stopped(self) -> None:
         """Note that it is stopped, for good or until somebody starts it."""
-        self.cancel_retry()
+        if self.retry is not None:
+            self.cancel_retry()
         self.pid = None
 
     def try_again(self, supervisor: Pid) -> None:
@@ -157,10 +158,10 @@ def start(spec: ChildSpec) -> tuple[Pid | None, Any]:
     me = current()
     try:
         value = contextvars.Context().run(spec.start, *spec.args, **spec.kwargs)
-        pid = _pid_of(value)
+        pid = _pid_of(value, me)
         if pid is None:
             return None, None
-        take(pid, spec)
+        take(pid, spec, me)
     except BaseException as error:
         if me.state is not RUNNING or isinstance(error, KeyboardInterrupt):
             raise
@@ -170,29 +171,29 @@ def start(spec: ChildSpec) -> tuple[Pid | None, Any]:
     raise StartError(f"child {spec.id!r}", reason) from getattr(reason, "exception", None)
 
 
-def _pid_of(value: Any) -> Pid | None:
+def _pid_of(value: Any, supervisor: Pid) -> Pid | None:
     started = value[0] if isinstance(value, tuple) and len(value) == 2 else value
     pid = started if isinstance(started, Pid) else getattr(started, "pid", started)
-    if pid is not None and (not isinstance(pid, Pid) or pid is current()):
+    if pid is not None and (not isinstance(pid, Pid) or pid is supervisor):
         raise ExitSignal(value)  # as OTP has it, the odd value is the reason
     return pid
 
 
-def take(pid: Pid, spec: ChildSpec) -> None:
-    """Make a process the caller's child: link it and limit its cleanup.
+def take(pid: Pid, spec: ChildSpec, supervisor: Pid) -> None:
+    """Make a process a child of the running supervisor: link it and limit its cleanup.
 
-    If it has died already the caller gets its EXIT all the same, once.
+    If it has died already the supervisor gets its EXIT all the same, once.
 
     Raises:
         WrongHub: It lives in another thread.
     """
-    me = current()
-    process.same_hub(pid)
+    if pid.hub is not supervisor.hub:
+        raise WrongHub(pid)
     if pid.state is not DEAD:
-        if me not in pid.links:
+        if supervisor not in pid.links:
             process.link(pid)
-    elif not me.mailbox.holds(partial(_is_exit_of, {pid})):
-        me.mailbox.append(Exit(pid, pid.reason))
+    elif not supervisor.mailbox.holds(partial(_is_exit_of, {pid})):
+        supervisor.mailbox.append(Exit(pid, pid.reason))
     if spec.shutdown != "brutal_kill":
         pid.unwind_limit = spec.shutdown
 
@@ -203,22 +204,26 @@ def take(pid: Pid, spec: ChildSpec) -> None:
 class _Deaths:
     """A monitor on several processes: who of them lives still."""
 
+    __slots__ = ("_waiter", "left")
+
     def __init__(self, pids: dict[Pid, ChildSpec]) -> None:
         self.left = pids
-        self._waiter = Waiter()
+        self._waiter: Waiter | None = None  # while somebody waits
 
     def down(self, pid: Pid, reason: Any) -> None:
         """Note a death, in the dying frame."""
         self.left.pop(pid, None)
-        if not self.left:
+        if not self.left and self._waiter is not None:
             self._waiter.wake()
 
     def wait(self, seconds: float | None) -> None:
         """Block until all are dead or so much time has passed; None: however much."""
         if self.left:
-            self._waiter = Waiter()
-            with contextlib.suppress(Expired):
-                self._waiter.wait(seconds)
+            self._waiter = waiter = Waiter()
+            try:
+                waiter.wait(seconds)
+            except Expired:
+                self._waiter = None
 
 
 def stop(children: Sequence[Child]) -> None:
@@ -229,10 +234,18 @@ def stop(children: Sequence[Child]) -> None:
     """
     me = current()
     running = [child for child in children if child.is_running]
-    left = {c.pid: c.spec for c in running if c.pid and c.pid.state not in (DEAD, FORKED)}
+    left: dict[Pid, ChildSpec] = {}
+    dead: set[Pid] = set()
+    for child in running:
+        assert child.pid is not None
+        if child.pid.state is DEAD or child.pid.state is FORKED:
+            dead.add(child.pid)
+        else:
+            left[child.pid] = child.spec
     if left:
         _shut_down(me, left)
-    _flush_exits(me, [child.pid for child in running])
+    if dead and me.mailbox.messages:
+        me.mailbox.discard_all(partial(_is_exit_of, dead))
     for child in running:
         _report_end(me, child)
 
@@ -241,7 +254,8 @@ def _shut_down(me: Pid, left: dict[Pid, ChildSpec]) -> None:
     deaths = _Deaths(left)
     me.awaiting = left
     waited = 0.0
-    limits = sorted({s.shutdown for s in left.values() if isinstance(s.shutdown, int | float)})
+    # A union would be slower.
+    limits = sorted({s.shutdown for s in left.values() if isinstance(s.shutdown, (int, float))})
     try:
         for pid, spec in list(left.items()):
             watch(pid, deaths)
@@ -249,6 +263,8 @@ def _shut_down(me: Pid, left: dict[Pid, ChildSpec]) -> None:
             signal(pid, me, reason, direct=True)
         for limit in limits:
             deaths.wait(limit - waited)
+            if not left:
+                return
             waited = limit
             for pid in [pid for pid, spec in left.items() if spec.shutdown == limit]:
                 signal(pid, me, "kill", direct=True)
@@ -259,15 +275,7 @@ def _shut_down(me: Pid, left: dict[Pid, ChildSpec]) -> None:
             pid.monitored_by.pop(deaths, None)
 
 
-def _flush_exits(me: Pid, pids: list[Pid | None]) -> None:
-    gone = set(pids)
-    if len(gone) == 1:
-        me.mailbox.discard(partial(_is_exit_of, gone))
-    elif gone:
-        me.mailbox.discard_all(partial(_is_exit_of, gone))
-
-
-def _is_exit_of(pids: set[Pid | None], message: Any) -> bool:
+def _is_exit_of(pids: set[Pid], message: Any) -> bool:
     return type(message) is Exit and message.pid in pids
 
 

@@ -152,7 +152,7 @@ class DynamicSupervisor(Supervisor):
         self._check_room(spec)
         if pid in self.running:
             raise ChildError(self, spec.id, ("already_started", pid))
-        children_of.take(pid, spec)
+        children_of.take(pid, spec, self.pid)
         self._enter(Child(spec), pid)
 
     # Answers.

@@ -301,7 +301,8 @@ def _start(
     link: bool,
     monitored: list[Ref] | None = None,
 ) -> S:
-    check_timeout(timeout)
+    if timeout is not None:
+        check_timeout(timeout)
     what = type(server).__qualname__.replace("<locals>.", "")
     loop = _Loop(server, current() if link else None)
     if name is not None and (owner := registry.owner_of(name)) is not None:
@@ -362,11 +363,11 @@ class _Loop:
 
     def run(self) -> Hibernation | None:
         """Be the body of the server's process."""
-        self.pid = current()
+        pid = self.pid = current()
         then = self._init()
-        if self.pid.state is not RUNNING:
-            raise ExitSignal(self.pid.reason)  # that `init` has swallowed: it has not started
-        proc_lib.init_ack()
+        if pid.state is not RUNNING:
+            raise ExitSignal(pid.reason)  # that `init` has swallowed: it has not started
+        proc_lib.acknowledge(pid)
         return self.go_on(then)
 
     def go_on(self, then: Then) -> Hibernation | None:

@@ -108,9 +108,10 @@ class ExitSignal(gevent.GreenletExit):
     greenlet that ends with it has ended cleanly.
     """
 
-    def __init__(self, reason: Any) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    @property
+    def reason(self) -> Any:
+        """What the process dies of."""
+        return self.args[0]
 
 
 @dataclass(frozen=True, slots=True)

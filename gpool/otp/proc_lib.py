@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from gpool.errors import StartError
 from gpool.otp import process
@@ -27,6 +27,9 @@ from gpool.otp.pid import ExitSignal, Pid
 from gpool.otp.signal import signal
 from gpool.waiter import Expired, Waiter
 
+_OK: Final = ("ok", None)
+_EMPTY: Final = contextvars.Context()  # never entered: a process that starts in it has its own
+
 
 class Start(Waiter):
     """The wait of one starter; while it lasts the link to it reports no EXIT."""
@@ -34,7 +37,7 @@ class Start(Waiter):
     __slots__ = ("ignored", "owner")
 
     def __init__(self, owner: Pid | None) -> None:
-        super().__init__()
+        Waiter.__init__(self)
         self.owner = owner
         self.ignored = False
 
@@ -63,7 +66,7 @@ def start(
         StartError: It died first, or was killed for being too slow.
     """
     me = current()
-    pid = new_process(body, initial_call=what, link=link, context=contextvars.Context())
+    pid = new_process(body, initial_call=what, link=link, context=_EMPTY)
     pid.starter = attempt = Start(me)
     prepare(pid)
     me.awaiting = (pid,)
@@ -85,10 +88,17 @@ def start(
 
 def init_ack() -> None:
     """Tell the starter that the running process is initialised; never blocks."""
-    me = current()
-    if me.starter is not None:
-        me.starter.wake(("ok", None))  # first: if a signal handler strikes, its death wakes it
-        me.starter = None
+    acknowledge(current())
+
+
+def acknowledge(pid: Pid) -> None:
+    """Tell the starter of a process that it is initialised."""
+    starter = pid.starter
+    if starter is not None:
+        starter.wake(_OK)  # first: if a signal handler strikes, its death wakes it
+        if starter.owner is not None:
+            starter.owner.awaiting = ()  # from here on its EXIT is heard
+        pid.starter = None
 
 
 def init_ignore() -> NoReturn:

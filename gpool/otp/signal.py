@@ -40,6 +40,8 @@ from gpool.otp.pid import (
     untie,
 )
 
+NORMAL: Final = "normal"
+SHUTDOWN: Final = "shutdown"
 THROWS: Final = 10  # times an exit is thrown into a greenlet that swallows it
 
 
@@ -54,7 +56,7 @@ def reason_of(error: BaseException) -> Any:
 
 def is_word(reason: Any, word: str) -> bool:
     """Tell whether a reason is a word; reasons may be anything, arrays that have no ``==`` too."""
-    return isinstance(reason, str) and reason == word
+    return reason is word or (isinstance(reason, str) and reason == word)
 
 
 # --- Exit signals -------------------------------------------------------------------
@@ -117,8 +119,7 @@ def _throw(pid: Pid) -> None:
 
     One that hibernates gets a greenlet to clean up in, but not after a kill.
     """
-    greenlet = pid.runner()
-    pid.exiting.thrown += 1
+    greenlet: Any = pid.greenlet if pid.weak_greenlet is None else pid.runner()
     if pid.hibernation is not None and not is_word(pid.reason, "killed"):
         greenlet = pid.rouse()
     elif isinstance(greenlet, gevent.Greenlet):
@@ -127,8 +128,10 @@ def _throw(pid: Pid) -> None:
     elif greenlet is not None and not greenlet.dead:
         greenlet.throw(ExitSignal(pid.reason))
     if greenlet is None or greenlet.dead:
-        finish(pid, pid.reason)
+        if pid.state is not DEAD:
+            finish(pid, pid.reason)
     else:
+        pid.exiting.thrown += 1
         limit_unwinding(pid)
 
 
@@ -185,7 +188,7 @@ def finish(pid: Pid, reason: Any) -> None:
 
 def _end(pid: Pid, reason: Any) -> None:
     # Of a process that is being started, its starter hears.
-    silent = pid.starter is not None or is_orderly(reason) or not telemetry.is_heard()
+    silent = pid.starter is not None or not telemetry.is_heard() or is_orderly(reason)
     report = None if silent else _crash_report(pid, reason)
     errors: list[Exception] = []
     try:
@@ -202,6 +205,8 @@ def _end(pid: Pid, reason: Any) -> None:
 
 def is_orderly(reason: Any) -> bool:
     """Tell whether a process that dies so is not worth a report."""
+    if reason is NORMAL or reason is SHUTDOWN:
+        return True
     if isinstance(reason, tuple):
         return bool(reason) and is_word(reason[0], "shutdown")
     return is_word(reason, "normal") or is_word(reason, "shutdown")
@@ -251,8 +256,10 @@ def die(pid: Pid, reason: Any, errors: list[Exception]) -> None:
     pid.greenlet = pid.weak_greenlet = pid.server = pid.last_message = None
     pid.hibernation = None
     pid.awaiting, pid.kin = (), None
-    pid.mailbox.rouse()
-    pid.mailbox.messages.clear()
+    mailbox = pid.mailbox
+    mailbox.waiter, mailbox.resting = None, False
+    if mailbox.messages:
+        mailbox.messages.clear()
 
 
 def _take_monitors_back(pid: Pid) -> None:
@@ -271,7 +278,8 @@ def _tell_starter(pid: Pid, starter: Starter, reason: Any) -> None:
 
 def _tell_links(pid: Pid, reason: Any) -> None:
     for linked in tuple(pid.links):
-        signal(linked, pid, reason)
+        if pid not in linked.awaiting:  # its supervisor hears of it by other means
+            signal(linked, pid, reason)
         untie(pid, linked)
 
 

@@ -473,9 +473,8 @@ class Supervisor(GenServer):
         assert child.pid is not None
         child.reason = reason = child.pid.reason
         orderly = is_orderly(reason)
-        worth_it = child.spec.restart == "permanent" or not orderly
-        if worth_it and self.reports_death(child.spec, reason):
-            children_of.report(self.pid, "child_terminated", reason, child)
+        if telemetry.is_heard() and (child.spec.restart == "permanent" or not orderly):
+            self._report_death(child)
         if child.is_temporary or (child.spec.restart == "transient" and orderly):
             self._has_ended(child)
             return SPENT if self._ends_with(child) else None
@@ -484,6 +483,10 @@ class Supervisor(GenServer):
         self._set_aside(child)
         self._try_again(child)
         return None
+
+    def _report_death(self, child: Child) -> None:
+        if self.reports_death(child.spec, child.reason):
+            children_of.report(self.pid, "child_terminated", child.reason, child)
 
     def _ends_with(self, child: Child) -> bool:
         """Tell whether the end of a child by itself is that of the supervisor."""
@@ -514,7 +517,8 @@ class Supervisor(GenServer):
     def _set_aside(self, child: Child) -> None:
         """Note that a child is dead, and stop those that go with it."""
         self._has_ended(child)
-        self._stop([other for other in self._group(child) if other is not child])
+        if self.strategy != "one_for_one":
+            self._stop([other for other in self._group(child) if other is not child])
 
     def _try_again(self, child: Child) -> None:
         assert self.pid is not None
