@@ -112,7 +112,8 @@ class HubLane:
     def leave(self, wait: Expiring) -> None:
         """Forget a wait that has entered."""
         waits = self.waits
-        waits.pop(wait, None)
+        if wait in waits:
+            del waits[wait]
         if not waits and self.timer is not None:
             self.timer.ref = False
 
@@ -183,11 +184,11 @@ class HubClock:
                 return OneOff(wait, seconds)
             lane = hub.gpool_lanes[seconds] = HubLane(hub.gpool_lanes, hub.loop, seconds)
         waits = lane.waits
+        if not waits and lane.timer is not None:
+            lane.timer.ref = True
         waits[wait] = monotonic() + seconds
         if lane.timer is None:
             lane.set(seconds)
-        elif len(waits) == 1:
-            lane.timer.ref = True
         return lane
 
 

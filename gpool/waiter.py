@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gevent import get_hub, monkey
 from gevent.hub import Hub
@@ -75,14 +75,14 @@ _switches: Final = _Switches()
 class Waiter:
     """A place where one greenlet waits for one value."""
 
-    __slots__ = ("_callback", "_greenlet", "_loop", "value", "woken")
+    __slots__ = ("_callback", "_loop", "_resume", "value", "woken")
 
     _loop: Any  # of the one that waits
 
     def __init__(self) -> None:
         self.woken = False  # set once, by wake() or the deadline
         self.value: Any = None  # what wake() brought
-        self._greenlet: Any = None  # the one that waits, while it does
+        self._resume: Any = None  # the ``switch`` of the one that waits, while it does
         self._callback: Any = None  # its queued wake-up, to be stopped if it leaves early
 
     def wake(self, value: Any = None) -> bool:
@@ -96,9 +96,9 @@ class Waiter:
         if self.woken:
             return False
         self.value = value
-        if self._greenlet is not None and self._callback is None:
+        if self._resume is not None and self._callback is None:
             try:
-                self._callback = self._loop.run_callback(self._greenlet.switch, self)
+                self._callback = self._loop.run_callback(self._resume, self)
             except BaseException:  # a signal handler struck before we had what is queued
                 self._take_back()
                 raise
@@ -128,10 +128,12 @@ class Waiter:
             raise Expired
         if hub is None:
             hub = get_hub()
-        switch, lane, forks = _switches[type(getcurrent())], None, _forks
+        me, lane, forks = getcurrent(), None, _forks
+        switch = _switches[type(me)]
         try:
             self._loop = hub.loop
-            self._greenlet = getcurrent()  # in no local, which tracebacks would keep
+            self._resume = me.switch
+            del me  # tracebacks would keep it
             if timeout is not None:
                 lane = clock.expire_later(self, timeout, hub)
             # Anything else that comes back is a stray wake-up of an earlier wait.
@@ -143,7 +145,7 @@ class Waiter:
             raise
         finally:
             self.woken = True  # it is not if a signal handler struck whoever woke us
-            self._greenlet = None
+            self._resume = None
             if lane is not None:
                 lane.leave(self)
         if self.value is _EXPIRED:
@@ -164,32 +166,48 @@ class Waiter:
         self.wake(_EXPIRED)
 
 
-class Seat(Waiter):
-    """The waits of one greenlet that has no deadline and waits again and again.
+class Inbox(Protocol):
+    """Whatever fills while its owner waits; a mailbox."""
 
-    It is made by the one that waits; :meth:`renew` goes before each wait.
+    messages: Any
+    unanswered: Any  # what the owner still has to do, if there is anything
+    resting: bool  # whether it has nothing to do
+    waiter: Any  # is woken by the next that comes in, and taken out then
+
+
+class Seat(Waiter):
+    """Where one greenlet waits, again and again and without a deadline, for what comes in.
+
+    It is made by the one that waits.
     """
 
     __slots__ = ("_hub", "_switch")
 
     def __init__(self) -> None:
         super().__init__()
-        self._hub: Any = get_hub()
-        self._loop = self._hub.loop
-        self._greenlet = getcurrent()  # from now on: who wakes it is heard by its next wait
-        self._switch = _switches[type(self._greenlet)]
+        me, hub = getcurrent(), get_hub()
+        self._hub: Any = hub
+        self._loop = hub.loop
+        self._switch = _switches[type(me)]
+        self._resume = me.switch  # always: a wake-up before the switch is heard after it
 
-    def rest(self) -> None:
-        """Block until woken since it was renewed."""
+    def rest(self, inbox: Inbox) -> None:
+        """Block until something is in `inbox`."""
         switch, hub, forks = self._switch, self._hub, _forks
-        try:
-            while switch(hub) is not self or (forks != _forks and _parks()):
-                pass
-        except BaseException:
-            self._leave()
-            raise
-        finally:
-            self.woken = True
+        while not inbox.messages:
+            try:
+                self.woken, self._callback = False, None  # first: from then on none is slept on
+                inbox.waiter = self
+                inbox.resting = not inbox.unanswered
+                while switch(hub) is not self or (forks != _forks and _parks()):
+                    pass
+            except BaseException:
+                self._leave()
+                raise
+            finally:
+                self.woken = True  # it is not if a signal handler struck whoever woke us
+                inbox.resting = False
+                inbox.waiter = None
 
 
 class Gate:

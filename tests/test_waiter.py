@@ -6,8 +6,10 @@ import gevent
 import pytest
 
 import gpool
+from gpool.otp.mailbox import Mailbox
 from gpool.testing import settle
 from gpool.waiter import Expired, Gate, Seat, Waiter
+from tests.lightning import Lightning
 
 
 def waiting(waiter, got, timeout=None):
@@ -227,54 +229,16 @@ class TestWait:
 class TestSeat:
     """It serves one greenlet again and again."""
 
-    def sit(self, log):
-        """Start a greenlet that rests for ever, and note each time that it was woken."""
-        seats = []
-
-        def body():
-            seats.append(Seat())
-            while True:
-                seats[0].renew()
-                seats[0].rest()
-                log.append("woken")
-
-        greenlet = gevent.spawn(body)
-        settle()
-        return greenlet, seats[0]
-
-    def test_is_woken_as_often_as_it_rests(self):
-        """Each rest ends by one wake, a second one comes too late, stray switches end none."""
-        log = []
-        greenlet, seat = self.sit(log)
-        for _ in range(3):
-            gevent.get_hub().loop.run_callback(greenlet.switch, "stray")
-            assert [seat.wake(), seat.wake()] == [True, False]
-            settle()
-        assert log == ["woken"] * 3
-        greenlet.kill()
-
-    def test_hears_who_wakes_it_before_it_rests(self):
-        """From its renewal on no wake-up is lost."""
-        log = []
-
-        def body():
-            seat = Seat()
-            seat.wake()
-            seat.rest()
-            log.append("woken")
-
-        gevent.spawn(body)
-        settle()
-        assert log == ["woken"]
-
-    def test_leaves_no_wake_up_behind(self):
-        """A greenlet that is thrown out of its rest takes a queued wake-up along."""
-        seats, log = [], []
+    def serve(self, log):
+        """Start a greenlet that waits for messages for ever, and notes them."""
+        box, seats = Mailbox(), []
 
         def body():
             seats.append(Seat())
             try:
-                seats[0].rest()
+                while True:
+                    seats[0].rest(box)
+                    log.append(box.take())
             except gevent.GreenletExit:
                 log.append("thrown out")
             gevent.get_hub().switch()
@@ -282,11 +246,86 @@ class TestSeat:
 
         greenlet = gevent.spawn(body)
         settle()
+        return greenlet, seats[0], box
+
+    def test_is_left_as_often_as_something_comes(self):
+        """Each rest ends by what comes in; neither a stray switch nor a wake alone ends it."""
+        log = []
+        greenlet, seat, box = self.serve(log)
+        for number in range(3):
+            gevent.get_hub().loop.run_callback(greenlet.switch, "stray")
+            settle()
+            box.append(number)
+            assert seat.wake() is False  # it is woken
+            settle()
+            assert seat.wake() is True
+            settle()
+        assert log == [0, 1, 2]
+
+    def test_is_at_rest_meanwhile(self):
+        """Whoever looks at the mailbox sees that its owner has nothing to do."""
+        _, _, box = self.serve([])
+        assert box.resting
+        box.append(1)
+        assert not box.resting
+
+    def test_hears_what_comes_before_the_switch(self):
+        """What a signal handler puts in, however late, is not slept on."""
+        log = []
+
+        class Struck(Mailbox):
+            """Something comes in just when it is known that there is nothing."""
+
+            @property
+            def unanswered(self):
+                """Come in."""
+                self.append("late")
+
+            @unanswered.setter
+            def unanswered(self, value):
+                """Take it as it is."""
+
+        def body():
+            seat, box = Seat(), Struck()
+            seat.rest(box)
+            log.append(box.take())
+
+        gevent.spawn(body)
+        settle()
+        assert log == ["late"]
+
+    def test_leaves_no_wake_up_behind(self):
+        """A greenlet that is thrown out of its rest takes a queued wake-up along."""
+        log = []
+        greenlet, _, box = self.serve(log)
         gevent.get_hub().loop.run_callback(greenlet.throw)
-        seats[0].wake()
+        box.append(1)
         settle()
         assert log == ["thrown out"]
-        greenlet.kill(block=False)
+
+    def test_struck_anywhere_leaves_no_wake_up_behind(self):
+        """A signal handler may strike at any bytecode of a rest: what comes later wakes nobody."""
+        hub, strikes, strays = gevent.get_hub(), 0, []
+
+        def body(bytecode, box):
+            nonlocal strikes
+            seat = Seat()
+            struck = Lightning(bytecode).run(lambda: seat.rest(box))
+            strikes += struck
+            if struck:
+                strays.append(hub.switch())  # takes whatever comes
+
+        for bytecode in range(1, 500):
+            box, before = Mailbox(), strikes
+            greenlet = gevent.spawn(body, bytecode, box)
+            settle()
+            box.append("late")
+            settle()
+            assert strays == []
+            greenlet.kill()
+            if strikes == before:
+                break
+        assert strikes > 20
 
 
 class TestGate:

@@ -46,7 +46,7 @@ class From(Waiter):
 
     def __init__(self, server: Pid) -> None:
         self.woken = False  # these first four are the Waiter's: its __init__ takes too long
-        self.value = self._greenlet = self._callback = None
+        self.value = self._resume = self._callback = None
         self.server = server
         self.error: BaseException | None = None  # to be raised in the caller
         self.is_answered = False  # by the server, whether its caller still waits or not
@@ -60,10 +60,12 @@ class From(Waiter):
 
     def answer(self, value: Any) -> bool:
         """Answer with a value; False if there is nobody to take it any more."""
-        self.server.monitored_by.pop(self, None)
+        server = self.server
+        if self in server.monitored_by:
+            del server.monitored_by[self]
         self.is_answered = True
         woken = self.wake(value)
-        mailbox = self.server.mailbox
+        mailbox = server.mailbox
         if mailbox.unanswered is not None and self in mailbox.unanswered:
             del mailbox.unanswered[self]
             if not mailbox.unanswered:
@@ -80,7 +82,7 @@ class From(Waiter):
     def result(self, timeout: float | None) -> Any:
         """Block until there is an answer; leave nothing behind, whatever happens."""
         try:
-            value = self.wait(timeout)
+            value = self.wait(timeout, self.server.hub)
         except Expired:
             raise CallTimeout(self.server, timeout) from None
         finally:
@@ -162,10 +164,12 @@ def send_call(server: Any, request: Any, timeout: float | None = 5.0) -> Any:
     Source:
         OTP ``gen_server:call/3``, which exits instead of raising.
     """
-    check_timeout(timeout)
-    call = Call(partner(server))
+    if type(timeout) is not float or not timeout >= 0:  # seconds, as a rule
+        check_timeout(timeout)
+    pid = partner(server)
+    call = Call(pid)
     call.request = request
-    call.server.mailbox.append(call)
+    pid.mailbox.append(call)
     return call.result(timeout)
 
 
@@ -180,7 +184,9 @@ def partner(server: Any) -> Pid:
     me = getattr(getcurrent(), "gpool_pid", None)
     if me is None or me.state is not RUNNING:
         me = current()
-    pid = server if type(server) is Pid else process.resolve(server)
+    pid = server if type(server) is Pid else getattr(server, "pid", None)
+    if type(pid) is not Pid:
+        pid = process.resolve(server)
     if pid is me:
         raise CallingSelf(pid)
     if pid.state is not RUNNING and (pid.state is DEAD or pid.state is FORKED):

@@ -422,6 +422,7 @@ class _Loop:
         if type(then) is Continue:
             self._give_way()  # to the starter: it returns before the continuation runs
         left = TURN
+        pid, mailbox, seat = self.pid, self.pid.mailbox, self.seat
         try:
             while True:
                 left -= 1
@@ -429,16 +430,23 @@ class _Loop:
                     left = TURN
                     self._give_way()
                 from_ = message = request = answer = None  # nothing is kept while it waits
-                if type(then) is Continue:
+                if then is not None and type(then) is Continue:
                     message = then
                     answer = self.server.handle_continue(then.argument)
                 else:
-                    message = self._next_message(then)
+                    if then is None and pid.state is RUNNING and not self.suspended:  # as a rule
+                        if not mailbox.messages:
+                            seat.rest(mailbox)
+                        mailbox.taken += 1
+                        message = mailbox.messages.popleft()
+                    else:
+                        message = self._next_message(then)
                     if type(message) is Call:
                         from_ = message
                         request = message.request
                         if type(request) is MethodCall:
-                            answer = self._run(request, message)
+                            request.answer(self.server, message)
+                            answer = _ANSWERED
                         else:
                             answer = self.server.handle_call(request, message)
                     elif type(message) is Cast:
@@ -474,16 +482,17 @@ class _Loop:
         turn.wait()
 
     def _next_message(self, then: Then) -> Any:
-        if self.pid.state is not RUNNING:
+        pid = self.pid
+        if pid.state is not RUNNING:
             current()
-        mailbox = self.pid.mailbox
+        mailbox = pid.mailbox
         if self.suspended:
             return mailbox.take(self._is_urgent)
         if not mailbox.messages:
-            if type(then) is Hibernate and self.pid.state is RUNNING:
+            if type(then) is Hibernate and pid.state is RUNNING:
                 return _NO_MESSAGE
             if type(then) is not IdleTimeout:
-                mailbox.rest(self.seat)
+                self.seat.rest(mailbox)
             else:
                 try:
                     mailbox.wait(then.seconds)
@@ -495,15 +504,6 @@ class _Loop:
 
     def _is_urgent(self, message: Any) -> bool:
         return type(message) is System or (type(message) is Exit and message.pid is self.parent)
-
-    def _run(self, method: MethodCall, from_: From) -> NoReply:
-        try:
-            value = method.run(self.server)
-        except method.raises as error:
-            from_.fail(error)
-        else:
-            from_.answer(value)
-        return _ANSWERED
 
     def _cast(self, message: Cast) -> Any:
         request = message.request

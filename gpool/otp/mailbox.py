@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gpool import clock
-from gpool.waiter import Expired, Seat, Waiter
+from gpool.waiter import Expired, Waiter
 
 _NONE_YET: Final[deque[Any]] = deque(maxlen=0)  # of those who got none lately: it stays empty
 
@@ -94,24 +94,10 @@ class Mailbox:
             finally:
                 self.waiter = None
 
-    def rest(self, seat: Seat) -> None:
-        """Block until there is a message; for a server's loop, which is at rest meanwhile.
-
-        Args:
-            seat: The owner's, for this alone.
-        """
-        while not self.messages:
-            seat.renew()  # first: from then on no append is slept on
-            self.waiter = seat
-            self.resting = not self.unanswered
-            try:
-                seat.rest()
-            finally:
-                self.resting = False
-                self.waiter = None
-
     def wait(self, timeout: float) -> None:
         """Block until there is a message, or so many seconds have passed; at rest meanwhile.
+
+        For a server's loop, which takes its seat where it has no deadline.
 
         Raises:
             Expired: The mailbox stayed empty.

@@ -37,7 +37,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-from gpool.otp.gen import send_call, send_cast
+from greenlet import getcurrent
+
+from gpool.otp.gen import From, send_call, send_cast
 from gpool.otp.greenlets import current
 from gpool.waiter import check_timeout
 
@@ -59,6 +61,18 @@ class MethodCall:
         if self.context is None:
             return self.fn(server, *self.args, **self.kwargs)
         return self.context.run(self.fn, server, *self.args, **self.kwargs)
+
+    def answer(self, server: Any, from_: From) -> None:
+        """Run it and tell its caller what it returns, or raises if that is an answer."""
+        try:
+            if self.context is None or self.kwargs:
+                value = self.run(server)
+            else:  # as a rule
+                value = self.context.run(self.fn, server, *self.args)
+        except self.raises as error:
+            from_.fail(error)
+        else:
+            from_.answer(value)
 
 
 @overload
@@ -102,7 +116,8 @@ def call(
         @functools.wraps(method)
         def remote(self: Any, *args: Any, **kwargs: Any) -> Any:
             pid = self.pid
-            if pid is current():
+            if pid is not None and pid.greenlet is getcurrent():
+                current()  # which raises its exit, if it may not go on
                 return method(self, *args, **kwargs)
             if kwargs or not least <= len(args) <= most:  # else they fit: binding takes its time
                 bind(args, kwargs)

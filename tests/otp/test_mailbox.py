@@ -139,7 +139,7 @@ class TestMailbox:
         """rest() leaves the message where it is."""
         box = Mailbox()
         box.append(1)
-        box.rest(Seat())
+        Seat().rest(box)
         assert len(box) == 1
 
     def test_wait_expires(self, clock):
