@@ -372,9 +372,11 @@ class Client:
             ticket = self.spare = Ticket(lease)
         else:
             lease = ticket.lease
-            lease.owner, lease.code, lease.lasti, lease.number_drawn = self, code, lasti, 0
+            lease.owner, lease.code, lease.lasti = self, code, lasti
+            lease.slot, lease.number_drawn = None, 0  # it may have been lost
             ticket.renew()
-            ticket.number, ticket.since, ticket.granted = next(_numbers), now, False
+            ticket.number, ticket.since = next(_numbers), now
+            ticket.granted, ticket.error = False, None
         ticket.timeout = timeout
         return ticket
 

@@ -217,6 +217,36 @@ class TestWaited:
         assert 2.5 <= waits[0] <= clock.now() - begun + 2.5
 
 
+class TestTicket:
+    def test_is_as_new_when_it_is_used_again(self, maker: Maker) -> None:
+        """A client that was turned down and waits again is told again."""
+        pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1, timeout=None).start()
+        settle()
+        lease = pool.checkout()
+        told: list[str] = []
+
+        def wait_on() -> None:
+            while len(told) < 3:
+                try:
+                    pool.checkout()
+                except gpool.PoolClosed as error:
+                    told.append(type(error).__name__)
+                    gpool.receive()
+
+        client = Client(wait_on)
+        for count in range(1, 4):
+            settle()
+            pool.close(waiters="fail")
+            settle()
+            assert len(told) == count
+            pool.start()
+            gpool.send(client.pid, "again")
+        settle()
+        assert client.error is None
+        lease.checkin()
+        assert_whole(pool, maker)
+
+
 class TestTimeout:
     @pytest.mark.parametrize("timeout", [0, 0.0])
     def test_zero_never_waits(self, clock: VirtualClock, maker: Maker, timeout: float) -> None:
