@@ -184,9 +184,11 @@ def partner(server: Any) -> Pid:
     me = getattr(getcurrent(), "gpool_pid", None)
     if me is None or me.state is not RUNNING:
         me = current()
-    pid = server if type(server) is Pid else getattr(server, "pid", None)
+    pid = server
     if type(pid) is not Pid:
-        pid = process.resolve(server)
+        pid = getattr(server, "pid", None)  # as a rule it is a handle
+        if type(pid) is not Pid:
+            pid = process.resolve(server)
     if pid is me:
         raise CallingSelf(pid)
     if pid.state is not RUNNING and (pid.state is DEAD or pid.state is FORKED):

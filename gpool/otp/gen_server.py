@@ -417,40 +417,41 @@ class _Loop:
     def _serve(self, then: Then) -> tuple[Stop | None, From | None]:
         """Handle messages until one of them stops the server, or it is to hibernate: None."""
         message: Any = None
-        request: Any
         answer: Any
+        pid, server, mailbox, seat = self.pid, self.server, self.pid.mailbox, self.seat
         if type(then) is Continue:
             self._give_way()  # to the starter: it returns before the continuation runs
-        left = TURN
-        pid, mailbox, seat = self.pid, self.pid.mailbox, self.seat
         try:
             while True:
-                left -= 1
-                if left == 0:
-                    left = TURN
-                    self._give_way()
-                from_ = message = request = answer = None  # nothing is kept while it waits
-                if then is not None and type(then) is Continue:
-                    message = then
-                    answer = self.server.handle_continue(then.argument)
-                else:
+                for _ in range(TURN):
+                    from_ = None
                     if then is None and pid.state is RUNNING and not self.suspended:  # as a rule
                         if not mailbox.messages:
+                            message = request = answer = None  # nothing is kept while it waits
                             seat.rest(mailbox)
                         mailbox.taken += 1
                         message = mailbox.messages.popleft()
+                    elif type(then) is Continue:
+                        message = then
                     else:
+                        message = request = answer = None
                         message = self._next_message(then)
                     if type(message) is Call:
-                        from_ = message
                         request = message.request
                         if type(request) is MethodCall:
-                            request.answer(self.server, message)
-                            answer = _ANSWERED
-                        else:
-                            answer = self.server.handle_call(request, message)
+                            request.answer(server, message)
+                            then = None
+                            continue
+                        answer = server.handle_call(request, message)
+                        if type(answer) is Reply and answer.then is None:
+                            message.answer(answer.value)
+                            then = None
+                            continue
+                        from_ = message
                     elif type(message) is Cast:
                         answer = self._cast(message)
+                    elif type(then) is Continue:
+                        answer = server.handle_continue(then.argument)
                     elif type(message) is System:
                         if message.verb == "terminate":
                             return Stop(message.argument), None
@@ -461,18 +462,13 @@ class _Loop:
                     elif message is _NO_MESSAGE:
                         return None, None
                     else:
-                        answer = self.server.handle_info(message)
-                if answer is _ANSWERED or (answer is None and from_ is None):
-                    then = None
-                elif type(answer) is Reply and answer.then is None and from_ is not None:
-                    from_.answer(answer.value)
-                    then = None
-                elif type(answer) is Stop:
-                    return answer, from_
-                else:
+                        answer = server.handle_info(message)
+                    if type(answer) is Stop:
+                        return answer, from_
                     then = self._then(answer, from_)
+                self._give_way()
         except BaseException:
-            self.pid.last_message = message
+            pid.last_message = message
             raise
 
     def _give_way(self) -> None:
@@ -515,6 +511,8 @@ class _Loop:
     def _then(self, answer: Any, from_: From | None) -> Then:
         """Take an answer apart that goes on; anything unexpected ends the server."""
         match answer:
+            case None if from_ is None:
+                return None
             case Reply(value, Continue() | IdleTimeout() | Hibernate() as then) if (
                 from_ is not None
             ):
@@ -592,4 +590,3 @@ def _resume(pid: Pid, parent: Pid | None) -> Hibernation | None:
 
 _LINKED: Final = Hibernation(lambda pid: _resume(pid, pid.parent))  # whose parent's EXIT ends it
 _ALONE: Final = Hibernation(lambda pid: _resume(pid, None))
-_ANSWERED: Final = NoReply()
