@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from gevent import get_hub, monkey
+from gevent import GreenletExit, get_hub, monkey
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
@@ -138,9 +138,11 @@ class Waiter:
                 lane = clock.expire_later(self, timeout, hub)
             # Anything else that comes back is a stray wake-up of an earlier wait.
             # In a forked child gpool's own greenlets stay where they are.
-            while switch(hub) is not self or (forks != _forks and _parks()):
-                pass
+            while (brought := switch(hub)) is not self or (forks != _forks and _parks()):
+                if isinstance(brought, GreenletExit):
+                    raise brought
         except BaseException:
+            brought = None  # its traceback has this frame
             self._leave()
             raise
         finally:
@@ -199,15 +201,34 @@ class Seat(Waiter):
                 self.woken, self._callback = False, None  # first: from then on none is slept on
                 inbox.waiter = self
                 inbox.resting = not inbox.unanswered
-                while switch(hub) is not self or (forks != _forks and _parks()):
-                    pass
+                while (brought := switch(hub)) is not self or (forks != _forks and _parks()):
+                    if isinstance(brought, GreenletExit):
+                        raise brought
             except BaseException:
+                brought = None  # its traceback has this frame
                 self._leave()
                 raise
             finally:
                 self.woken = True  # it is not if a signal handler struck whoever woke us
                 inbox.resting = False
                 inbox.waiter = None
+
+
+_WAITS: Final = frozenset({Waiter.wait.__code__, Seat.rest.__code__})
+
+
+def throw_at_rest(greenlet: Any, error: GreenletExit) -> bool:
+    """Raise in a greenlet, if it waits here; in the hub, until it has ended or blocks.
+
+    By a switch, and the wait raises: a throw takes a fifth of all that a greenlet costs.
+
+    Returns:
+        False if it waits elsewhere, or is not suspended: nothing was done.
+    """
+    if getattr(greenlet.gr_frame, "f_code", None) not in _WAITS:
+        return False
+    greenlet.switch(error)
+    return True
 
 
 class Gate:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import gevent
 import pytest
 
 import gpool
 from gpool.otp.mailbox import Mailbox
 from gpool.testing import settle
-from gpool.waiter import Expired, Gate, Seat, Waiter
+from gpool.waiter import Expired, Gate, Seat, Waiter, throw_at_rest
 from tests.lightning import Lightning
 
 
@@ -326,6 +329,51 @@ class TestSeat:
             if strikes == before:
                 break
         assert strikes > 20
+
+
+class TestThrowAtRest:
+    @pytest.mark.parametrize(
+        "wait",
+        [lambda: Waiter().wait(), lambda: Waiter().wait(5.0), lambda: Seat().rest(Mailbox())],
+    )
+    def test_raises_in_who_waits(self, wait):
+        """At once, where it waits; nothing keeps what stood in its frames."""
+        kept = []
+
+        def wait_and_leave():
+            thing = Odd()
+            kept.append(weakref.ref(thing))
+            with pytest.raises(gevent.GreenletExit):
+                wait()
+            kept.append("left")
+
+        gc.disable()
+        try:
+            greenlet = gevent.spawn(wait_and_leave)
+            settle()
+            in_the_hub(throw_at_rest, greenlet, gevent.GreenletExit())
+            assert greenlet.dead
+            assert (kept[0](), kept[1]) == (None, "left")
+        finally:
+            gc.enable()
+
+    def test_does_nothing_to_others(self):
+        """Neither to who has not begun nor to who waits for gevent, nor to who runs."""
+        waiting = gevent.spawn(gevent.sleep, 60.0)
+        settle()
+        unborn = gevent.Greenlet(gevent.sleep)
+        for greenlet in (waiting, unborn, gevent.get_hub()):
+            assert in_the_hub(throw_at_rest, greenlet, gevent.GreenletExit()) is False
+        assert not waiting.dead
+        waiting.kill()
+
+
+def in_the_hub(fn, *args):
+    """Return what a loop callback returns."""
+    returned = []
+    gevent.get_hub().loop.run_callback(lambda: returned.append(fn(*args)))
+    settle()
+    return returned[0]
 
 
 class TestGate:

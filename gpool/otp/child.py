@@ -78,8 +78,8 @@ class Child:
         return self.spec.restart == "temporary"
 
     def forget_arguments(self) -> None:
-        """Let go of what it was started with, if it will never be started again."""
-        if self.is_temporary and (self.spec.args or self.spec.kwargs):
+        """Let go of what it was started with: it will never be started again."""
+        if self.spec.args or self.spec.kwargs:
             self.spec = self.spec.with_arguments((), {})
 
     def has_started(self, pid: Pid | None) -> None:
@@ -233,11 +233,11 @@ def stop(children: Sequence[Child]) -> None:
     notes what has become of them.
     """
     me = current()
-    running = [child for child in children if child.is_running]
     left: dict[Pid, ChildSpec] = {}
     dead: set[Pid] = set()
-    for child in running:
-        assert child.pid is not None
+    for child in children:
+        if child.pid is None or child.retry is not None:
+            continue
         if child.pid.state is DEAD or child.pid.state is FORKED:
             dead.add(child.pid)
         else:
@@ -246,8 +246,9 @@ def stop(children: Sequence[Child]) -> None:
         _shut_down(me, left)
     if dead and me.mailbox.messages:
         me.mailbox.discard_all(partial(_is_exit_of, dead))
-    for child in running:
-        _report_end(me, child)
+    for child in children:
+        if child.is_running:
+            _report_end(me, child)
 
 
 def _shut_down(me: Pid, left: dict[Pid, ChildSpec]) -> None:

@@ -45,7 +45,6 @@ stops (``gen.py``); looking into a server (``sys.py``).
 from __future__ import annotations
 
 import contextlib
-import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self, TypeVar
@@ -309,7 +308,8 @@ def _start(
         raise StartError(what, ("already_started", owner))
 
     def prepare(pid: Pid) -> None:
-        server.pid, pid.server = pid, server
+        server.pid = loop.pid = pid
+        pid.server = server
         if name is not None:
             registry.assign(name, pid)
         if monitored is not None:
@@ -332,11 +332,13 @@ def launch(server: GenServer, *, starter: Starter, keeper: Keeper) -> Pid:
         keeper: Told when it is about to die, and of its death.
     """
     what = type(server).__qualname__.replace("<locals>.", "")
-    loop = _Loop(server, current())
+    me = current()
+    loop = _Loop(server, me)
     pid = new_process(
-        loop.run, initial_call=what, link=True, keeper=keeper, context=contextvars.Context()
+        loop.run, initial_call=what, link=True, keeper=keeper, context=proc_lib.EMPTY, parent=me
     )
-    server.pid, pid.server, pid.starter = pid, server, starter
+    server.pid = loop.pid = pid
+    pid.server, pid.starter = server, starter
     return pid
 
 
@@ -353,7 +355,7 @@ class _Loop:
 
     __slots__ = ("parent", "pid", "seat", "server", "suspended")
 
-    pid: Pid
+    pid: Pid  # set before it runs
     seat: Seat  # where it waits for messages
 
     def __init__(self, server: GenServer, parent: Pid | None) -> None:
@@ -363,7 +365,7 @@ class _Loop:
 
     def run(self) -> Hibernation | None:
         """Be the body of the server's process."""
-        pid = self.pid = current()
+        pid = self.pid
         then = self._init()
         if pid.state is not RUNNING:
             raise ExitSignal(pid.reason)  # that `init` has swallowed: it has not started
@@ -372,7 +374,6 @@ class _Loop:
 
     def go_on(self, then: Then) -> Hibernation | None:
         """Serve until the server stops, or is to hibernate."""
-        from_: From | None = None
         try:
             self.seat = Seat()
             if self.pid.state is not RUNNING:
@@ -380,11 +381,12 @@ class _Loop:
             stop, from_ = self._serve(then)
             if stop is None:
                 return _LINKED if self.parent is not None else _ALONE
+            reason, reply = stop.reason, stop.reply
         except BaseException as error:
             if self.pid.state is not RUNNING and is_word(self.pid.reason, "killed"):
                 raise  # a kill must not be answered with cleanup of unknown length
-            stop = Stop(reason_of(error))  # terminate sees whatever it is
-        self._terminate(stop, from_)
+            reason, from_, reply = reason_of(error), None, _MISSING  # it sees whatever it is
+        self._terminate(reason, from_, reply)
 
     def _init(self) -> Then:
         match self.server.init():
@@ -397,8 +399,8 @@ class _Loop:
             case answer:
                 raise ExitSignal(("bad_return_value", answer))
 
-    def _terminate(self, stop: Stop, from_: From | None) -> NoReturn:
-        reason = ended = stop.reason
+    def _terminate(self, reason: Any, from_: From | None, reply: Any) -> NoReturn:
+        ended = reason
         if self.pid.state is not RUNNING:
             reason = self.pid.reason  # a signal was accepted, be it while a callback ran
             if self.pid.state is not UNWINDING:
@@ -410,8 +412,8 @@ class _Loop:
                 self.server.terminate(reason)
             except BaseException as error:  # noqa: BLE001  # the death goes on
                 ended = reason_of(error)
-        if from_ is not None and stop.reply is not _MISSING:
-            from_.answer(stop.reply)
+        if from_ is not None and reply is not _MISSING:
+            from_.answer(reply)
         raise ExitSignal(ended)  # others see an accepted reason, but a Ctrl-C is passed on
 
     def _serve(self, then: Then) -> tuple[Stop | None, From | None]:

@@ -217,6 +217,7 @@ def new_process(
     monitor: Monitor | None = None,
     keeper: Keeper | None = None,
     context: contextvars.Context | None = None,
+    parent: Pid | None = None,
 ) -> Pid:
     """Make a process, linked and monitored before it first runs, and start it.
 
@@ -231,8 +232,10 @@ def new_process(
         monitor: Told of its death.
         keeper: Told of it, too, and before that when it is about to die.
         context: Its context variables; a copy of the caller's if None.
+        parent: The caller, if it has been found out.
     """
-    parent = current()
+    if parent is None:
+        parent = current()
     if not callable(fn):
         raise TypeError(f"fn: expected a callable, got {fn!r}")
     pid = Pid(get_hub(), initial_call or name_of(fn), parent, clock.now())

@@ -266,7 +266,7 @@ class Pid:
         self.monitored_by: dict[Monitor, None] = NOBODY  # on it, oldest first; written by watch()
         self.names: list[tuple[dict[Any, Pid], Any]] | None = None  # (table, key), to be cleared
         self.initial_call = initial_call
-        self.ancestors = () if parent is None else parent.family.ancestors
+        self.ancestors = () if parent is None else (parent.kin or parent.family).ancestors
         self.kin: Kin | None = None  # what its children share, once it has one
         self.started_at = now
         self.ended_at: float | None = None
@@ -340,8 +340,8 @@ def tie(one: Pid, other: Pid) -> None:
     """Link two processes, both ways at once; once is enough."""
     if other in one.links and one in other.links:
         return
-    if one.links is NOBODY and one.parent is other:
-        one.links = other.family.links
+    if one.links is NOBODY and other.kin is not None and one.ancestors is other.kin.ancestors:
+        one.links = other.kin.links
     else:
         _own_links(one)[other] = None
     _own_links(other)[one] = None

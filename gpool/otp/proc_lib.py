@@ -28,7 +28,7 @@ from gpool.otp.signal import signal
 from gpool.waiter import Expired, Waiter
 
 _OK: Final = ("ok", None)
-_EMPTY: Final = contextvars.Context()  # never entered: a process that starts in it has its own
+EMPTY: Final = contextvars.Context()  # never entered: a process that starts in it has its own
 
 
 class Start(Waiter):
@@ -66,7 +66,7 @@ def start(
         StartError: It died first, or was killed for being too slow.
     """
     me = current()
-    pid = new_process(body, initial_call=what, link=link, context=_EMPTY)
+    pid = new_process(body, initial_call=what, link=link, context=EMPTY, parent=me)
     pid.starter = attempt = Start(me)
     prepare(pid)
     me.awaiting = (pid,)

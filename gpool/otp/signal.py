@@ -39,6 +39,7 @@ from gpool.otp.pid import (
     table,
     untie,
 )
+from gpool.waiter import throw_at_rest
 
 NORMAL: Final = "normal"
 SHUTDOWN: Final = "shutdown"
@@ -48,7 +49,7 @@ THROWS: Final = 10  # times an exit is thrown into a greenlet that swallows it
 def reason_of(error: BaseException) -> Any:
     """Return the reason of a process that `error` ended."""
     if isinstance(error, ExitSignal):
-        return error.reason
+        return error.args[0]  # its `reason`
     if isinstance(error, gevent.GreenletExit):
         return "killed"
     return Error(error)
@@ -122,17 +123,24 @@ def _throw(pid: Pid) -> None:
     greenlet: Any = pid.greenlet if pid.weak_greenlet is None else pid.runner()
     if pid.hibernation is not None and not is_word(pid.reason, "killed"):
         greenlet = pid.rouse()
-    elif isinstance(greenlet, gevent.Greenlet):
-        # Not its own throw, which drops a second exit: this one insists.
-        gevent.Greenlet.throw(greenlet, ExitSignal(pid.reason))
     elif greenlet is not None and not greenlet.dead:
-        greenlet.throw(ExitSignal(pid.reason))
+        _raise_in(greenlet, ExitSignal(pid.reason))
     if greenlet is None or greenlet.dead:
         if pid.state is not DEAD:
             finish(pid, pid.reason)
     else:
         pid.exiting.thrown += 1
         limit_unwinding(pid)
+
+
+def _raise_in(greenlet: Any, exit: ExitSignal) -> None:
+    if throw_at_rest(greenlet, exit):
+        return
+    if isinstance(greenlet, gevent.Greenlet):
+        # Not its own throw, which drops a second exit: this one insists.
+        gevent.Greenlet.throw(greenlet, exit)
+    else:
+        greenlet.throw(exit)
 
 
 def limit_unwinding(pid: Pid) -> None:

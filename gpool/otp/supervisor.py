@@ -543,7 +543,8 @@ class Supervisor(GenServer):
         child.has_started(pid)
         if pid is not None:
             self.running[pid] = child
-            child.forget_arguments()
+            if child.is_temporary:
+                child.forget_arguments()
 
     def _start_all(self, group: list[Child]) -> Child | None:
         """Start these in order, up to one that fails; return that one."""
