@@ -273,8 +273,7 @@ def line_of(code: CodeType, lasti: int) -> str:
 
 def is_dropped(slot: Slot) -> bool:
     """Tell whether only the books refer to the lease of a slot: nobody can give it back."""
-    owner = slot.lease.owner
-    spare = None if owner.ticket is owner.spare else owner.spare  # it still waits, in the queue
+    spare = slot.lease.owner.spare
     kept_to_use_again = [slot.last, spare and spare.lease].count(slot.lease)
     return getrefcount(slot.lease) - kept_to_use_again <= _DROPPED
 
@@ -336,7 +335,8 @@ class Client:
         self.lease: Lease[Any] | None = None  # one that it has; few have several ...
         self.more: dict[Lease[Any], None] | None = None  # ... these are the others
         self.ticket: Ticket | None = None  # while it waits
-        self.spare: Ticket | None = None  # the last one, used again if nobody has its lease
+        self.spare: Ticket | None = None  # that it redeemed last: used again with its lease ...
+        # ... if nobody else has that.
         # It is its process's keeper, and so are the other pools' clients that it is, one after
         # the other: a dictionary of monitors would cost as much memory as all of this.
         self.next: Keeper | None = pid.keeper  # who must know of its exit, too
@@ -366,10 +366,11 @@ class Client:
 
     def ticket_for(self, timeout: float | None, code: CodeType, lasti: int) -> Ticket:
         """Draw a ticket for what is checked out at this instruction."""
-        ticket, now = self.spare, clock.now()
+        now = clock.now()
+        ticket, self.spare = self.spare, None  # a signal handler that waits draws another one
         if ticket is None or getrefcount(ticket.lease) > _SPARE:
             lease = self.ledger.lease_class(self.ledger, self, now, code, lasti)
-            ticket = self.spare = Ticket(lease)
+            ticket = Ticket(lease)
         else:
             lease = ticket.lease
             lease.owner, lease.code, lease.lasti = self, code, lasti
@@ -396,9 +397,11 @@ class Client:
 
     def doomed(self, reason: Any) -> None:
         """Its exit was accepted: no fast path is open to it any more."""
-        self.ledger.leave_fast_path(self)
-        if self.next is not None:
-            self.next.doomed(reason)
+        try:
+            self.ledger.leave_fast_path(self)
+        finally:
+            if self.next is not None:
+                self.next.doomed(reason)
 
     def down(self, pid: Pid, reason: Any) -> None:
         """It is dead: what it holds is reclaimed, its ticket withdrawn."""
@@ -410,7 +413,7 @@ class Client:
 
 
 def keepers_of(pid: Pid) -> list[Keeper]:
-    """Return all keepers of a process: the clients that it is, and whoever was it before."""
+    """Return all keepers of a process: the clients that it is, and one who is not, last."""
     found: list[Keeper] = []
     keeper = pid.keeper
     while keeper is not None:

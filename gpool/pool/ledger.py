@@ -294,7 +294,10 @@ class Ledger:
 
     @transition
     def _hand_on(self, lease: Lease[Any], owner: Client) -> None:
-        lease.owner.drop(lease)
+        giver = lease.owner
+        giver.drop(lease)
+        if giver.spare is not None and giver.spare.lease is lease:
+            giver.spare = None  # or it would look as if somebody still had a dropped one
         lease.owner = owner
         owner.take(lease)
 

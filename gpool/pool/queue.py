@@ -65,6 +65,8 @@ class Queue:
                 lease.epoch = self.books.epoch
                 owner.ticket = None
                 del self.tickets[ticket]
+                if not self.books.options.debug:  # else a proxy may still know its lease
+                    owner.spare = ticket
                 if not self.tickets:
                     self.deadlines.rest()
             except Expired:
@@ -77,7 +79,6 @@ class Queue:
         except BaseException:
             if ticket in self.tickets:  # struck while it gave up
                 ticket.left = True
-                ticket.lease.owner.spare = None
                 self.struck()
             raise
         if telemetry.meters:

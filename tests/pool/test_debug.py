@@ -18,6 +18,7 @@ from gevent.util import print_run_info
 import gpool
 from gpool.pool.debug import DebugLease, Proxy
 from gpool.testing import VirtualClock, settle
+from gpool.waiter import Gate
 from tests.pool.workshop import AtTurn, Client, Echo, Holder, Maker, Thing, assert_whole, check
 
 
@@ -219,6 +220,30 @@ class TestTheProxy:
         with pytest.raises(gpool.LeaseLost, match=r"the lease from .* is over; check out again"):
             _ = thing.number
         holder.let_go()
+        assert_whole(pool, maker)
+
+    def test_of_a_lease_that_was_waited_for(self, pool: gpool.Pool[Any], maker: Maker) -> None:
+        """It does not become the next one's that its client waits for."""
+        gate, things = Gate(), list[Any]()
+
+        def wait_twice() -> None:
+            for _ in range(2):
+                with pool.checkout() as thing:
+                    things.append(thing)
+                gate.wait()
+
+        holder = Holder(pool)
+        Client(wait_twice)
+        settle()
+        holder.let_go()
+        holder = Holder(pool)
+        gate.open()
+        settle()
+        holder.let_go()
+        assert len(things) == 2
+        for thing in things:
+            with pytest.raises(gpool.LeaseLost):
+                _ = thing.number
         assert_whole(pool, maker)
 
     def test_of_a_lost_one(self, pool: gpool.Pool[Any], maker: Maker) -> None:

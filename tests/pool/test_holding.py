@@ -443,6 +443,24 @@ class TestTransfer:
         assert pool.stats().reclaimed == 1
         assert_whole(pool, maker)
 
+    def test_one_that_its_heir_drops_is_reclaimed(self, clock: VirtualClock, maker: Maker) -> None:
+        """Though it was waited for, and its giver would use it again."""
+        pool = running(maker.resource(), size=1)
+        holder, heir = Holder(pool), gpool.spawn(gpool.receive)
+        giver = Client(lambda: (pool.checkout().transfer(heir), gpool.receive()))
+        settle()
+        holder.let_go()
+        assert [holder.pid for holder in pool.holders()] == [heir]
+        next_one = Holder(pool)
+        clock.advance(SWEEP)
+        settle()
+        assert next_one.thing is maker.made[1]
+        assert maker.made[0].closed
+        next_one.let_go()
+        giver.kill()
+        settle()
+        assert_whole(pool, maker)
+
     def test_to_a_dead_one(self, clock: VirtualClock, maker: Maker) -> None:
         """Refused: the owner stays what it is."""
         pool = running(maker.resource(), size=1)

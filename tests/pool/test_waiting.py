@@ -9,6 +9,7 @@ import pytest
 import gpool
 from gpool import telemetry
 from gpool.pool.housekeeper import SWEEP
+from gpool.pool.queue import Queue
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import (
@@ -378,6 +379,63 @@ class TestNobodyIsForgotten:
         for one in [*others, waiters[1]]:
             one.let_go()
         clock.advance(6.0)
+        assert_whole(pool, maker)
+
+    def test_who_was_told_something_else_before(self, clock: VirtualClock, maker: Maker) -> None:
+        """Whoever was turned away once, and comes again, hears of the next close, too."""
+        pool = running(maker.resource(), size=1)
+        holder, again = Holder(pool), Gate()
+
+        def come_twice() -> None:
+            with pytest.raises(gpool.PoolClosed):
+                pool.checkout()
+            again.wait()
+            pool.checkout()
+
+        client = Client(come_twice)
+        settle()
+        pool.close("fail")
+        settle()
+        pool.start()
+        again.open()
+        settle()
+        assert pool.stats().waiting == 1
+        pool.close("fail")
+        settle()
+        assert type(client.error) is gpool.PoolClosed
+        pool.start()
+        holder.let_go()
+        assert_whole(pool, maker)
+
+    def test_by_a_client_that_waits_in_the_midst_of_a_wait(
+        self, clock: VirtualClock, maker: Maker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A signal handler strikes who is about to wait, and waits: each has its own place."""
+        pool = running(maker.resource(), size=1)
+        holders, used = [Holder(pool)], list[Any]()
+        redeem = Queue.redeem
+
+        def use_it() -> None:
+            with pool.checkout() as thing, thing.used():
+                used.append(thing)
+                holders.append(Holder(pool))
+
+        def struck(queue: Queue, ticket: Any, timeout: float | None) -> Any:
+            monkeypatch.undo()
+            use_it()
+            return redeem(queue, ticket, timeout)
+
+        def wait_thrice() -> None:
+            use_it()
+            monkeypatch.setattr(Queue, "redeem", struck)
+            use_it()
+
+        client = Client(wait_thrice)
+        settle()
+        for number in range(4):
+            holders[number].let_go()
+        assert client.error is None
+        assert used == [maker.made[0]] * 3
         assert_whole(pool, maker)
 
     def test_by_an_idle_worker_that_is_due(self, clock: VirtualClock, maker: Maker) -> None:
