@@ -15,6 +15,7 @@ from typing import Any
 from gpool import clock
 from gpool.otp.pid import Pid, watch
 from gpool.otp.signal import signal
+from gpool.pool.lease import Client, keepers_of
 from gpool.pool.slot import Slot
 
 
@@ -22,7 +23,8 @@ class Fall:
     """Tells that a process of the pool's own is doomed (its exit is accepted) or dead.
 
     Args:
-        pid: The process.  If somebody else is its keeper, only its death is told.
+        pid: The process, be it a client of pools already.  If it is a worker, or has a
+            Fall, only its death is told.
         tell: Called with the reason, once or twice; must neither switch nor raise.
     """
 
@@ -30,8 +32,11 @@ class Fall:
 
     def __init__(self, pid: Pid, tell: Callable[[Any], object]) -> None:
         self.tell = tell
-        if pid.keeper is None:
+        keepers = keepers_of(pid)
+        if not keepers:
             pid.keeper = self
+        elif isinstance(keepers[-1], Client):
+            keepers[-1].next = self
         else:
             watch(pid, self)
 

@@ -10,6 +10,8 @@ import gpool
 from gpool.pool.slot import Slot
 from gpool.pool.watch import Fall, Limit, bound, cancel_timer
 from gpool.testing import VirtualClock, settle
+from gpool.waiter import Gate
+from tests.pool.workshop import Maker, running
 
 
 class TestFall:
@@ -36,6 +38,29 @@ class TestFall:
         assert (first, second) == (["boom"], [])
         settle()
         assert (first, second) == (["boom", "boom"], ["boom"])
+
+    def test_of_a_process_that_is_a_client(self, clock: VirtualClock, maker: Maker) -> None:
+        """Of pools, met before or after: it hears all, and so do they."""
+        before, after = (running(maker.resource(), size=1) for _ in range(2))
+        met, told = Gate(), list[Any]()
+
+        def work() -> None:
+            leases = [before.checkout()]
+            met.wait()
+            leases.append(after.checkout())
+            gpool.receive()
+            assert leases
+
+        pid = gpool.spawn(work)
+        settle()
+        Fall(pid, told.append)
+        met.open()
+        settle()
+        gpool.exit(pid, "kill")
+        assert told == ["killed"]
+        settle()
+        assert told == ["killed", "killed"]
+        assert [pool.stats().reclaimed for pool in (before, after)] == [1, 1]
 
     def test_tells_before_the_monitors(self) -> None:
         """So the books are right when others hear of it."""
