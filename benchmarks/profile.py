@@ -1,4 +1,4 @@
-"""Have a hundred clients at ten workers, for a profiler to look at.
+r"""Have a hundred clients at ten workers, for a profiler to look at.
 
     py-spy record --native --format raw --output profile.txt -- \
         python -m benchmarks.profile --seconds 20
@@ -24,7 +24,9 @@ GRANTS = 200_000  # of one contest: so many that its start and its end do not sh
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.profile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clients", type=int, default=100)

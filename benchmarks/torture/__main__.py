@@ -111,7 +111,9 @@ def installed(peers: list[str]) -> dict[str, str]:
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.torture",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", choices=list(PEERS), action="append", help="this pool alone")
     parser.add_argument("--chaos-seconds", type=float, default=10.0)
