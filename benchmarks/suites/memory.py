@@ -74,9 +74,14 @@ def server_workers(n: int) -> None:
 
 def waiters(n: int) -> None:
     """Have clients wait for a pool's worker."""
-    pool = gpool.Pool(gpool.Resource(create=Thing), size=1).start()
+    pool = gpool.Pool(gpool.Resource(create=Thing), size=1, timeout=1000.0).start()
     kept.append((pool, pool.checkout()))
-    kept.extend(gevent.spawn(pool.checkout, timeout=1000.0) for _ in range(n))
+
+    def client() -> None:
+        with pool.checkout():
+            pass
+
+    kept.extend(gevent.spawn(client) for _ in range(n))
     gevent.sleep(0)
 
 
