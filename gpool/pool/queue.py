@@ -39,35 +39,35 @@ class Queue:
 
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
+        books, tickets = self.books, self.tickets
         try:
             try:
-                if ticket not in self.tickets:
-                    line = self.books.line
+                if ticket not in tickets:
+                    line = books.line
                     if line is None:
                         self.enqueue(ticket)
                     else:  # others wait already: there is nothing to decide
                         ticket.lease.owner.ticket = ticket
-                        self.tickets[ticket] = line[ticket] = None
+                        tickets[ticket] = line[ticket] = None
                 if not ticket.granted:
-                    if timeout != self.books.options.timeout:
-                        ticket.wait(timeout)  # it sees to its deadline itself
+                    if timeout != books.options.timeout:
+                        ticket.wait(timeout, books.hub)  # it sees to its deadline itself
                     else:
                         if not self.deadlines.are_watched:
                             self.deadlines.watch(timeout)
-                        ticket.wait()
+                        ticket.wait(None, books.hub)
                     while not ticket.granted:
                         self._wait_on(ticket)
                 lease, now = ticket.lease, clock.now()
                 owner = lease.owner
                 if owner.pid.state is not RUNNING:
                     greenlets.current()  # raises if its exit was accepted: it gets nothing then
-                lease.since, lease.waited = now, now - ticket.since
-                lease.epoch = self.books.epoch
+                lease.since, lease.waited, lease.epoch = now, now - ticket.since, books.epoch
                 owner.ticket = None
-                del self.tickets[ticket]
-                if not self.books.options.debug:  # else a proxy may still know its lease
+                del tickets[ticket]
+                if not books.options.debug:  # else a proxy may still know its lease
                     owner.spare = ticket
-                if not self.tickets:
+                if not tickets:
                     self.deadlines.rest()
             except Expired:
                 self.give_up(ticket, is_cut=False)
