@@ -13,6 +13,7 @@ from typing import Final
 from benchmarks.results import Result
 
 MARGIN: Final = 1.5  # factor: a shared machine, few rounds, another build of CPython
+BYTECODES: Final = 1.8  # the same where nearly all is bytecode, set beside what is nearly all C
 MANNERS: Final = ("greedy", "polite")
 PEERS: Final = (
     "psycopg_pool", "SQLAlchemy QueuePool", "redis BlockingConnectionPool", "DBUtils PooledDB",
@@ -68,7 +69,7 @@ def _uncontended() -> Iterable[Bound]:
         ("the same, everything on", "with, everything on", 9.0),
         ("one-shot client : one of a LifoQueue", "one-shot client, with", 1.3),
     ):
-        yield Bound(what, "uncontended", row, ": LifoQueue", limit)
+        yield Bound(what, "uncontended", row, ": LifoQueue", limit, margin=BYTECODES)
     for peer in PEERS:
         what = f"{peer} : gpool's with"
         yield Bound(what, "uncontended", peer, ": gpool's with", 5.0, at_least=True)
@@ -104,7 +105,8 @@ def _waiters() -> Iterable[Bound]:
 
 def _calls() -> Iterable[Bound]:
     for row in ("handle_call", "@call method"):
-        yield Bound(f"{row} : two greenlets through the hub", "calls", row, ": limit", 2.0)
+        what = f"{row} : two greenlets through the hub"
+        yield Bound(what, "calls", row, ": limit", 2.0, margin=BYTECODES)
         yield Bound(f"{row} : Queue + AsyncResult", "calls", row, ": idiom", 0.7)
 
 
