@@ -52,6 +52,7 @@ from gpool.otp.pid import (
     Keeper,
     Monitor,
     Pid,
+    doom,
     table,
     tie,
     watch,
@@ -116,8 +117,7 @@ class Process(gevent.Greenlet):  # type: ignore[type-arg]  # not generic at run 
                 pid.reason = "killed"
             if pid.state is not DEAD:
                 pid.state = UNWINDING
-                if pid.keeper is not None:
-                    pid.keeper.doomed(pid.reason)
+                doom(pid)
         super().throw(*(() if self._is_unborn() else args))
         self._after_throw(args)
 

@@ -139,7 +139,12 @@ class Monitor(Protocol):
 
 
 class Keeper(Protocol):
-    """Whoever must know at once that a process is about to die, and that it is dead."""
+    """Whoever must know at once that a process is about to die, and that it is dead.
+
+    A process may have several, one after the other: a dictionary would take more memory.
+    """
+
+    next: Keeper | None  # who must know as well
 
     def doomed(self, reason: Any) -> None:
         """An exit was accepted; must neither switch nor raise."""
@@ -369,6 +374,22 @@ def untie(one: Pid, other: Pid) -> bool:
         else:
             del pid.links[partner]
     return was_linked
+
+
+def doom(pid: Pid) -> None:
+    """Tell the keepers of a process that its exit was accepted."""
+    _tell_doomed(pid.keeper, pid.reason)
+
+
+def _tell_doomed(keeper: Keeper | None, reason: Any) -> None:
+    while keeper is not None:
+        following = keeper.next
+        try:
+            keeper.doomed(reason)
+        except BaseException:  # a signal handler's
+            _tell_doomed(following, reason)
+            raise
+        keeper = following
 
 
 def watch(target: Pid, monitor: Monitor) -> None:

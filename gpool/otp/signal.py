@@ -36,6 +36,7 @@ from gpool.otp.pid import (
     Monitor,
     Pid,
     Starter,
+    doom,
     table,
     untie,
 )
@@ -87,8 +88,7 @@ def _accept(target: Pid, reason: Any) -> None:
     target.hub.loop.run_callback(_interrupt, target)  # first: a signal handler may strike
     target.reason = reason
     target.state = PENDING
-    if target.keeper is not None:
-        target.keeper.doomed(reason)
+    doom(target)
 
 
 def _accept_kill(target: Pid) -> None:
@@ -292,9 +292,10 @@ def _tell_links(pid: Pid, reason: Any) -> None:
 
 
 def _tell_monitors(pid: Pid, reason: Any, errors: list[Exception]) -> None:
-    if pid.keeper is not None:
-        _tell(pid.keeper, pid, reason, errors)
-        pid.keeper = None
+    while (keeper := pid.keeper) is not None:
+        _tell(keeper, pid, reason, errors)
+        if pid.keeper is keeper:  # still: it may have parted
+            pid.keeper = keeper.next
     for watcher in tuple(pid.monitored_by):
         if watcher in pid.monitored_by:  # an earlier one may have taken it back
             _tell(watcher, pid, reason, errors)

@@ -337,9 +337,7 @@ class Client:
         self.ticket: Ticket | None = None  # while it waits
         self.spare: Ticket | None = None  # that it redeemed last: used again with its lease ...
         # ... if nobody else has that.
-        # It is its process's keeper, and so are the other pools' clients that it is, one after
-        # the other: a dictionary of monitors would cost as much memory as all of this.
-        self.next: Keeper | None = pid.keeper  # who must know of its exit, too
+        self.next: Keeper | None = pid.keeper
         pid.keeper = self
 
     @property
@@ -387,36 +385,26 @@ class Client:
 
     def part(self) -> None:
         """Keep its process no more."""
-        keeper = self.pid.keeper
-        if keeper is self:
+        if self.pid.keeper is self:
             self.pid.keeper = self.next
-        while isinstance(keeper, Client):
+        for keeper in keepers_of(self.pid):
             if keeper.next is self:
                 keeper.next = self.next
-            keeper = keeper.next
 
     def doomed(self, reason: Any) -> None:
         """Its exit was accepted: no fast path is open to it any more."""
-        try:
-            self.ledger.leave_fast_path(self)
-        finally:
-            if self.next is not None:
-                self.next.doomed(reason)
+        self.ledger.leave_fast_path(self)
 
     def down(self, pid: Pid, reason: Any) -> None:
         """It is dead: what it holds is reclaimed, its ticket withdrawn."""
-        try:
-            self.ledger.client_died(self, reason)
-        finally:
-            if self.next is not None:
-                self.next.down(pid, reason)
+        self.ledger.client_died(self, reason)
 
 
 def keepers_of(pid: Pid) -> list[Keeper]:
-    """Return all keepers of a process: the clients that it is, and one who is not, last."""
+    """Return all keepers of a process: the clients that it is, and who else must know."""
     found: list[Keeper] = []
     keeper = pid.keeper
     while keeper is not None:
         found.append(keeper)
-        keeper = keeper.next if isinstance(keeper, Client) else None
+        keeper = keeper.next
     return found

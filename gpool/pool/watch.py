@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpool import clock
-from gpool.otp.pid import Pid, watch
+from gpool.otp.pid import Keeper, Pid
 from gpool.otp.signal import signal
-from gpool.pool.lease import Client, keepers_of
 from gpool.pool.slot import Slot
 
 
@@ -23,22 +22,16 @@ class Fall:
     """Tells that a process of the pool's own is doomed (its exit is accepted) or dead.
 
     Args:
-        pid: The process, be it a client of pools already.  If it is a worker, or has a
-            Fall, only its death is told.
+        pid: The process.
         tell: Called with the reason, once or twice; must neither switch nor raise.
     """
 
-    __slots__ = ("tell",)
+    __slots__ = ("next", "tell")
 
     def __init__(self, pid: Pid, tell: Callable[[Any], object]) -> None:
         self.tell = tell
-        keepers = keepers_of(pid)
-        if not keepers:
-            pid.keeper = self
-        elif isinstance(keepers[-1], Client):
-            keepers[-1].next = self
-        else:
-            watch(pid, self)
+        self.next: Keeper | None = pid.keeper
+        pid.keeper = self
 
     def doomed(self, reason: Any) -> None:
         """Its exit was accepted."""
@@ -55,6 +48,7 @@ class Watch:
     __slots__ = ("books", "failure", "slot")
 
     owner: Pid | None = None  # nobody waits for the start: its EXIT is no secret
+    next: Keeper | None = None  # it is the first keeper that its process has
 
     def __init__(self, books: Any, slot: Slot) -> None:
         self.books = books  # the Ledger

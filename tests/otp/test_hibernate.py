@@ -511,7 +511,7 @@ def test_launched_servers_hibernate_too():
     outcomes = []
 
     class Told:
-        owner = None
+        owner = next = None
 
         def wake(self, outcome):
             outcomes.append(outcome)

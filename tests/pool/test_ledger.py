@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, cast
 
 import gevent
 import pytest
 
 import gpool
 from gpool import telemetry
+from gpool.pool import lease
 from gpool.pool.ledger import EPOCH_CLOSED, Ledger
 from gpool.pool.options import Options
 from gpool.pool.resource import Resource
@@ -93,6 +95,26 @@ class TestClientsOfSeveralPools:
         client.kill()
         settle()
         assert [pool.stats().reclaimed, others[1].stats().reclaimed] == [1, 1]
+
+    def test_more_pools_than_the_stack_has_room_for(self) -> None:
+        """A program may have a pool for each of its tenants: all of them are told."""
+        number = 2 * sys.getrecursionlimit()
+        doomed, dead = list[Any](), list[Any]()
+
+        class Books:
+            def leave_fast_path(self, client: lease.Client) -> None:
+                doomed.append(client)
+
+            def client_died(self, client: lease.Client, reason: Any) -> None:
+                dead.append(client)
+
+        pid = gpool.spawn(gpool.receive)
+        clients: list[Any] = [lease.Client(cast("Any", Books()), pid) for _ in range(number)]
+        settle()
+        gpool.exit(pid, "kill")
+        settle()
+        assert doomed == dead == clients[::-1]
+        assert pid.keeper is None
 
     def test_a_worker_that_is_a_client_itself(self, pool: gpool.Pool[Any]) -> None:
         """Its own pool hears of its death, too, and the one whose worker it holds."""

@@ -27,7 +27,7 @@ class TestFall:
         assert told == ["boom", "boom"]
 
     def test_of_a_process_that_has_a_keeper(self) -> None:
-        """That one hears all as before; the second only of the death."""
+        """Both hear all."""
         first: list[Any] = []
         second: list[Any] = []
         pid = gpool.spawn(gpool.receive)
@@ -35,9 +35,9 @@ class TestFall:
         Fall(pid, second.append)
         settle()
         gpool.exit(pid, "boom")
-        assert (first, second) == (["boom"], [])
+        assert (first, second) == (["boom"], ["boom"])
         settle()
-        assert (first, second) == (["boom", "boom"], ["boom"])
+        assert (first, second) == (["boom", "boom"], ["boom", "boom"])
 
     def test_of_a_process_that_is_a_client(self, clock: VirtualClock, maker: Maker) -> None:
         """Of pools, met before or after: it hears all, and so do they."""

@@ -297,11 +297,7 @@ class Events(list[Any]):
 
 def clients_of(pid: gpool.Pid) -> list[Any]:
     """Return the clients, each of one pool, that hear of a process's death."""
-    clients, keeper = [], pid.keeper
-    while isinstance(keeper, lease.Client):
-        clients.append(keeper)
-        keeper = keeper.next
-    return clients
+    return [one for one in lease.keepers_of(pid) if isinstance(one, lease.Client)]
 
 
 # --- Looking for harm ---------------------------------------------------------------
