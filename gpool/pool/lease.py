@@ -4,8 +4,8 @@ A :class:`Lease` is a capability: whoever has it may check it in, once; again,
 or when it is lost, is a counted no-op.  The client that checked it out, its
 owner, decides only whose death reclaims it.
 
-The move busy -> idle stands here, in ``__exit__``, as well as in ``pool_state.py``:
-this is the fast way back, taken when nothing is special.
+The move busy -> idle stands here, in ``checkin`` and ``__exit__``, as well as in
+``pool_state.py``: this is the fast way back, taken when nothing is special.
 """
 
 from __future__ import annotations
@@ -371,7 +371,7 @@ class Client:
             ticket = Ticket(lease)
         else:
             lease = ticket.lease
-            lease.owner, lease.code, lease.lasti = self, code, lasti
+            lease.owner, lease.since, lease.code, lease.lasti = self, now, code, lasti
             lease.slot, lease.number_drawn = None, 0  # it may have been lost
             ticket.renew()
             ticket.number, ticket.since = next(_numbers), now

@@ -158,8 +158,9 @@ class Ledger:
             CheckoutTimeout: None came in time.
             WrongHub: The caller runs in another thread.
         """
+        self.in_its_thread()
+        self.admission.let_in(greenlets.current())  # who is refused is not met, nor kept in mind
         client = self.meet()
-        self.admission.let_in(client.pid)
         lease = self._lend(client, code, lasti, waits=timeout is None or timeout > 0)
         if lease is not None:
             return metered(lease)

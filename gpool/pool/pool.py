@@ -12,7 +12,8 @@ runs under the Application until it is stopped.
 
 The move idle -> busy stands here as well as in ``pool_state.py``: this is the
 fast path of :meth:`Pool.checkout`, open while a worker is idle, nobody waits and
-PoolMan is in charge.  A worker's last lease is used again if nobody refers to it.
+PoolMan is in charge.  The leases of a worker's last two checkouts are lent in turn, if
+nobody refers to them.  Whoever comes while others wait lines up without PoolMan, too.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The states of a slot and the edges between them are drawn at
 :class:`~gpool.pool.pool_state.PoolState`, which alone moves a slot, but for the
-fast paths of ``pool.py`` and ``lease.py``.
+fast paths: ``pool.py`` lends, ``lease.py`` and ``ledger.py`` take back, ``pool_man.py``
+hands over.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 
 import gpool
@@ -511,6 +512,36 @@ class TestHolders:
         assert [holder.age for holder in holders if holder.pid == first.pid] == [3.0]
         assert sorted(holder.age for holder in holders) == [0.0, 3.0]
         assert all("in Keeper._keep" in holder.line for holder in holders)
+
+    def test_who_has_not_yet_woken(self, clock: VirtualClock, maker: Maker) -> None:
+        """It holds since it came, not since it last had a worker that it had waited for."""
+        pool = running(maker.resource(), size=1)
+        again = Gate()
+
+        def wait_twice() -> None:
+            with pool.checkout():
+                pass
+            again.wait()
+            with pool.checkout():
+                pass
+
+        first = Holder(pool)
+        client = Client(wait_twice)
+        settle()
+        first.let_go()
+        second = Holder(pool)
+        clock.advance(60.0)
+        again.open()
+        settle()
+        clock.advance(1.0)
+        second.gate.open()
+        while pool.holders()[0].pid is not client.pid:
+            gevent.sleep(0)
+        [holder] = pool.holders()
+        assert not client.done
+        assert holder.age == pytest.approx(1.0)
+        settle()
+        assert_whole(pool, maker)
 
     def test_nobody_is_reaped_who_lives(self, clock: VirtualClock, maker: Maker) -> None:
         """Without "revoke" a live owner keeps what it has for as long as it likes."""

@@ -50,6 +50,13 @@ class TestMeet:
         assert len(clients_of(me)) == 1
         assert ledger_of(pool).known[me].pid is me
 
+    def test_not_whom_it_does_not_let_in(self, pool: gpool.Pool[Any]) -> None:
+        """A client that comes too late would keep the books of a stopped pool in memory."""
+        pool.stop()
+        with pytest.raises(gpool.PoolClosed):
+            pool.checkout()
+        assert clients_of(gpool.self()) == []
+
     def test_forgets_it_at_its_death(self, pool: gpool.Pool[Any]) -> None:
         """All tables are empty again."""
         for _ in range(5):
