@@ -27,6 +27,8 @@ from tests.pool.workshop import (
     clients_of,
 )
 
+IS_PURE = gevent.Greenlet.__module__ == "gevent.greenlet"  # PURE_PYTHON: not compiled
+
 
 @pytest.fixture
 def pool(clock: VirtualClock, maker: Maker) -> gpool.Pool[Any]:
@@ -948,6 +950,7 @@ class TestClients:
         assert pool.stats().reclaimed == 1
         assert_whole(pool, maker)
 
+    @pytest.mark.skipif(IS_PURE, reason="gevent's own Python code makes one")
     def test_one_that_is_cut_down_leaves_no_cycle(self, pool: gpool.Pool[Any], quiet: None) -> None:
         """A server has a greenlet for each request: none is left to the garbage collector."""
         holders = [Holder(pool), Holder(pool)]
@@ -966,6 +969,7 @@ class TestClients:
         for holder in holders:
             holder.let_go()
 
+    @pytest.mark.skipif(IS_PURE, reason="gevent is Python code")
     def test_a_checkout_that_no_python_code_has_called(self, pool: gpool.Pool[Any]) -> None:
         """Its lease tells a line all the same, and nothing keeps it when it is dropped."""
         gc.collect()
