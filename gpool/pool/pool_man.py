@@ -216,6 +216,9 @@ class PoolMan(GenServer):
         waiting = self.state.waiting
         if self.state.counts_uses and self._wears_out(slot):
             return
+        if not waiting:  # a signal handler, which runs between calls, has turned them away
+            self.checkin(slot, "unused", None)  # its use is counted
+            return
         ticket, _ = waiting.popitem(False)
         # The moves of PoolState.hand_over and of _deliver: calls would cost as much as they do.
         lease: Lease[Any] = ticket.lease

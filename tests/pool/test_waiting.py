@@ -381,6 +381,25 @@ class TestNobodyIsForgotten:
         clock.advance(6.0)
         assert_whole(pool, maker)
 
+    def test_when_a_signal_handler_turns_them_away(self, clock: VirtualClock, maker: Maker) -> None:
+        """Just before the worker is handed over: then it is idle, and its client unharmed."""
+        pool = running(maker.resource(), size=1)
+        lease, waiter = pool.checkout(), Holder(pool)
+        ledger: Any = pool._ledger
+        hand_over = ledger.back
+
+        def struck(slot: Any) -> None:
+            pool.close("fail")
+            hand_over(slot)
+
+        ledger.back = struck
+        lease.checkin()
+        settle()
+        assert type(waiter.error) is gpool.PoolClosed
+        assert (pool.stats().idle, pool.stats().epoch) == (1, 1)
+        pool.start()
+        assert_whole(pool, maker)
+
     def test_who_was_told_something_else_before(self, clock: VirtualClock, maker: Maker) -> None:
         """Whoever was turned away once, and comes again, hears of the next close, too."""
         pool = running(maker.resource(), size=1)
