@@ -6,6 +6,7 @@ import weakref
 
 import gevent
 import pytest
+from gevent.threadpool import ThreadPool
 
 import gpool
 from gpool import clock as clocks
@@ -135,7 +136,9 @@ class TestExpireLater:
             with pytest.raises(gevent.exceptions.LoopExit):
                 gpool.receive()
 
-        gevent.get_hub().threadpool.apply(wait)  # in a thread, where nothing else is
+        threads = ThreadPool(1)  # a new one, where nothing else is
+        threads.apply(wait)
+        threads.kill()
 
     def test_an_interrupt_forgets_nobody(self, unnoticed_deaths):
         """If a signal handler strikes while some expire, the others still do."""
