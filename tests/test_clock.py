@@ -75,8 +75,27 @@ class Wait:
         self.log, self.name = log, name
 
     def expire(self):
-        """Note it, and when."""
-        self.log.append((self.name, clocks.now()))
+        """Note it."""
+        self.log.append(self.name)
+
+
+class Time:
+    """What the lanes read, and the ring of their timers, by hand."""
+
+    def __init__(self, patch):
+        self.seconds = 100.0
+        patch.setattr(clocks, "monotonic", lambda: self.seconds)
+
+    def ring(self, lane, seconds):
+        """Have the lane's timer ring after so many seconds."""
+        self.seconds += seconds
+        lane._ring()
+
+
+@pytest.fixture
+def time(monkeypatch):
+    """Time that goes on only when it is told."""
+    return Time(monkeypatch)
 
 
 def entered(wait, seconds):
@@ -98,28 +117,38 @@ class TestExpireLater:
         for wait, lane in zip(waits, lanes, strict=True):
             lane.leave(wait)
 
-    def test_expires_each_wait_at_its_own_deadline(self):
+    def test_expires_each_wait_at_its_own_deadline(self, time):
         """They expire in the order in which they entered, none before its time."""
-        log, since = [], []
+        log = []
         for number in range(5):
-            since.append(clocks.now())
-            entered(Wait(log, number), 0.011)
-            gevent.sleep(0.003)
-        gevent.sleep(0.02)
-        assert [name for name, _ in log] == [0, 1, 2, 3, 4]
-        assert all(when >= then + 0.011 for (_, when), then in zip(log, since, strict=True))
+            lane = entered(Wait(log, number), 1000.0)
+            time.seconds += 1.0
+        time.ring(lane, 997.0)
+        assert log == [0, 1, 2]
+        time.ring(lane, 1.5)
+        assert log == [0, 1, 2, 3]
+        time.ring(lane, 0.5)
+        assert log == [0, 1, 2, 3, 4]
 
-    def test_forgets_who_leaves(self):
+    def test_rings_when_the_first_is_due(self):
+        """By the hub's own timer, which nobody has to ring."""
+        over = gevent.event.Event()
+        wait = Wait([])
+        wait.expire = over.set
+        entered(wait, 0.002)
+        assert over.wait(10.0)
+
+    def test_forgets_who_leaves(self, time):
         """A wait that has ended is kept by nobody; the others stay."""
         log = []
         waits = [Wait(log, number) for number in range(3)]
-        lane = [entered(wait, 0.012) for wait in tuple(waits)][-1]
+        lane = [entered(wait, 1000.0) for wait in tuple(waits)][-1]
         lane.leave(waits[0])
         lane.leave(waits[2])
         gone = weakref.ref(waits.pop())
         assert gone() is None
-        gevent.sleep(0.02)
-        assert [name for name, _ in log] == [1]
+        time.ring(lane, 1000.0)
+        assert log == [1]
         lane.leave(waits[1])  # harmless: it has expired
 
     def test_keeps_the_loop_alive_exactly_while_somebody_waits(self):
@@ -140,7 +169,7 @@ class TestExpireLater:
         threads.apply(wait)
         threads.kill()
 
-    def test_an_interrupt_forgets_nobody(self, unnoticed_deaths):
+    def test_an_interrupt_forgets_nobody(self, time):
         """If a signal handler strikes while some expire, the others still do."""
         log = []
 
@@ -149,25 +178,27 @@ class TestExpireLater:
                 """Fail."""
                 raise ValueError("struck")
 
-        entered(Struck(), 0.013)
-        entered(Wait(log, "same moment"), 0.013)
-        gevent.sleep(0.002)
-        entered(Wait(log, "later"), 0.013)
-        gevent.sleep(0.03)
-        assert [name for name, _ in log] == ["same moment", "later"]
-        assert [type(error) for error in unnoticed_deaths] == [ValueError]
-        unnoticed_deaths.clear()
+        entered(Struck(), 1000.0)
+        entered(Wait(log, "same moment"), 1000.0)
+        time.seconds += 1.0
+        lane = entered(Wait(log, "later"), 1000.0)
+        with pytest.raises(ValueError, match="struck"):
+            time.ring(lane, 999.0)
+        time.ring(lane, 0.0)
+        assert log == ["same moment"]
+        time.ring(lane, 1.0)
+        assert log == ["same moment", "later"]
 
-    def test_odd_lengths_leave_nothing(self):
+    def test_odd_lengths_leave_nothing(self, time):
         """However many different lengths are asked for, few lanes are kept, and not for long."""
         for number in range(1000):
             wait = Wait([])
             entered(wait, 5000.0 + number).leave(wait)
-        assert len(gevent.get_hub().gpool_lanes) <= clocks.LANES
-        before = set(gevent.get_hub().gpool_lanes)
-        entered(Wait([]), 0.001)
-        gevent.sleep(0.01)
-        assert set(gevent.get_hub().gpool_lanes) <= before
+        lanes = gevent.get_hub().gpool_lanes
+        assert len(lanes) <= clocks.LANES
+        for lane in list(lanes.values()):
+            time.ring(lane, 10_000.0)
+        assert lanes == {}
 
 
 class TestInstall:

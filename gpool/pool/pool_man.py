@@ -430,11 +430,6 @@ class PoolMan(GenServer):
 
 def _deliver(ticket: Ticket) -> None:
     """Have the client wake that was granted a worker; first it has it."""
-    lease = ticket.lease
-    owner = lease.owner
-    if owner.lease is None:
-        owner.lease = lease
-    else:
-        owner.take(lease)
+    ticket.lease.owner.take(ticket.lease)
     ticket.granted = True
     ticket.wake()
