@@ -148,11 +148,14 @@ class Pool(Generic[W]):
             PoolClosed: The pool is stopping or was stopped.
             PoolFailed: It fell too often and is not yet revived.
             NameTaken: It is the first use, and another pool of that name runs.
+            TypeError, ValueError: `timeout` is no number of seconds.
             WrongHub: It runs in another thread.
 
         Source:
             poolboy ``checkout/3``; ``timeout=0`` stands for its ``Block = false``.
         """
+        if timeout is not _DEFAULT:
+            check_seconds("timeout", timeout)
         ledger = self._ledger
         try:
             frame = _getframe(1)
@@ -191,7 +194,7 @@ class Pool(Generic[W]):
                 if telemetry.meters:
                     telemetry.checked_out(lease, now)
                 return lease
-        seconds = self._options.timeout if timeout is _DEFAULT else self._seconds(timeout)
+        seconds = self._options.timeout if timeout is _DEFAULT else timeout
         if seconds and ledger is not None and ledger.line is not None:
             client = ledger.clients.get(getcurrent())
             if client is not None and len(ledger.line) < ledger.line_limit:

@@ -163,6 +163,17 @@ class TestStart:
             pool.checkout(timeout=timeout)
         assert application.root is None
 
+    @pytest.mark.parametrize("timeout", [-1, float("nan"), "1", True, object()])
+    def test_refuses_a_bad_timeout_of_a_checkout_that_need_not_wait(
+        self, maker: Maker, timeout: Any
+    ) -> None:
+        """It would be found out on the day on which it has to."""
+        with gpool.Pool(maker.resource(), size=1) as pool:
+            pool.wait_ready()
+            with pytest.raises((TypeError, ValueError), match="timeout: expected seconds"):
+                pool.checkout(timeout)
+            assert pool.stats().idle == 1
+
     def test_as_soon_as_the_first_pool_lends(self, maker: Maker) -> None:
         """The Application has not quite started then: the second one is not forgotten."""
         first: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=1)
