@@ -75,14 +75,14 @@ _switches: Final = _Switches()
 class Waiter:
     """A place where one greenlet waits for one value."""
 
-    __slots__ = ("_callback", "_loop", "_resume", "value", "woken")
+    __slots__ = ("_callback", "_greenlet", "_loop", "value", "woken")
 
     _loop: Any  # of the one that waits
 
     def __init__(self) -> None:
         self.woken = False  # set once, by wake() or the deadline
         self.value: Any = None  # what wake() brought
-        self._resume: Any = None  # the ``switch`` of the one that waits, while it does
+        self._greenlet: Any = None  # the one that waits, while it does
         self._callback: Any = None  # its queued wake-up, to be stopped if it leaves early
 
     def wake(self, value: Any = None) -> bool:
@@ -96,9 +96,9 @@ class Waiter:
         if self.woken:
             return False
         self.value = value
-        if self._resume is not None and self._callback is None:
+        if self._greenlet is not None and self._callback is None:
             try:
-                self._callback = self._loop.run_callback(self._resume, self)
+                self._callback = self._loop.run_callback(self._greenlet.switch, self)
             except BaseException:  # a signal handler struck before we had what is queued
                 self._take_back()
                 raise
@@ -132,7 +132,7 @@ class Waiter:
         switch = _switches[type(me)]
         try:
             self._loop = hub.loop
-            self._resume = me.switch
+            self._greenlet = me
             del me  # tracebacks would keep it
             if timeout is not None:
                 lane = clock.expire_later(self, timeout, hub)
@@ -147,7 +147,7 @@ class Waiter:
             raise
         finally:
             self.woken = True  # it is not if a signal handler struck whoever woke us
-            self._resume = None
+            self._greenlet = None
             if lane is not None:
                 lane.leave(self)
         if self.value is _EXPIRED:
@@ -191,7 +191,7 @@ class Seat(Waiter):
         self._hub: Any = hub
         self._loop = hub.loop
         self._switch = _switches[type(me)]
-        self._resume = me.switch  # always: a wake-up before the switch is heard after it
+        self._greenlet = me  # always: a wake-up before the switch is heard after it
 
     def rest(self, inbox: Inbox) -> None:
         """Block until something is in `inbox`."""

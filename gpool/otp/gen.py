@@ -46,7 +46,7 @@ class From(Waiter):
 
     def __init__(self, server: Pid) -> None:
         self.woken = False  # these first four are the Waiter's: its __init__ takes too long
-        self.value = self._resume = self._callback = None
+        self.value = self._greenlet = self._callback = None
         self.server = server
         self.error: BaseException | None = None  # to be raised in the caller
         self.is_answered = False  # by the server, whether its caller still waits or not

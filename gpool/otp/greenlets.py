@@ -204,7 +204,7 @@ def _is_exit(args: tuple[Any, ...]) -> bool:
 def name_of(fn: Callable[..., object]) -> str:
     """Return what a process is shown as that runs `fn`."""
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return name.replace("<locals>.", "") if "<" in name else name
+    return sys.intern(name.replace("<locals>.", "")) if "<" in name else name
 
 
 def new_process(
