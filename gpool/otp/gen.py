@@ -32,8 +32,8 @@ from greenlet import getcurrent
 from gpool.errors import CallingSelf, CallTimeout, NoProcess, ServerExited
 from gpool.otp import process
 from gpool.otp.greenlets import current
-from gpool.otp.mailbox import Mailbox
-from gpool.otp.pid import DEAD, FORKED, NOBODY, RUNNING, Pid
+from gpool.otp.mailbox import NO_MAIL, Mailbox
+from gpool.otp.pid import DEAD, FORKED, NOBODY, RUNNING, Pid, mailbox_of
 from gpool.waiter import Expired, Waiter, check_timeout
 
 # --- What travels -------------------------------------------------------------------
@@ -174,7 +174,7 @@ def send_call(server: Any, request: Any, timeout: float | None = 5.0) -> Any:
 
 
 def partner(server: Any) -> Pid:
-    """Return the pid of a server that the caller may wait for.
+    """Return the pid of a server that the caller may wait for, and send to.
 
     Raises:
         NoProcess: It is dead or nobody has the name.
@@ -197,6 +197,8 @@ def partner(server: Any) -> Pid:
         process.same_hub(pid)
     if pid.awaiting and _waits_for(pid, me):
         raise CallingSelf(pid, me)
+    if pid.mailbox is NO_MAIL:
+        mailbox_of(pid)
     return pid
 
 

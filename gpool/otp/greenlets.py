@@ -40,6 +40,7 @@ from gevent._hub_local import get_hub_if_exists  # never creates a hub, as get_h
 from greenlet import getcurrent
 
 from gpool import clock
+from gpool.otp.mailbox import Mailbox
 from gpool.otp.pid import (
     DEAD,
     FORKED,
@@ -242,7 +243,7 @@ def new_process(
     greenlet = Process(pid, fn, args, kwargs or {})
     # An empty context is as good as none, which takes no memory.
     greenlet.gr_context = (contextvars.copy_context() if context is None else context) or None
-    pid.greenlet = greenlet
+    pid.greenlet, pid.mailbox = greenlet, Mailbox()
     pid.keeper = keeper
     table.processes[pid.id] = pid
     if link:

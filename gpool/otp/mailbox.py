@@ -167,3 +167,16 @@ class Mailbox:
         for _ in seen:
             messages.popleft()
         messages.extendleft(reversed(kept))  # before those that came meanwhile
+
+
+class _NoMail(Mailbox):
+    """Stands for the mailboxes of those who never got a message."""
+
+    __slots__ = ()
+
+    def append(self, message: Any) -> None:
+        """Refuse: it belongs to nobody."""
+        raise TypeError("this process has no mailbox of its own yet")
+
+
+NO_MAIL: Final = _NoMail()

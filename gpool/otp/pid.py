@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 import gevent
 from greenlet import getcurrent
 
-from gpool.otp.mailbox import Mailbox
+from gpool.otp.mailbox import NO_MAIL, Mailbox
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -265,7 +265,7 @@ class Pid:
         self.state: State = RUNNING
         self.reason: Any = None  # fixed once it is accepted
         self.trapping = False
-        self.mailbox = Mailbox()
+        self.mailbox: Mailbox = NO_MAIL  # written to by mailbox_of()
         self.links: dict[Pid, None] = NOBODY  # oldest first; written by tie() and untie()
         self.monitors: dict[Ref, None] = NOBODY  # those that it has set; written by _watch
         self.monitored_by: dict[Monitor, None] = NOBODY  # on it, oldest first; written by watch()
@@ -376,6 +376,15 @@ def untie(one: Pid, other: Pid) -> bool:
     return was_linked
 
 
+def mailbox_of(pid: Pid) -> Mailbox:
+    """Return the mailbox of a process, to be written to."""
+    if pid.mailbox is NO_MAIL:
+        own = Mailbox()
+        if pid.mailbox is NO_MAIL:  # still: a signal handler may have sent it one meanwhile
+            pid.mailbox = own
+    return pid.mailbox
+
+
 def doom(pid: Pid) -> None:
     """Tell the keepers of a process that its exit was accepted."""
     _tell_doomed(pid.keeper, pid.reason)
@@ -413,7 +422,7 @@ class Ref:
     def down(self, pid: Pid, reason: Any) -> None:
         """Put the DOWN message into the watcher's mailbox."""
         self.watcher.monitors.pop(self, None)
-        self.watcher.mailbox.append(Down(self, self.process, reason))
+        mailbox_of(self.watcher).append(Down(self, self.process, reason))
 
     def __repr__(self) -> str:
         return f"#Ref<{self.id}>"

@@ -44,6 +44,7 @@ from gpool.otp.pid import (
     ExitSignal,
     Pid,
     Ref,
+    mailbox_of,
     table,
     tie,
     untie,
@@ -119,7 +120,7 @@ def link(process: Any) -> None:
     if pid.state is DEAD or pid.state is FORKED:
         if not me.trapping:
             raise NoProcess(pid)
-        me.mailbox.append(Exit(pid, "noproc"))
+        mailbox_of(me).append(Exit(pid, "noproc"))
         return
     tie(me, pid)
 
@@ -178,7 +179,7 @@ def monitor(process: Any) -> Ref:
 def _watch(me: Pid, pid: Pid | None, process: Any) -> Ref:
     ref = Ref(me, pid, process)
     if pid is None or pid.state is DEAD or pid.state is FORKED:
-        me.mailbox.append(Down(ref, process, "noproc"))
+        mailbox_of(me).append(Down(ref, process, "noproc"))
     elif pid is not me:
         if me.monitors is NOBODY:
             me.monitors = {}
@@ -364,7 +365,7 @@ def _is_reporting(me: Pid) -> bool:
 
 def _post(pid: Pid, message: Any) -> None:
     if pid.state is not DEAD and pid.state is not FORKED:
-        pid.mailbox.append(message)
+        mailbox_of(pid).append(message)
 
 
 def receive(match: Callable[[Any], bool] | None = None, timeout: float | None = None) -> Any:
@@ -389,7 +390,7 @@ def receive(match: Callable[[Any], bool] | None = None, timeout: float | None = 
     if table.raw:
         reap_raw()  # one of them may owe us its DOWN
     try:
-        return me.mailbox.take(match, timeout)
+        return mailbox_of(me).take(match, timeout)
     except Expired:
         assert timeout is not None
         raise ReceiveTimeout(timeout) from None

@@ -37,6 +37,7 @@ from gpool.otp.pid import (
     Pid,
     Starter,
     doom,
+    mailbox_of,
     table,
     untie,
 )
@@ -79,7 +80,7 @@ def signal(target: Pid, sender: Pid, reason: Any, *, direct: bool = False) -> No
     elif target.state is not RUNNING:
         pass  # the first signal fixes the reason
     elif target.trapping:
-        target.mailbox.append(Exit(sender, reason))
+        mailbox_of(target).append(Exit(sender, reason))
     elif not is_word(reason, "normal") or (direct and sender is target):
         _accept(target, reason)
 

@@ -8,13 +8,18 @@ import gevent
 import pytest
 
 import gpool
+from gpool.otp import gen
+from gpool.otp.mailbox import NO_MAIL
 from gpool.otp.pid import Pid, Ref, Shared, tie, untie, watch
+from gpool.testing import settle
+from gpool.waiter import Gate
 from tests.otp.actor import Actor
 
 
 def own_bytes(pid):
     """Return the size of a pid and of what belongs to it alone."""
-    parts = [pid, pid.id, pid.started_at, pid.mailbox]
+    parts = [pid, pid.id, pid.started_at]
+    parts += [] if pid.mailbox is NO_MAIL else [pid.mailbox]
     ties = pid.links, pid.monitors, pid.monitored_by
     parts += [own for own in ties if type(own) is not Shared]
     return sum(map(sys.getsizeof, parts))
@@ -24,14 +29,14 @@ class TestSize:
     def test_of_a_process_without_ties(self):
         """There may be many; only those that use links, names or messages pay for them."""
         pid = Pid(None, "shell", None, 0.5)
-        assert own_bytes(pid) <= 380
+        assert own_bytes(pid) <= 320
 
     def test_of_a_process_with_one_link_and_one_monitor(self):
         """As others may set them."""
         pid = Pid(gevent.get_hub(), "shell", None, 0.5)
         tie(pid, gpool.self())
         gpool.monitor(pid)
-        assert own_bytes(pid) <= 860
+        assert own_bytes(pid) <= 790
         untie(pid, gpool.self())
 
     def test_of_a_supervised_one(self):
@@ -39,7 +44,7 @@ class TestSize:
         one, two = (Pid(None, "child", gpool.self(), 0.0) for _ in range(2))
         for pid in one, two:
             tie(pid, gpool.self())
-        assert own_bytes(one) <= 380
+        assert own_bytes(one) <= 320
         assert one.links is two.links
         untie(one, gpool.self())
         assert (list(one.links), list(two.links)) == ([], [gpool.self()])
@@ -50,6 +55,49 @@ class TestSize:
         one, two = Pid(None, "a", gpool.self(), 0.0), Pid(None, "b", gpool.self(), 0.0)
         assert one.ancestors is two.ancestors
         assert one.ancestors == (gpool.self(), *gpool.self().ancestors)
+
+
+class TestMailboxOf:
+    @pytest.mark.parametrize("how", ["message", "call", "noproc", "down", "exit"])
+    def test_makes_one_when_the_first_message_comes(self, how):
+        """Most of those whom we only meet never get one."""
+        other, gate, met, got = Actor(), Gate(), [], []
+        gone = gpool.spawn(int)
+        settle()
+
+        def live():
+            met.append(gpool.self())
+            gpool.monitor(gone if how == "noproc" else other.pid)
+            if how == "exit":
+                gpool.trap_exit(True)
+                gpool.link(other.pid)
+            gate.wait()
+            got.append(gpool.receive(timeout=0))
+
+        greenlet = gevent.spawn(live)
+        gevent.sleep(0)
+        [pid] = met
+        assert (pid.mailbox is NO_MAIL) == (how != "noproc")
+        assert gpool.process_info(pid).message_queue_len == (how == "noproc")
+        match how:
+            case "message":
+                gpool.send(pid, "hello")
+            case "call":
+                with pytest.raises(gpool.CallTimeout):
+                    gen.send_call(pid, "hello", 0)
+            case "down" | "exit":
+                other.exit("boom")
+        settle()
+        assert len(pid.mailbox) == (2 if how == "exit" else 1)
+        gate.open()
+        greenlet.join()
+        assert len(got) == 1
+        assert len(NO_MAIL) == 0
+
+    def test_refuses_what_is_written_to_nobody(self):
+        """It would be everybody's."""
+        with pytest.raises(TypeError, match="no mailbox of its own"):
+            NO_MAIL.append("lost")
 
 
 class TestTie:
