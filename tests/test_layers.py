@@ -34,7 +34,7 @@ LAYERS = (
     ("otp.supervisor",),
     ("otp.dynamic_supervisor",),
     ("pool.options",),
-    ("pool.slot", "pool.transition"),
+    ("pool.line", "pool.slot", "pool.transition"),
     ("pool.pool_state", "pool.watch"),
     ("pool.lease", "pool.resource"),
     ("pool.deadlines",),

@@ -77,7 +77,7 @@ class Admission:
         if books.man is not None:
             may_wait = books.man.state.may_wait(limit)
         else:
-            may_wait = limit is None or len(books.tickets) < limit + books.options.cap
+            may_wait = limit is None or books.queue.length < limit + books.options.cap
         if not may_wait:
             self.refused += 1
             self.tell(pid, "full")
@@ -93,7 +93,7 @@ class Admission:
         oldest = min(leases, key=lambda lease: lease.since, default=None)
         failing = books.man is not None and books.man.state.failures > 0
         error = CheckoutTimeout(
-            books.name, timeout, len(leases), starting, len(books.tickets),
+            books.name, timeout, len(leases), starting, books.queue.length,
             oldest and oldest.holder(), books.staff.last_failure if failing else None,
             books.suspended,
         )  # fmt: skip
@@ -128,7 +128,7 @@ class Admission:
         if books.slots and self._is_deadlocked(None):
             owners = {slot.lease.owner for slot in books.slots}
             ticket = max((owner.ticket for owner in owners), key=lambda ticket: ticket.number)
-            books.queue.turn_down(ticket, self._deadlock(ticket.lease.owner))
+            books.queue.turn_down(ticket, self._deadlock(ticket.client))
 
     def _is_deadlocked(self, client: Client | None) -> bool:
         """Tell whether all who hold a worker wait for ever for one, as `client` is about to.
@@ -163,4 +163,4 @@ class Admission:
 
 def _waits_for_ever(client: Client) -> bool:
     ticket = client.ticket
-    return ticket is not None and not ticket.granted and ticket.deadline is None
+    return ticket is not None and ticket.lease is None and ticket.deadline is None

@@ -10,18 +10,18 @@ Not here: how a client waits, and what it is told (``queue.py``).
 from __future__ import annotations
 
 from gpool import clock
-from gpool.pool.lease import Ticket
+from gpool.pool.line import Line
 
 
 class Deadlines:
     """The timer of one queue.  It keeps the loop alive while somebody may be waiting.
 
     Args:
-        tickets: Those who wait, oldest first; others among them do no harm.
+        line: Those who wait; others among them do no harm.
     """
 
-    def __init__(self, tickets: dict[Ticket, None]) -> None:
-        self._tickets = tickets
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._timer: clock.Timer | None = None  # rings no later than the first one is due
         self.seconds: float | None = None  # that they wait
         self.are_watched = False  # the timer runs, and keeps the loop alive
@@ -50,7 +50,7 @@ class Deadlines:
         now = clock.now()
         rest: float | None = 0.0  # until the next ring; at once, if a signal handler strikes here
         try:
-            for ticket in self._tickets:
+            for ticket in self._line:
                 if ticket.woken or ticket.timeout != self.seconds:
                     continue
                 left = ticket.since + (self.seconds or 0.0) - now

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from sys import _getframe
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Literal, Self, get_args
@@ -44,7 +43,7 @@ from gpool.otp import greenlets
 from gpool.otp.mailbox import Mailbox
 from gpool.otp.pid import Pid, watch
 from gpool.otp.signal import signal
-from gpool.pool.lease import Lease, Ticket
+from gpool.pool.lease import Lease, Ticket, begun
 from gpool.pool.ledger import Ledger
 from gpool.pool.options import check_count
 from gpool.waiter import Waiter
@@ -102,9 +101,10 @@ class Job:
 
     def _borrow(self, ledger: Ledger, deadline: float | None, ticket: Ticket | None) -> Lease[Any]:
         if ticket is not None:
-            return ledger.queue.redeem(ticket, None)
-        left = None if deadline is None else max(deadline - clock.now(), 0.0)
-        return ledger.checkout(left, self.code, self.lasti)
+            lease = ledger.queue.redeem(ticket, None)
+        else:
+            lease = ledger.checkout(None if deadline is None else max(deadline - clock.now(), 0.0))
+        return begun(lease, self.code, self.lasti)
 
     def run_on(self, lease: Lease[Any]) -> Any:
         """Run it on a worker that was borrowed for it, and give that back.
@@ -119,7 +119,7 @@ class Job:
         """Start a process that runs it; it stands in the queue, or has a worker, at once."""
         ledger.admit()
         pid = greenlets.new_process(self._run_booked, (ledger,), initial_call=self.name)
-        ledger.book(pid, self.code, self.lasti)
+        ledger.book(pid)
         return pid
 
     def _run_booked(self, ledger: Ledger) -> None:
@@ -308,8 +308,8 @@ def run_on_all_idle(ledger: Ledger, job: Job) -> list[Any]:
 
 
 def _all_idle(ledger: Ledger, job: Job) -> list[Lease[Any]]:
-    take = partial(ledger.checkout_unseen, job.code, job.lasti)
-    return list(iter(take, None))
+    leases = iter(ledger.checkout_unseen, None)
+    return [begun(lease, job.code, job.lasti) for lease in leases if lease is not None]
 
 
 def _begin(ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from sys import exception, getrefcount
+from sys import _getframe, exception, getrefcount
 from types import CodeType, TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -89,15 +89,15 @@ class Lease(Generic[W]):
         ledger: Books,
         owner: Client,
         since: float,
-        code: CodeType,
-        lasti: int,
+        code: CodeType | None = None,
+        lasti: int = 0,
         slot: Slot | None = None,
     ) -> None:
         self.ledger = ledger
         self.owner = owner  # whose death reclaims it
         self.since = since  # seconds of gpool's clock
         self.waited = 0.0  # seconds until it was granted
-        self.code = code  # where it was checked out ...
+        self.code = code  # where it was checked out; None until its client knows of it ...
         self.lasti = lasti  # ... and at which instruction
         self.epoch = ledger.epoch
         self.slot = slot  # None until it is granted, and once it is given back
@@ -143,6 +143,8 @@ class Lease(Generic[W]):
     @property
     def line(self) -> str:
         """Where it was checked out: file, line and function."""
+        if self.code is None:
+            return line_of_client(self.owner.pid.runner())
         return line_of(self.code, self.lasti)
 
     def holder(self) -> Holder:
@@ -258,8 +260,9 @@ class Lease(Generic[W]):
         return f"<Lease of {self.ledger.name!r}, {state}, by {self.owner.pid!r} at {self.line}>"
 
 
-def metered(lease: Lease[W]) -> Lease[W]:
-    """Tell the meters that a client has got a worker; return its lease."""
+def begun(lease: Lease[W], code: CodeType, lasti: int) -> Lease[W]:
+    """Its client knows of a lease, which it has checked out there; the meters are told."""
+    lease.code, lease.lasti = code, lasti
     if telemetry.meters:
         telemetry.checked_out(lease, lease.since)
     return lease
@@ -271,11 +274,17 @@ def line_of(code: CodeType, lasti: int) -> str:
     return f"{code.co_filename}:{position[0]} in {code.co_qualname}"
 
 
+def line_of_client(greenlet: Any) -> str:
+    """Return at which line a greenlet has called what it waits for in gpool."""
+    frame = _getframe() if greenlet is getcurrent() else getattr(greenlet, "gr_frame", None)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("gpool."):
+        frame = frame.f_back
+    return "?" if frame is None else line_of(frame.f_code, frame.f_lasti)
+
+
 def is_dropped(slot: Slot) -> bool:
     """Tell whether only the books refer to the lease of a slot: nobody can give it back."""
-    spare = slot.lease.owner.spare
-    kept_to_use_again = [slot.last, spare and spare.lease].count(slot.lease)
-    return getrefcount(slot.lease) - kept_to_use_again <= _DROPPED
+    return getrefcount(slot.lease) - (slot.last is slot.lease) <= _DROPPED
 
 
 def _count_of_dropped() -> int:
@@ -286,27 +295,28 @@ def _count_of_dropped() -> int:
 
 
 def _count_of_spare() -> int:
-    tickets = [object()]
-    return getrefcount(tickets[0])
+    slot = Slot()
+    slot.last = lease = object()
+    return getrefcount(lease)
 
 
 _DROPPED: Final = _count_of_dropped()
-_SPARE: Final = _count_of_spare()
+SPARE: Final = _count_of_spare()  # references to a lease that only its slot has, and a variable
 
 
 class Ticket(Waiter):
     """A client's place in the queue: waiting, then granted, then accepted or given up."""
 
-    __slots__ = ("error", "granted", "lease", "left", "number", "since", "timeout")
+    __slots__ = ("client", "error", "lease", "number", "since", "timeout", "waits")
 
-    def __init__(self, lease: Lease[Any]) -> None:
+    def __init__(self, client: Client) -> None:
         super().__init__()
-        self.lease = lease  # what it will get, prepared
-        self.number = next(_numbers)  # order of arrival
-        self.since = lease.since  # seconds
+        self.client = client
+        self.number = 0  # order of arrival
+        self.since = 0.0  # seconds
         self.timeout: float | None = None  # seconds; None: for ever
-        self.granted = False  # the lease has a slot, but its client does not know yet
-        self.left = False  # its client has gone, but could not say so
+        self.waits = False  # it stands in line
+        self.lease: Lease[Any] | None = None  # it was granted that, and does not yet know it
         self.error: Exception | None = None  # why it gets nothing
 
     @property
@@ -315,12 +325,35 @@ class Ticket(Waiter):
         return None if self.timeout is None else self.since + self.timeout
 
     @property
+    def still_waits(self) -> bool:
+        """Whether it was neither granted a worker nor told that it gets none."""
+        return self.lease is None and not (self.error is not None and self.woken)
+
+    @property
     def waited(self) -> float:
         """Seconds since it was drawn."""
         return clock.now() - self.since
 
+    def grant(self, slot: Slot) -> None:
+        """Let its client have a worker, whose lease is made now, or lent again."""
+        client = self.client
+        lease: Lease[Any] = slot.spare
+        slot.spare, slot.last = slot.last, lease
+        if getrefcount(lease) == SPARE:
+            lease.owner, lease.since, lease.code = client, self.since, None
+            lease.number_drawn = 0
+        else:
+            lease = client.ledger.lease_class(client.ledger, client, self.since)
+            slot.last = lease if type(lease) is Lease else None  # a proxy may know others
+        lease.slot, slot.lease = slot, lease
+        if client.lease is None:
+            client.lease = lease
+        else:
+            client.take(lease)
+        self.lease = lease
+
     def __repr__(self) -> str:
-        return f"<Ticket {self.number} of {self.lease.owner.pid!r}>"
+        return f"<Ticket {self.number} of {self.client.pid!r}>"
 
 
 class Client:
@@ -335,10 +368,8 @@ class Client:
         self.lease: Lease[Any] | None = None  # one that it has; few have several ...
         self.more: dict[Lease[Any], None] | None = None  # ... these are the others
         self.ticket: Ticket | None = None  # while it waits
-        self.spare: Ticket | None = None  # that it redeemed last: used again with its lease ...
-        # ... if nobody else has that.
-        self.next: Keeper | None = pid.keeper
-        pid.keeper = self
+        self.spare: Ticket | None = None  # that it redeemed last: used again
+        self.next: Keeper | None = None
 
     @property
     def leases(self) -> list[Lease[Any]]:
@@ -362,26 +393,24 @@ class Client:
         elif self.more is not None:
             self.more.pop(lease, None)
 
-    def ticket_for(self, timeout: float | None, code: CodeType, lasti: int) -> Ticket:
-        """Draw a ticket for what is checked out at this instruction."""
-        now = clock.now()
+    def draw(self, timeout: float | None) -> Ticket:
+        """Draw a ticket to wait for so many seconds."""
         ticket, self.spare = self.spare, None  # a signal handler that waits draws another one
-        if ticket is None or getrefcount(ticket.lease) > _SPARE:
-            lease = self.ledger.lease_class(self.ledger, self, now, code, lasti)
-            ticket = Ticket(lease)
+        if ticket is None:
+            ticket = Ticket(self)
         else:
-            lease = ticket.lease
-            lease.owner, lease.since, lease.code, lease.lasti = self, now, code, lasti
-            lease.slot, lease.number_drawn = None, 0  # it may have been lost
             ticket.renew()
-            ticket.number, ticket.since = next(_numbers), now
-            ticket.granted, ticket.error = False, None
-        ticket.timeout = timeout
+            ticket.error = None
+        ticket.number, ticket.since, ticket.timeout = next(_numbers), clock.now(), timeout
         return ticket
 
     def has(self, lease: Lease[Any]) -> bool:
         """Tell whether it has it."""
         return self.lease is lease or (self.more is not None and lease in self.more)
+
+    def keep(self) -> None:
+        """Be told of its process's death."""
+        self.next, self.pid.keeper = self.pid.keeper, self
 
     def part(self) -> None:
         """Keep its process no more."""

@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import CodeType
 from typing import Any, Final, Literal, get_args
+
+from greenlet import getcurrent
 
 from gpool import clock, telemetry
 from gpool.errors import NoProcess, PoolClosed, WrongHub
@@ -36,7 +37,8 @@ from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
-from gpool.pool.lease import Client, Holder, Lease, Ticket, is_dropped, keepers_of, metered
+from gpool.pool.lease import Client, Holder, Lease, is_dropped, keepers_of
+from gpool.pool.line import Line
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
@@ -70,9 +72,7 @@ class Ledger:
         self.slots: dict[Slot, None] = {}  # oldest first
         self.staff = Staff(self)
         self.queue = Queue(self)
-        self.tickets = self.queue.tickets  # the queue's own
-        self.clients: dict[Any, Client] = {}  # greenlet -> client; raw greenlets are not here
-        self.known: dict[Pid, Client] = {}  # all clients, raw greenlets too
+        self.clients: dict[Any, Client] = {}  # by greenlet, or by pid off the fast path
         self.pool: Any = None  # the Pool that users hold
         self.predecessor: Ledger | None = None  # of the pool's last run, until that is over
         # Who is in charge.
@@ -92,7 +92,7 @@ class Ledger:
         # The fast paths: barred unless everything is ordinary.
         self.idle: Any = ()  # PoolState's idle workers, the next one last
         self.due = 0.0  # seconds; until then they may be lent as they are
-        self.line: dict[Ticket, None] | None = None  # PoolState's waiting clients, if some wait
+        self.line: Line | None = None  # the queue's, if some wait
         self.line_limit = math.inf  # clients that may stand there
         self.back: Back = None  # sees to a worker that comes back ...
         self.clean_back: Back = None  # ... once its hooks have found it clean, if it has some
@@ -111,46 +111,68 @@ class Ledger:
             WrongHub: It runs in another thread.
         """
         pid = greenlets.current()
-        client = self.known.get(pid)
+        client = self._client_of(pid)
         if client is None:
             if pid.hub is not self.hub:
                 raise WrongHub(self.pool)
             client = self._enter(pid)
-        elif client.greenlet is not pid.greenlet:  # it may have hibernated
+        elif client.greenlet is not getcurrent():  # it may have hibernated
             self._follow(client)
         return client
 
+    def _client_of(self, pid: Pid) -> Client | None:
+        """Return the client that a process is, if the pool has met it."""
+        keeper = pid.keeper
+        while keeper is not None:
+            if type(keeper) is Client and keeper.ledger is self:
+                return keeper
+            keeper = keeper.next
+        return None
+
     def _enter(self, pid: Pid) -> Client:
         client = Client(self, pid)
-        self.known[pid] = client
-        self._follow(client)
+        try:
+            self._follow(client)
+            client.keep()
+        except BaseException:  # half known, it would never be forgotten
+            self._dismiss(client)
+            raise
         return client
 
     def _follow(self, client: Client) -> None:
         """Know a client by the greenlet that it runs in now."""
-        if client.greenlet is not None:
-            self.leave_fast_path(client)
-        pid = client.pid
+        pid, before = client.pid, client.greenlet
         # A raw greenlet's death is known only while nobody refers to it.
         greenlet = pid.greenlet or (None if pid in table.raw else pid.runner())
-        if greenlet is not None and pid.state is RUNNING:
+        if greenlet is None or pid.state is not RUNNING:
+            self.leave_fast_path(client)
+        else:
             client.greenlet = greenlet
             self.clients[greenlet] = client
+            if before is not greenlet:
+                self.clients.pop(pid if before is None else before, None)
 
     def leave_fast_path(self, client: Client) -> None:
         """Know a client by its process alone."""
+        self.clients[client.pid] = client
         self.clients.pop(client.greenlet, None)
         client.greenlet = None  # which may keep, by what it ended with, all of this: no cycle
 
     def take_leave(self, client: Client) -> None:
         """Forget a client that has nothing of a stopped pool, or it would keep all of this."""
         if client.lease is None and not client.more and client.ticket is None:
-            client.part()
-            self.known.pop(client.pid, None)
-            self.clients.pop(client.greenlet, None)
+            self._dismiss(client)
 
-    def checkout(self, timeout: float | None, code: CodeType, lasti: int) -> Lease[Any]:
-        """Borrow a worker; blocks until one is granted.
+    def _dismiss(self, client: Client) -> None:
+        client.part()
+        self._forget(client)
+
+    def _forget(self, client: Client) -> None:
+        self.clients.pop(client.greenlet, None)
+        self.clients.pop(client.pid, None)
+
+    def checkout(self, timeout: float | None) -> Lease[Any]:
+        """Borrow a worker; blocks until one is granted.  The caller says from which line.
 
         Raises:
             PoolClosed, PoolFailed, StartsFailing: There is none to come.
@@ -161,19 +183,17 @@ class Ledger:
         self.in_its_thread()
         self.admission.let_in(greenlets.current())  # who is refused is not met, nor kept in mind
         client = self.meet()
-        lease = self._lend(client, code, lasti, waits=timeout is None or timeout > 0)
+        lease = self._lend(client, waits=timeout is None or timeout > 0)
         if lease is not None:
-            return metered(lease)
-        if not self.tickets:  # else PoolMan looks every now and then
+            return lease
+        if not self.queue.line:  # else PoolMan looks every now and then
             self.sweep()
         self.admission.refuse_to_wait(client, timeout)
-        return self.queue.redeem(client.ticket_for(timeout, code, lasti), timeout)
+        return self.queue.redeem(client.draw(timeout), timeout)
 
-    def _lend(
-        self, client: Client, code: CodeType, lasti: int, *, waits: bool
-    ) -> Lease[Any] | None:
+    def _lend(self, client: Client, *, waits: bool) -> Lease[Any] | None:
         """Borrow an idle worker if there is one and nobody waits."""
-        lease = self.lease_class(self, client, clock.now(), code, lasti)
+        lease = self.lease_class(self, client, clock.now())
         try:
             man = self.in_charge()
             if man is None or not (man.checkout(lease) or (not waits and man.prepare(lease))):
@@ -184,10 +204,10 @@ class Ledger:
             raise
         return lease
 
-    def checkout_unseen(self, code: CodeType, lasti: int) -> Lease[Any] | None:
+    def checkout_unseen(self) -> Lease[Any] | None:
         """Borrow an idle worker, be it due for a check, unless there is none."""
         client = self.meet()
-        lease = self.lease_class(self, client, clock.now(), code, lasti)
+        lease = self.lease_class(self, client, clock.now())
         try:
             man = self.in_charge()
             if man is None or man.state.checkout(lease, unseen=True) is None:
@@ -196,7 +216,7 @@ class Ledger:
         except BaseException:
             self.struck()
             raise
-        return metered(lease)
+        return lease
 
     def admit(self) -> None:
         """Raise unless a client may come now, to take an idle worker or to wait."""
@@ -206,14 +226,14 @@ class Ledger:
         man = self.in_charge()
         if man is not None and man.state.idle and not man.state.held_up:
             return
-        if not self.tickets:
+        if not self.queue.line:
             self.sweep()
         self.admission.refuse_if_full(me)
 
-    def book(self, pid: Pid, code: CodeType, lasti: int) -> None:
+    def book(self, pid: Pid) -> None:
         """Give a process its place in the queue before it first runs; it redeems the ticket."""
         client = self._enter(pid)
-        self.queue.enqueue(client.ticket_for(None, code, lasti))
+        self.queue.enqueue(client.draw(None))
 
     def sweep(self) -> None:
         """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""
@@ -291,21 +311,17 @@ class Ledger:
         process.same_hub(to)
         if to.state is DEAD or to.state is FORKED:
             raise NoProcess(to)
-        self._hand_on(lease, self.known.get(to) or self._enter(to))
+        self._hand_on(lease, self._client_of(to) or self._enter(to))
 
     @transition
     def _hand_on(self, lease: Lease[Any], owner: Client) -> None:
-        giver = lease.owner
-        giver.drop(lease)
-        if giver.spare is not None and giver.spare.lease is lease:
-            giver.spare = None  # or it would look as if somebody still had a dropped one
+        lease.owner.drop(lease)
         lease.owner = owner
         owner.take(lease)
 
     def client_died(self, client: Client, reason: Any) -> None:
         """Reclaim what a dead client holds, and withdraw its ticket."""
-        self.known.pop(client.pid, None)
-        self.clients.pop(client.greenlet, None)
+        self._forget(client)
         client.greenlet = client.spare = None  # which know it, too: no cycle
         if client.lease is not None or client.more or client.ticket is not None:
             self._reclaim_all(client, reason)
@@ -386,7 +402,7 @@ class Ledger:
 
     def note_quiet(self) -> None:
         """Let those go on who wait for the end of what clients do, or of the workers."""
-        if self.drained is not None and not self.held and not self.tickets:
+        if self.drained is not None and not self.held and not self.queue.length:
             self.drained.open()
         if self.emptied is not None and len(self.slots) == self.counts()[LOST]:
             self.emptied.open()
@@ -419,8 +435,9 @@ class Ledger:
         for slot in [s for s in self.slots if s.pid is None and not self.kind.is_open(s)]:
             del self.slots[slot]
         self._succeed_all()
+        self.queue.restore()
         self._drop_what_nobody_has()
-        state = PoolState(self.options, self.slots, self.tickets, checks=self.kind.checks)
+        state = PoolState(self.options, self.slots, self.queue.line, checks=self.kind.checks)
         state.held_up = self.suspended or self.phase == "stopped"
         state.closed = self.closed
         self.is_struck = False
@@ -447,15 +464,12 @@ class Ledger:
             lease = slot.lease
             if lease is not None:
                 owner, lease.ledger = lease.owner, self
-                self._hand_on(lease, self.known.get(owner.pid) or self._enter(owner.pid))
+                self._hand_on(lease, self._client_of(owner.pid) or self._enter(owner.pid))
                 old.take_leave(owner)
         old.note_quiet()
 
     def _drop_what_nobody_has(self) -> None:
         """Take out what an exception has left that struck in the middle of a transition."""
-        for ticket in list(self.tickets):
-            if ticket.left or ticket.lease.owner.pid.state is DEAD:
-                del self.tickets[ticket]
         for slot in self.slots:
             lease = slot.lease
             if lease is not None and not lease.owner.has(lease):
@@ -467,8 +481,7 @@ class Ledger:
             return
         self.bar()
         man.cancel_timers()
-        for ticket in self.tickets:
-            self.queue.revoke(ticket)
+        self.queue.revoke_all()
         self.man = None
         self.risen.shut()
         self.ready.shut()

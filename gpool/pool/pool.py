@@ -50,12 +50,12 @@ from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import Pid
 from gpool.pool.application import application
 from gpool.pool.dispatch import Job, check_map, run_in_turn, run_on_all_idle
-from gpool.pool.lease import Holder, Lease
+from gpool.pool.lease import SPARE, Holder, Lease
 from gpool.pool.ledger import Ledger
 from gpool.pool.options import Options, OptionsDict, check_choice, check_seconds
 from gpool.pool.pool_sup import stop_tree
 from gpool.pool.resource import Resource
-from gpool.pool.slot import BUSY, Slot
+from gpool.pool.slot import BUSY
 from gpool.pool.stats import Stats, Status, stats_of, status_of
 from gpool.pool.worker import check_fit, kind_of
 from gpool.waiter import Expired, Gate, get_ident
@@ -157,13 +157,12 @@ class Pool(Generic[W]):
         if timeout is not _DEFAULT:
             check_seconds("timeout", timeout)
         ledger = self._ledger
-        try:
-            frame = _getframe(1)
-            code, lasti = frame.f_code, frame.f_lasti
-        except ValueError:  # gevent.spawn(pool.checkout): no Python code has called
-            # Not our own frame: standing in its own variables, it would keep the lease.
-            code, lasti = Pool.checkout.__code__, 0
         if ledger is not None and ledger.idle:
+            try:
+                frame = _getframe(1)
+                code, lasti = frame.f_code, frame.f_lasti
+            except ValueError:
+                code, lasti = _NO_LINE
             client = ledger.clients.get(getcurrent())
             if client is None and not ledger.is_gone:
                 client = ledger.meet()
@@ -195,11 +194,20 @@ class Pool(Generic[W]):
                     telemetry.checked_out(lease, now)
                 return lease
         seconds = self._options.timeout if timeout is _DEFAULT else timeout
+        granted: Lease[W] | None = None
         if seconds and ledger is not None and ledger.line is not None:
             client = ledger.clients.get(getcurrent())
             if client is not None and len(ledger.line) < ledger.line_limit:
-                return ledger.queue.redeem(client.ticket_for(seconds, code, lasti), seconds)
-        return self._running().checkout(seconds, code, lasti)
+                granted = ledger.queue.redeem(client.draw(seconds), seconds)
+        lease = granted or self._running().checkout(seconds)
+        try:
+            frame = _getframe(1)  # not before the wait: it takes memory until its function ends
+            lease.code, lease.lasti = frame.f_code, frame.f_lasti
+        except ValueError:
+            lease.code, lease.lasti = _NO_LINE
+        if telemetry.meters:
+            telemetry.checked_out(lease, lease.since)
+        return lease
 
     def checkin(self, lease: Lease[W]) -> None:
         """Give a worker back; never blocks; see :meth:`Lease.checkin`.
@@ -637,14 +645,9 @@ class Pool(Generic[W]):
         return ledger
 
 
-def _spare() -> int:
-    """Return what ``getrefcount`` says of a lease that only its slot and a variable refer to."""
-    slot = Slot()
-    slot.last = lease = object()
-    return getrefcount(lease)
-
-
-SPARE: Final = _spare()
+# Of who checks out by ``gevent.spawn(pool.checkout)``: no Python code has called.
+# Not a frame of ours: standing in its own variables, it would keep the lease.
+_NO_LINE: Final = (Pool.checkout.__code__, 0)
 
 
 def _options(options: dict[str, Any]) -> Options:

@@ -143,7 +143,7 @@ class PoolMan(GenServer):
         state = self.state
         return {
             "pool": self.ledger.name, "epoch": self.ledger.epoch, "idle": len(state.idle),
-            "busy": state.busy, "starting": state.starting, "waiting": len(state.waiting),
+            "busy": state.busy, "starting": state.starting, "waiting": state.waiting.length,
         }  # fmt: skip
 
     def system_suspended(self) -> None:
@@ -219,17 +219,13 @@ class PoolMan(GenServer):
         if not waiting:  # a signal handler, which runs between calls, has turned them away
             self.checkin(slot, "unused", None)  # its use is counted
             return
-        ticket, _ = waiting.popitem(False)
-        # The moves of PoolState.hand_over and of _deliver: calls would cost as much as they do.
-        lease: Lease[Any] = ticket.lease
+        # The moves of PoolState.hand_over: calls would cost as much as they do.
+        ticket = waiting.popleft()
+        ticket.waits = False
+        if waiting.holes:
+            waiting.close_up()
         slot.state = BUSY
-        slot.lease, lease.slot = lease, slot
-        owner = lease.owner
-        if owner.lease is None:
-            owner.lease = lease
-        else:
-            owner.take(lease)
-        ticket.granted = True
+        ticket.grant(slot)
         ticket.wake()
         if not waiting:
             self._set_fast_paths()
@@ -324,7 +320,7 @@ class PoolMan(GenServer):
         for decision in decisions:
             match decision:
                 case Grant(ticket=ticket):
-                    _deliver(ticket)
+                    ticket.wake()
                 case Start():
                     self._tell_worker_sup(decision)
                 case Stop(slot, reason):
@@ -426,10 +422,3 @@ class PoolMan(GenServer):
     def cancel_timers(self) -> None:
         """The epoch is over."""
         self.housekeeper.cancel()
-
-
-def _deliver(ticket: Ticket) -> None:
-    """Have the client wake that was granted a worker; first it has it."""
-    ticket.lease.owner.take(ticket.lease)
-    ticket.granted = True
-    ticket.wake()

@@ -12,11 +12,12 @@ something to a worker).
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from gpool import clock
+from gpool.pool.line import Line
 from gpool.pool.options import Options
 from gpool.pool.slot import (
     BUSY,
@@ -71,7 +72,7 @@ class PoolState:
     Args:
         options: The pool's.
         slots: The Ledger's: every worker not yet proven gone.
-        tickets: The Ledger's: every client that waits.
+        waiting: The Ledger's: every client that waits.
         checks: Whether what is lent can be checked.
         now: Tells the time, in seconds; None: gpool's clock.
     """
@@ -80,7 +81,7 @@ class PoolState:
         self,
         options: Options,
         slots: dict[Slot, None],
-        tickets: dict[Any, None],
+        waiting: Line,
         *,
         checks: bool = False,
         now: Callable[[], float] | None = None,
@@ -92,7 +93,7 @@ class PoolState:
         self.looks_after_idle = checks or self.counts_uses or options.idle_timeout is not None
         self._now = now
         self.idle: deque[Slot] = deque()  # the next one to be lent last
-        self.waiting: OrderedDict[Any, None] = OrderedDict()  # tickets, oldest first
+        self.waiting = waiting
         self.starting = self.finishing = self.resetting = self.closing = self.lost = 0
         self.checking = 0  # of those that are resetting
         self.goal = self._first_goal()  # workers to have, whether anybody waits or not ...
@@ -106,8 +107,6 @@ class PoolState:
         self.wished = False  # a client that did not wait would have liked one more worker
         self.held_up = False  # nothing is granted or started: suspended, stopping
         self.upkeep_due = math.inf  # seconds; nothing has to be seen to before then
-        for ticket in sorted(tickets, key=lambda ticket: ticket.number):
-            self.waiting[ticket] = None
         for slot in slots:
             self._inherit(slot)
 
@@ -224,23 +223,22 @@ class PoolState:
         options = self.options
         own = self.live - self.busy
         room = 0 if self.backing_off else max(options.cap - self.live - self.lost, 0)
-        return len(self.waiting) < limit + own + room
+        return self.waiting.length < limit + own + room
 
     def enqueue(self, ticket: Any) -> list[Decision]:
         """A client waits."""
-        self.waiting[ticket] = None
+        self.waiting.join(ticket)
         return self.dispatch()
 
     def withdraw(self, ticket: Any) -> None:
         """A client waits no more."""
-        self.waiting.pop(ticket, None)
+        self.waiting.leave(ticket)
 
     def hand_over(self, slot: Slot) -> Any:
         """Lend a worker that comes back as it should to who waits longest; return its ticket."""
-        ticket, _ = self.waiting.popitem(last=False)
+        ticket = self.waiting.next()
         slot.state = BUSY
-        slot.lease = lease = ticket.lease
-        lease.slot = slot
+        ticket.grant(slot)
         return ticket
 
     def take_in(self, slot: Slot) -> None:
@@ -260,11 +258,6 @@ class PoolState:
         slot.uses += 1
         limit = self.options.max_uses
         return [] if limit is None or slot.uses < limit else self._close(slot, "max_uses")
-
-    def requeue(self, ticket: Any) -> None:
-        """A client that was granted a worker did not get it: it waits on, in its old place."""
-        tickets = sorted([*self.waiting, ticket], key=lambda ticket: ticket.number)
-        self.waiting = OrderedDict.fromkeys(tickets)
 
     def checkin(self, slot: Slot, verdict: Verdict, reason: Any = None) -> list[Decision]:
         """A client gave its worker back; `verdict` says in what condition, `reason` why."""
@@ -337,7 +330,7 @@ class PoolState:
     @property
     def has_surplus(self) -> bool:
         """Whether more starts have been decided on than are needed now."""
-        needed = max(len(self.waiting), self._target - self.up, self.wished)
+        needed = max(self.waiting.length, self._target - self.up, self.wished)
         return self.starting > needed or len(self.slots) > self.options.cap
 
     def retry(self) -> list[Decision]:
@@ -540,7 +533,7 @@ class PoolState:
             decisions += self._uncover()
             if self.idle and self.idle[-1].due > self.now():
                 decisions.append(self._grant(self.idle.pop()))
-            elif self.idle and self.checking < len(self.waiting):
+            elif self.idle and self.checking < self.waiting.length:
                 decisions.append(self._check(self.idle[-1]))
             else:
                 break
@@ -570,7 +563,7 @@ class PoolState:
     def _starts_wanted(self) -> int:
         if self.backing_off:
             return 0
-        demand = max(len(self.waiting), self.wished) - self.starting - self.checking
+        demand = max(self.waiting.length, self.wished) - self.starting - self.checking
         missing = self._target - self.live
         wanted = min(max(demand, missing), self.options.cap - len(self.slots))
         # After a failure one start at a time finds out whether the fault is over.
@@ -677,9 +670,8 @@ class PoolState:
         assert len(self.slots) <= self.bound, self.slots
         assert all((s.lease is not None) == (s.state in (BUSY, LOST)) for s in self.slots)
         assert all(s.lease is None or s.lease.slot is s for s in self.slots)
-        assert not self.idle or self.held_up or len(self.waiting) <= self.checking
-        numbers = [ticket.number for ticket in self.waiting]
-        assert numbers == sorted(numbers), numbers
+        assert not self.idle or self.held_up or self.waiting.length <= self.checking
+        self.waiting.check()
 
 
 def _or_inf(limit: float | None) -> float:

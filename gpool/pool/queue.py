@@ -1,28 +1,31 @@
 """Queue: the clients that wait, in order of arrival, from their ticket to their worker.
 
-A ticket stands here until its client has accepted a worker or given up: granted
-is not accepted, since the client has to wake first, and can be cut down before.
-Then the worker goes on, unused, in the same turn.
+A client has its ticket until it has accepted a worker or given up: granted is not
+accepted, since the client has to wake first, and can be cut down before.  Then the
+worker goes on, unused, in the same turn.
 
 The queue belongs to the books and outlives PoolMan; who is next, PoolMan decides.
 
-Not here: who may wait at all (``admission.py``), in which order they are served
-(``pool_state.py``).
+Not here: who may wait at all (``admission.py``), how they stand (``line.py``), whose
+turn it is (``pool_state.py``).
 """
 
 from __future__ import annotations
 
 from copy import copy
-from typing import Any
+from typing import Any, Final
 
 from gpool import clock, telemetry
 from gpool.errors import PoolError
 from gpool.otp import greenlets
-from gpool.otp.pid import RUNNING
+from gpool.otp.pid import DEAD, RUNNING
 from gpool.pool.deadlines import Deadlines
 from gpool.pool.lease import Lease, Ticket
+from gpool.pool.line import ARRIVAL, Line
 from gpool.pool.transition import transition
 from gpool.waiter import Expired
+
+_LEFT: Final = Exception("its client has gone, but could not say so")
 
 
 class Queue:
@@ -34,64 +37,78 @@ class Queue:
 
     def __init__(self, books: Any) -> None:
         self.books = books
-        self.tickets: dict[Ticket, None] = {}  # not yet accepted
-        self.deadlines = Deadlines(self.tickets)  # of those who wait as long as `timeout` says
+        self.line = Line()  # of those who were granted nothing yet
+        self.deadlines = Deadlines(self.line)  # of those who wait as long as `timeout` says
+
+    @property
+    def length(self) -> int:
+        """How many wait; those who were granted a worker hold it already."""
+        return self.line.length if self.books.man is not None else len(self.tickets())
+
+    @property
+    def oldest_wait(self) -> float:
+        """Seconds that the first of them has waited; 0 if there is none."""
+        waiting = self.line if self.books.man is not None else self.tickets()
+        return waiting[0].waited if waiting else 0.0
+
+    def tickets(self) -> list[Ticket]:
+        """Return the tickets of those who wait, the next one first."""
+        return self.line.tickets() if self.books.man is not None else self._all_that_wait()
 
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
-        books, tickets = self.books, self.tickets
+        books, line, client = self.books, self.line, ticket.client
         try:
             try:
-                if ticket not in tickets:
-                    line = books.line
-                    if line is None:
+                if client.ticket is not ticket:
+                    if books.line is None:
                         self.enqueue(ticket)
                     else:  # others wait already: there is nothing to decide
-                        ticket.lease.owner.ticket = ticket
-                        tickets[ticket] = line[ticket] = None
-                if not ticket.granted:
+                        try:
+                            client.ticket, ticket.waits = ticket, True
+                            line.append(ticket)
+                        except BaseException:
+                            self.struck()
+                            raise
+                if ticket.lease is None:
                     if timeout != books.options.timeout:
                         ticket.wait(timeout, books.hub)  # it sees to its deadline itself
                     else:
                         if not self.deadlines.are_watched:
                             self.deadlines.watch(timeout)
                         ticket.wait(None, books.hub)
-                    while not ticket.granted:
+                    while ticket.lease is None:
                         self._wait_on(ticket)
                 lease, now = ticket.lease, clock.now()
-                owner = lease.owner
-                if owner.pid.state is not RUNNING:
+                if client.pid.state is not RUNNING:
                     greenlets.current()  # raises if its exit was accepted: it gets nothing then
-                lease.since, lease.waited, lease.epoch = now, now - ticket.since, books.epoch
-                owner.ticket = None
-                del tickets[ticket]
-                if not books.options.debug:  # else a proxy may still know its lease
-                    owner.spare = ticket
-                if not tickets:
+                if not line:
                     self.deadlines.rest()
+                lease.since, lease.waited = now, now - ticket.since
+                client.ticket = ticket.lease = None
+                client.spare = ticket
             except Expired:
                 self.give_up(ticket, is_cut=False)
-                error = self.books.admission.timed_out(ticket.lease.owner, timeout or 0.0)
+                error = self.books.admission.timed_out(client, timeout or 0.0)
                 raise error from error.__cause__
             except BaseException:
                 self.give_up(ticket)
                 raise
         except BaseException:
-            if ticket in self.tickets:  # struck while it gave up
-                ticket.left = True
+            if client.ticket is ticket:  # struck while it gave up
+                ticket.error, ticket.woken = _LEFT, True
                 self.struck()
             raise
-        if telemetry.meters:
-            telemetry.checked_out(lease, now)
         return lease
 
     @transition
     def enqueue(self, ticket: Ticket) -> None:
         """A client waits."""
-        ticket.lease.owner.ticket = ticket
-        self.tickets[ticket] = None
+        ticket.client.ticket = ticket
         man = self.books.in_charge()
-        if man is not None:
+        if man is None:
+            self.line.join(ticket)
+        else:
             man.enqueue(ticket)
 
     def _wait_on(self, ticket: Ticket) -> None:
@@ -106,37 +123,43 @@ class Queue:
     @transition
     def give_up(self, ticket: Ticket, *, is_cut: bool = True) -> None:
         """Take a ticket out; a worker that was granted goes on, unused, in the same turn."""
-        if is_cut and ticket in self.tickets and ticket.error is None:
-            self.books.admission.cut(ticket.lease.owner.pid)
-        self.tickets.pop(ticket, None)
-        if not self.tickets:
-            self.deadlines.rest()
-        ticket.lease.owner.ticket = None
-        granted, ticket.granted = ticket.granted, False
-        if granted:
-            if ticket.lease.slot is not None:
-                self.books.take_back(ticket.lease, "unused")
-        elif (man := self.books.in_charge()) is not None:
-            man.withdraw(ticket)
+        client = ticket.client
+        if is_cut and client.ticket is ticket and ticket.error is None:
+            self.books.admission.cut(client.pid)
+        self._withdraw(ticket)
+        if client.ticket is ticket:
+            client.ticket = None
+        lease, ticket.lease = ticket.lease, None
+        if lease is not None and lease.slot is not None:
+            self.books.take_back(lease, "unused")
         self.books.note_quiet()
+
+    def _withdraw(self, ticket: Ticket) -> None:
+        """Take a ticket out of the line, if it stands there."""
+        man = self.books.in_charge()
+        if man is None:
+            self.line.leave(ticket)
+        else:
+            man.withdraw(ticket)
+        if not self.line:
+            self.deadlines.rest()
 
     def is_unaccepted(self, lease: Lease[Any]) -> bool:
         """Tell whether a lease was granted to a client that has not yet woken."""
         ticket = lease.owner.ticket
-        return ticket is not None and ticket.granted and ticket.lease is lease
+        return ticket is not None and ticket.lease is lease
 
     def put_back(self, lease: Lease[Any]) -> None:
         """A grant has come to nothing, its worker being about to die: the client waits on."""
         ticket = lease.owner.ticket
         assert ticket is not None
         self.revoke(ticket)
-        if self.books.man is not None:
-            self.books.man.state.requeue(ticket)
+        self.line.put_back(ticket)
 
     def revoke(self, ticket: Ticket) -> None:
-        """Take a grant back that its client does not know of yet; it keeps its place."""
-        lease = ticket.lease
-        ticket.granted = False
+        """Take a grant back that its client does not know of yet."""
+        lease, ticket.lease = ticket.lease, None
+        assert lease is not None
         lease.owner.drop(lease)
         if lease.slot is not None:
             lease.slot.lease = None
@@ -144,12 +167,12 @@ class Queue:
 
     def fail_waiting(self, error: PoolError, why: telemetry.Refusal) -> int:
         """Have every waiting client raise its own copy of an error; return how many do."""
-        told = [t for t in self.tickets if not t.granted and t.error is None]
+        told = self.tickets()
         for ticket in told:
             own = copy(error)
             own.__cause__ = error.__cause__
             self.turn_down(ticket, own)
-            self.books.admission.tell(ticket.lease.owner.pid, why)
+            self.books.admission.tell(ticket.client.pid, why)
         return len(told)
 
     def fail_fast(self) -> None:
@@ -160,9 +183,35 @@ class Queue:
     def turn_down(self, ticket: Ticket, error: PoolError) -> None:
         """Have a waiting client raise `error`."""
         ticket.error = error
-        if self.books.man is not None:
-            self.books.man.withdraw(ticket)
+        self._withdraw(ticket)
         ticket.wake()
+
+    # --- Epochs ---
+
+    def _all_that_wait(self) -> list[Ticket]:
+        """Return the tickets of those who wait, as their clients know it.
+
+        Between two epochs the line lacks those whose grants were taken back; it may have
+        lost others, or hold some that nobody has, if an exception has hit a transition.
+        """
+        tickets = [client.ticket for client in list(self.books.clients.values())]
+        return sorted((t for t in tickets if t is not None and t.still_waits), key=ARRIVAL)
+
+    def revoke_all(self) -> None:
+        """The epoch is over: take back what was granted and not yet accepted."""
+        for client in list(self.books.clients.values()):
+            if client.ticket is not None and client.ticket.lease is not None:
+                self.revoke(client.ticket)
+
+    def restore(self) -> None:
+        """Have all stand in line who wait, and nobody else: a new epoch begins."""
+        for client in list(self.books.clients.values()):
+            ticket = client.ticket
+            if ticket is not None:
+                ticket.waits = False
+                if ticket.error is _LEFT or client.pid.state is DEAD:
+                    client.ticket = None
+        self.line.refill(self._all_that_wait)
 
     def struck(self) -> None:
         """An exception hit a transition."""

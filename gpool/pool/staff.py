@@ -146,7 +146,7 @@ class Staff:
         if self.books.phase == "stopped":
             for slot in list(self.books.slots):
                 self.close_late(slot)
-            for client in list(self.books.known.values()):
+            for client in list(self.books.clients.values()):
                 self.books.take_leave(client)
 
     def close_late(self, slot: Slot) -> None:

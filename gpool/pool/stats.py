@@ -80,8 +80,6 @@ def stats_of(ledger: Ledger) -> Stats:
     live = sum(counts.values()) - counts["closing"] - counts["lost"]
     admission = ledger.admission
     # Those who were granted a worker hold it already, though they have not woken.
-    waiting = [t for t in ledger.tickets if not t.granted] if man is None else man.state.waiting
-    oldest = next(iter(waiting), None)
     return Stats(
         name=ledger.name,
         phase="down" if ledger.phase == "up" and man is None else ledger.phase,
@@ -89,8 +87,8 @@ def stats_of(ledger: Ledger) -> Stats:
         size=options.size,
         max_overflow=options.max_overflow,
         overflow=max(live - options.size, 0),
-        waiting=len(waiting),
-        oldest_wait=0.0 if oldest is None else oldest.waited,
+        waiting=ledger.queue.length,
+        oldest_wait=ledger.queue.oldest_wait,
         epoch=ledger.epoch,
         breaker="closed" if man is None else man.state.breaker,
         timed_out=admission.timeouts,

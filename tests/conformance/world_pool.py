@@ -148,7 +148,7 @@ class PoolWorld:
 
     def _monitors(self) -> int:
         """Count the leases of clients whose death the pool would hear of."""
-        clients = self._ledger.known.values()
+        clients = self._ledger.clients.values()
         return sum(len(it.leases) for it in clients if it.pid.keeper is it)
 
     def _of_living(self, of_clients: dict[str, Any]) -> dict[str, Any]:

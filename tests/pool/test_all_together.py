@@ -234,7 +234,7 @@ def test_a_random_life_that_is_stopped(clock: VirtualClock, seed: int) -> None:
     clock.advance(timeout)
     assert all(stopper.done for stopper in stoppers), (timeout, life.pool.stats())
     assert max(ended) <= timeout
-    assert not ledger.tickets
+    assert not ledger.queue.tickets()
     assert not any(map(gpool.is_alive, filter(None, tree[:3])))
     life.heal()
     life.leases.clear()

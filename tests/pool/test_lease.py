@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import gevent
 import pytest
 from gevent import monkey
 
@@ -107,6 +108,22 @@ class TestReuse:
         assert pool.stats().stale == 1
         assert not other.lost
 
+    def test_when_it_is_handed_over(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
+        """Two are lent in turn, but for one that somebody has."""
+        [slot] = cast("Any", pool)._ledger.slots
+        kept = []
+        holders = [Holder(pool) for _ in range(6)]
+        for holder in holders:
+            kept.append(slot.lease)
+            holder.let_go()
+        assert len(set(map(id, kept))) == 6
+        kept.clear()
+        holders, identities = [Holder(pool) for _ in range(6)], []
+        for holder in holders:
+            identities.append(id(slot.lease))
+            holder.let_go()
+        assert len(set(identities)) == 2
+
 
 class TestLine:
     def test_is_that_of_the_checkout(self, pool: gpool.Pool[Any]) -> None:
@@ -118,6 +135,32 @@ class TestLine:
         fast = pool.checkout()
         assert fast.line.endswith("in TestLine.test_is_that_of_the_checkout")
         assert repr(fast).startswith("<Lease of 'one', held, by #PID<")
+
+    def test_of_one_whose_client_does_not_know_of_it_yet(
+        self, clock: VirtualClock, pool: gpool.Pool[Any]
+    ) -> None:
+        """It was handed over in this turn: the line where its client waits."""
+        lease = pool.checkout()
+        waiter = Holder(pool)
+        lease.checkin()
+        assert waiter.thing is None
+        [holder] = pool.holders()
+        assert holder.line.endswith("in Holder._hold")
+        settle()
+        [known] = pool.holders()
+        assert known.line == holder.line
+
+    def test_of_a_greenlet_that_runs_no_code_of_its_user(
+        self, clock: VirtualClock, pool: gpool.Pool[Any]
+    ) -> None:
+        """``gevent.spawn(pool.checkout)``: there is none to name."""
+        lease = pool.checkout()
+        waiter = gevent.spawn(pool.checkout)
+        settle()
+        lease.checkin()
+        [holder] = pool.holders()
+        assert holder.line == "?"
+        waiter.kill()
 
     def test_of_a_lease_in_a_with(self, pool: gpool.Pool[Any]) -> None:
         """The line of the `with`."""

@@ -48,7 +48,7 @@ class TestMeet:
             pool.checkout().checkin()
             pool.transaction(repr)
         assert len(clients_of(me)) == 1
-        assert ledger_of(pool).known[me].pid is me
+        assert [client.pid for client in ledger_of(pool).clients.values()] == [me]
 
     def test_not_whom_it_does_not_let_in(self, pool: gpool.Pool[Any]) -> None:
         """A client that comes too late would keep the books of a stopped pool in memory."""
@@ -62,7 +62,7 @@ class TestMeet:
         for _ in range(5):
             Client(pool.transaction, repr)
         settle()
-        assert ledger_of(pool).known == ledger_of(pool).clients == {}
+        assert ledger_of(pool).clients == {}
 
 
 class TestClientsOfSeveralPools:
@@ -117,6 +117,8 @@ class TestClientsOfSeveralPools:
 
         pid = gpool.spawn(gpool.receive)
         clients: list[Any] = [lease.Client(cast("Any", Books()), pid) for _ in range(number)]
+        for client in clients:
+            client.keep()
         settle()
         gpool.exit(pid, "kill")
         settle()

@@ -12,6 +12,7 @@ import gevent
 import pytest
 
 import gpool
+from gpool.pool.line import Line
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
 from gpool.pool.slot import (
@@ -47,7 +48,12 @@ class Ticket:
     """What the books need of a ticket."""
 
     number: int
+    waits: bool = False
     lease: Lease = field(default_factory=Lease)
+
+    def grant(self, slot: Slot) -> None:
+        """Get a worker."""
+        slot.lease, self.lease.slot = self.lease, slot
 
 
 class Time:
@@ -63,7 +69,7 @@ class Time:
 
 def state(*, checks: bool = False, **options: Any) -> PoolState:
     """Return the empty books of a pool."""
-    return PoolState(Options(**options), {}, {}, checks=checks, now=Time())
+    return PoolState(Options(**options), {}, Line(), checks=checks, now=Time())
 
 
 def at(books: PoolState, seconds: float) -> PoolState:
@@ -102,8 +108,9 @@ class TestInit:
 
     def test_takes_over_tickets_by_arrival(self) -> None:
         """Rule 10: those who wait keep their places, whatever order they are found in."""
-        tickets = [Ticket(3), Ticket(1), Ticket(2)]
-        books = PoolState(Options(), {}, dict.fromkeys(tickets))
+        line = Line()
+        line.refill(lambda: [Ticket(3), Ticket(1), Ticket(2)])
+        books = PoolState(Options(), {}, line)
         assert [ticket.number for ticket in books.waiting] == [1, 2, 3]
 
     def test_takes_over_slots_that_can_only_be_closed(self) -> None:
@@ -111,7 +118,7 @@ class TestInit:
         held, free = Slot(), Slot()
         held.state = free.state = IDLE
         held.lease = Lease(held)
-        books = PoolState(Options(size=2), dict.fromkeys([held, free]), {})
+        books = PoolState(Options(size=2), dict.fromkeys([held, free]), Line())
         assert (held.state, free.state) == (LOST, CLOSING)
         assert (books.lost, books.closing, books.live) == (1, 1, 0)
         assert books.dispatch() == []
@@ -199,7 +206,7 @@ class TestRequeue:
         lend(books)
         first, second = Ticket(1), Ticket(2)
         books.enqueue(second)
-        books.requeue(first)
+        books.waiting.put_back(first)
         assert list(books.waiting) == [first, second]
 
 
@@ -911,7 +918,7 @@ def test_random_walk(seed: int) -> None:
         max_starting=dice.choice([None, 1, 2]),
     )
     time = Time()
-    books = PoolState(options, {}, {}, checks=dice.random() < 0.5, now=time)
+    books = PoolState(options, {}, Line(), checks=dice.random() < 0.5, now=time)
     model = Model(options.cap)
     todo: list[Any] = model.obey(books.dispatch())  # starts and stops that have not ended
     numbers = iter(range(10**6))
@@ -920,7 +927,7 @@ def test_random_walk(seed: int) -> None:
         decisions = _step(books, model, todo, dice, numbers)
         todo += model.obey(decisions)
         books.check()
-        assert list(books.waiting) == list(model.queue)
+        assert books.waiting.tickets() == list(model.queue)
         assert {s for s in books.slots if s.lease is not None} == set(model.hands)
         assert len(books.slots) <= model.cap
         assert books.starting <= (books.options.max_starting or math.inf)
@@ -1113,7 +1120,7 @@ def _states_met() -> set[str]:
     for seed in range(10):
         dice = random.Random(seed)
         time = Time()
-        books = PoolState(Options(size=2, max_overflow=1), {}, {}, now=time)
+        books = PoolState(Options(size=2, max_overflow=1), {}, Line(), now=time)
         model, todo, numbers = Model(3), [], iter(range(10**6))
         todo += model.obey(books.dispatch())
         for step in range(300):

@@ -118,7 +118,7 @@ class Scene:
     def give_up(self) -> Callable[[], object]:
         """Be about to stop waiting."""
         self.hold(), self.hold(), self.hold()
-        [ticket] = self.ledger.tickets
+        [ticket] = self.ledger.queue.tickets()
         return lambda: self._as(ticket, self.ledger.queue.give_up)
 
     def give_up_granted(self) -> Callable[[], object]:
@@ -126,7 +126,7 @@ class Scene:
         lease = self.pool.checkout()
         self.hold(), self.hold()
         lease.checkin()  # nobody has run since: the waiter does not know yet
-        [ticket] = self.ledger.tickets
+        [ticket] = [it.ticket for it in self.ledger.clients.values() if it.ticket]
         return lambda: self._as(ticket, self.ledger.queue.give_up)
 
     def _as(self, ticket: Any, fn: Callable[[Any], object]) -> None:
@@ -136,7 +136,7 @@ class Scene:
         fn(ticket)
 
     def _lease_of(self, holder: Holder) -> Any:
-        [client] = [c for c in self.ledger.known.values() if c.pid is holder.pid]
+        [client] = [c for c in self.ledger.clients.values() if c.pid is holder.pid]
         return next(iter(client.leases))
 
     def client_dies(self) -> Callable[[], object]:

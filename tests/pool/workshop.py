@@ -316,14 +316,14 @@ def check(pool: gpool.Pool[Any]) -> None:
     man = ledger.in_charge()
     if man is not None:
         man.state.check()
-        waiting = {t for t in ledger.tickets if not t.granted}
-        told = {t for t in waiting if t.error is not None}  # turned down, not yet awake
-        assert waiting - told <= set(man.state.waiting) <= waiting
-        state = man.state
+        state, queue = man.state, ledger.queue
+        tickets = [client.ticket for client in ledger.clients.values() if client.ticket]
+        assert queue.line is state.waiting
+        assert set(queue.tickets()) == {ticket for ticket in tickets if ticket.still_waits}
         is_up = not state.held_up and ledger.phase == "up"
         assert not ledger.idle or (is_up and not state.waiting and ledger.idle is state.idle)
         if ledger.line is not None:  # to be written to as it is: nobody can be served or started
-            assert ledger.line is state.waiting
+            assert ledger.line is queue.line
             assert is_up
             assert ledger.line
             assert not state.idle
@@ -336,10 +336,13 @@ def check(pool: gpool.Pool[Any]) -> None:
         assert ledger.back is None
         assert ledger.line is None
     held = {slot.lease for slot in ledger.slots if slot.lease is not None}
-    known = {lease for client in ledger.known.values() for lease in client.leases}
+    known = {lease for client in ledger.clients.values() for lease in client.leases}
     assert held == known, (held, known)
-    assert all(pid.state != "dead" for pid in ledger.known)
-    assert all(client.ledger is ledger for client in ledger.clients.values())
+    for key, client in ledger.clients.items():
+        assert key in (client.pid, client.greenlet)
+        assert client in clients_of(client.pid)
+        assert client.pid.state != "dead"
+        assert client.ledger is ledger
 
 
 def assert_whole(pool: gpool.Pool[Any], maker: Maker | None = None) -> None:
@@ -347,7 +350,7 @@ def assert_whole(pool: gpool.Pool[Any], maker: Maker | None = None) -> None:
     settle()
     check(pool)
     ledger: Any = pool._ledger
-    assert not ledger.tickets
+    assert not any(client.ticket for client in ledger.clients.values())
     assert ledger.held == 0, ledger.slots
     size = ledger.options.size
     leases = []

@@ -603,7 +603,8 @@ class TestClosing:
         settle()
         assert not own & {pid.initial_call for pid in gpool.processes()}
         ledger: Any = pool._ledger
-        assert (slots(pool), ledger.known, ledger.tickets, maker.open) == ([], {}, {}, 0)
+        assert (slots(pool), ledger.clients, maker.open) == ([], {}, 0)
+        assert not ledger.queue.line
 
     def test_a_listener_that_logs_and_looks(
         self, maker: Maker, caplog: pytest.LogCaptureFixture
