@@ -51,6 +51,8 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
+_switch: Final = greenlet.switch  # to call it of the class makes no bound method
+
 _EXPIRED: Final = object()  # the value of a wait whose deadline came first
 
 
@@ -98,7 +100,7 @@ class Waiter:
         self.value = value
         if self._greenlet is not None and self._callback is None:
             try:
-                self._callback = self._loop.run_callback(self._greenlet.switch, self)
+                self._callback = self._loop.run_callback(_switch, self._greenlet, self)
             except BaseException:  # a signal handler struck before we had what is queued
                 self._take_back()
                 raise
@@ -108,7 +110,7 @@ class Waiter:
     def _take_back(self) -> None:
         """Stop the wake-up that is queued but not noted: it must not land in a later wait."""
         for callback in self._loop._callbacks:
-            if callback.args and callback.args[0] is self:
+            if callback.args and callback.args[-1] is self:
                 callback.stop()
 
     def wait(self, timeout: float | None = None, hub: Any = None) -> Any:
