@@ -187,6 +187,8 @@ class Pool(Generic[W]):
                         client.lease = lease
                     else:
                         client.take(lease)
+                    if idle.holes:
+                        idle.close_up()
                 except BaseException:
                     ledger.struck()
                     raise

@@ -122,8 +122,7 @@ class PoolMan(GenServer):
             ledger.queue.fail_waiting(PoolClosed(ledger.name), "closed")
             self.state.held_up = True
             ledger.emptied = ledger.emptied or Gate()
-            # The idle ones in their order: each is the first then, and found at once.
-            for slot in [*self.state.idle, *(s for s in ledger.slots if s.state is not IDLE)]:
+            for slot in list(ledger.slots):
                 self._stop_for_good(slot)
             ledger.note_quiet()
             ledger.emptied.wait()
@@ -142,7 +141,7 @@ class PoolMan(GenServer):
         """Show the counts, not what is lent."""
         state = self.state
         return {
-            "pool": self.ledger.name, "epoch": self.ledger.epoch, "idle": len(state.idle),
+            "pool": self.ledger.name, "epoch": self.ledger.epoch, "idle": state.idle.length,
             "busy": state.busy, "starting": state.starting, "waiting": state.waiting.length,
         }  # fmt: skip
 

@@ -12,13 +12,13 @@ something to a worker).
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from gpool import clock
 from gpool.pool.line import Line
 from gpool.pool.options import Options
+from gpool.pool.row import Row
 from gpool.pool.slot import (
     BUSY,
     CLOSING,
@@ -39,6 +39,23 @@ from gpool.pool.slot import (
     Stop,
     Verdict,
 )
+
+
+class Idle(Row):
+    """The idle workers; the next one to be lent is the last.  One in a hole is closing."""
+
+    __slots__ = ()
+
+    def stands(self, slot: Slot) -> bool:
+        """Tell whether a worker is idle."""
+        return slot.state is IDLE
+
+    def take(self) -> Slot:
+        """Take out the next one; there must be one."""
+        slot: Slot = self.pop()
+        if self.holes:
+            self.close_up()
+        return slot
 
 
 class PoolState:
@@ -92,7 +109,7 @@ class PoolState:
         self.counts_uses = options.max_uses is not None
         self.looks_after_idle = checks or self.counts_uses or options.idle_timeout is not None
         self._now = now
-        self.idle: deque[Slot] = deque()  # the next one to be lent last
+        self.idle = Idle()
         self.waiting = waiting
         self.starting = self.finishing = self.resetting = self.closing = self.lost = 0
         self.checking = 0  # of those that are resetting
@@ -147,12 +164,12 @@ class PoolState:
     @property
     def busy(self) -> int:
         """Workers in the hands of a client."""
-        return self.up - self.finishing - self.resetting - len(self.idle)
+        return self.up - self.finishing - self.resetting - self.idle.length
 
     def counts(self) -> dict[SlotState, int]:
         """Return how many slots are in each state."""
         return {
-            STARTING: self.starting, IDLE: len(self.idle), BUSY: self.busy,
+            STARTING: self.starting, IDLE: self.idle.length, BUSY: self.busy,
             FINISHING: self.finishing, RESETTING: self.resetting, CLOSING: self.closing,
             LOST: self.lost,
         }  # fmt: skip
@@ -196,7 +213,7 @@ class PoolState:
             return None
         if not unseen and self.idle[-1].due <= self.now():
             return None
-        slot = self.idle.pop()
+        slot = self.idle.take()
         self._lend(slot, lease)
         return slot
 
@@ -377,7 +394,7 @@ class PoolState:
                 slot.suspect, slot.mailbox = True, NeverAtRest
             else:
                 slot.doomed, slot.mailbox = "suspected", NeverAtRest
-        return [self._stop(slot, "suspected") for slot in list(self.idle)]
+        return [self._stop(slot, "suspected") for slot in self.idle.present()]
 
     def doomed(self, slot: Slot) -> list[Decision]:
         """A worker is about to die by itself: it will not be lent again."""
@@ -464,10 +481,12 @@ class PoolState:
 
     def _coldest(self) -> Slot:
         """Return the idle worker that has not been used for the longest time."""
-        return self.idle[0] if self.options.strategy == "lifo" else self.idle[-1]
+        coldest: Slot = self.idle[0] if self.options.strategy == "lifo" else self.idle[-1]
+        return coldest
 
     def _coldest_first(self) -> list[Slot]:
-        return list(self.idle if self.options.strategy == "lifo" else reversed(self.idle))
+        idle = self.idle.present()
+        return idle if self.options.strategy == "lifo" else idle[::-1]
 
     def _retire(self, slot: Slot, why: str) -> Stop:
         """Stop an idle worker whose time is over."""
@@ -532,7 +551,7 @@ class PoolState:
         while self.idle and self.waiting:
             decisions += self._uncover()
             if self.idle and self.idle[-1].due > self.now():
-                decisions.append(self._grant(self.idle.pop()))
+                decisions.append(self._grant(self.idle.take()))
             elif self.idle and self.checking < self.waiting.length:
                 decisions.append(self._check(self.idle[-1]))
             else:
@@ -619,12 +638,19 @@ class PoolState:
 
     def _check(self, slot: Slot) -> Check:
         if slot.state is IDLE:
-            self._leave(slot)
+            self._take_out(slot)
         slot.state = RESETTING
         slot.checking = True
         self.resetting += 1
         self.checking += 1
         return Check(slot)
+
+    def _take_out(self, slot: Slot) -> None:
+        """Take an idle worker out that will come back: it may leave no hole."""
+        if slot is self.idle[-1]:
+            self.idle.take()
+        else:
+            self.idle.refill(lambda: [other for other in self.idle.present() if other is not slot])
 
     def _stop(self, slot: Slot, reason: Any) -> Stop:
         self._leave(slot)
@@ -642,7 +668,8 @@ class PoolState:
             case "starting":
                 self.starting -= 1
             case "idle":
-                self.idle.remove(slot)
+                slot.state = CLOSING
+                self.idle.went()
             case "finishing":
                 self.finishing -= 1
             case "resetting":
@@ -665,7 +692,8 @@ class PoolState:
             assert count == states.count(name), (name, self.slots)
         assert self.checking == sum(slot.checking for slot in self.slots), self.slots
         assert all(slot.state is RESETTING for slot in self.slots if slot.checking)
-        assert set(self.idle) == {slot for slot in self.slots if slot.state is IDLE}
+        self.idle.check()
+        assert set(self.idle.present()) == {slot for slot in self.slots if slot.state is IDLE}
         assert len(set(self.idle)) == len(self.idle)
         assert len(self.slots) <= self.bound, self.slots
         assert all((s.lease is not None) == (s.state in (BUSY, LOST)) for s in self.slots)

@@ -53,7 +53,7 @@ class Queue:
 
     def tickets(self) -> list[Ticket]:
         """Return the tickets of those who wait, the next one first."""
-        return self.line.tickets() if self.books.man is not None else self._all_that_wait()
+        return self.line.present() if self.books.man is not None else self._all_that_wait()
 
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
@@ -211,7 +211,13 @@ class Queue:
                 ticket.waits = False
                 if ticket.error is _LEFT or client.pid.state is DEAD:
                     client.ticket = None
-        self.line.refill(self._all_that_wait)
+        self.line.refill(self._lined_up)
+
+    def _lined_up(self) -> list[Ticket]:
+        waiting = self._all_that_wait()
+        for ticket in waiting:
+            ticket.waits = True
+        return waiting
 
     def struck(self) -> None:
         """An exception hit a transition."""

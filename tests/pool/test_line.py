@@ -33,7 +33,7 @@ class TestLeave:
         for gone in (3, 0, 6):
             line.leave(tickets[gone])
             line.check()
-        assert line.tickets() == [tickets[number] for number in (1, 2, 4, 5)]
+        assert line.present() == [tickets[number] for number in (1, 2, 4, 5)]
         assert line.length == 4
 
     def test_twice_is_fine(self) -> None:
@@ -57,7 +57,7 @@ class TestLeave:
         for ticket in tickets[1:-1]:
             line.leave(ticket)
             line.check()
-        assert line.tickets() == [tickets[0], tickets[-1]]
+        assert line.present() == [tickets[0], tickets[-1]]
         assert len(line) <= 4
 
 
@@ -79,7 +79,7 @@ class TestPutBack:
         first, second = line.next(), line.next()
         line.put_back(second)
         line.put_back(first)
-        assert line.tickets() == tickets
+        assert line.present() == tickets
         line.check()
 
 
@@ -90,13 +90,13 @@ class TestRefill:
         late = Ticket(2)
 
         def find() -> list[Ticket]:
-            found = line.tickets()
+            found = line.present()
             if not late.waits:
                 line.join(late)
             return found
 
         line.refill(find)
-        assert line.tickets() == [*tickets, late]
+        assert line.present() == [*tickets, late]
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -122,5 +122,5 @@ def test_random_walk(seed: int) -> None:
             case _:
                 line.leave(Ticket(0))
         line.check()
-        assert line.tickets() == model
+        assert line.present() == model
         assert bool(line) == bool(model)

@@ -256,6 +256,32 @@ class TestCheckout:
         with pool.checkout() as thing:
             assert thing is maker.made[0]
 
+    @pytest.mark.parametrize("strategy", ["lifo", "fifo"])
+    @pytest.mark.parametrize("dead", [(2,), (3, 1), (1, 2, 3), (0, 2, 4)])
+    def test_when_idle_workers_have_just_died(
+        self, clock: VirtualClock, maker: Maker, strategy: Any, dead: tuple[int, ...]
+    ) -> None:
+        """The others are lent, each once; those that died leave no gap and no ghost."""
+        pool: gpool.Pool[Any] = gpool.Pool(maker.resource(), size=5, strategy=strategy)
+        pool.start()
+        settle()
+        pool.checkout().checkin()
+        idle = books(pool).idle.present()
+        for number in dead:
+            gpool.exit(idle[number].pid, "kill")
+            check(pool)
+        leases = []
+        for _ in range(5 - len(dead)):
+            leases.append(pool.checkout(timeout=0))
+            check(pool)
+        with pytest.raises(gpool.CheckoutTimeout):
+            pool.checkout(timeout=0)
+        assert {lease.slot for lease in leases} == set(idle) - {idle[number] for number in dead}
+        for lease in leases:
+            lease.checkin()
+        del leases, lease
+        assert_whole(pool, maker)
+
     def test_gives_up_at_its_timeout_and_not_before(
         self, clock: VirtualClock, pool: gpool.Pool[Any]
     ) -> None:

@@ -106,12 +106,13 @@ class TestInit:
         """Nobody waits, nothing is started."""
         assert state(size=3, lazy=True).dispatch() == []
 
-    def test_takes_over_tickets_by_arrival(self) -> None:
-        """Rule 10: those who wait keep their places, whatever order they are found in."""
-        line = Line()
-        line.refill(lambda: [Ticket(3), Ticket(1), Ticket(2)])
+    def test_takes_over_who_waits(self) -> None:
+        """Rule 10: they keep their places."""
+        line, tickets = Line(), [Ticket(1), Ticket(2), Ticket(3)]
+        for ticket in tickets:
+            line.join(ticket)
         books = PoolState(Options(), {}, line)
-        assert [ticket.number for ticket in books.waiting] == [1, 2, 3]
+        assert books.waiting.present() == tickets
 
     def test_takes_over_slots_that_can_only_be_closed(self) -> None:
         """Rule 10: one that is held is lost, any other is closing; both count for the cap."""
@@ -927,7 +928,7 @@ def test_random_walk(seed: int) -> None:
         decisions = _step(books, model, todo, dice, numbers)
         todo += model.obey(decisions)
         books.check()
-        assert books.waiting.tickets() == list(model.queue)
+        assert books.waiting.present() == list(model.queue)
         assert {s for s in books.slots if s.lease is not None} == set(model.hands)
         assert len(books.slots) <= model.cap
         assert books.starting <= (books.options.max_starting or math.inf)
