@@ -79,6 +79,7 @@ class Waiter:
 
     __slots__ = ("_callback", "_greenlet", "_loop", "value", "woken")
 
+    woken: Any  # whether it was; signal handlers set it, too, so mypy is not to be clever
     _loop: Any  # of the one that waits
 
     def __init__(self) -> None:
@@ -98,13 +99,16 @@ class Waiter:
         if self.woken:
             return False
         self.value = value
-        if self._greenlet is not None and self._callback is None:
-            try:
-                self._callback = self._loop.run_callback(_switch, self._greenlet, self)
-            except BaseException:  # a signal handler struck before we had what is queued
-                self._take_back()
-                raise
-        self.woken = True  # last: if a signal handler strikes before, the next call wakes
+        if self._greenlet is None or self._callback is not None:
+            self.woken = True
+            return True
+        try:
+            self.woken = True  # first: a signal handler that wakes it meanwhile comes too late
+            self._callback = self._loop.run_callback(_switch, self._greenlet, self)
+        except BaseException:  # one that raises: the next call wakes
+            self.woken, self._callback = False, None
+            self._take_back()
+            raise
         return True
 
     def _take_back(self) -> None:
@@ -136,6 +140,8 @@ class Waiter:
             self._loop = hub.loop
             self._greenlet = me
             del me  # tracebacks would keep it
+            if self.woken:  # by a signal handler, before it could call us back
+                return self.value
             if timeout is not None:
                 lane = clock.expire_later(self, timeout, hub)
             # Anything else that comes back is a stray wake-up of an earlier wait.

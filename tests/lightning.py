@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,3 +85,46 @@ else:
             yield
         finally:
             sys.settrace(before)
+
+
+class Handler:
+    """Calls `fn` at the n-th moment at which a signal handler might run, in gpool's code.
+
+    That is after a call of C, at the begin of a function, and where a loop begins again.
+    """
+
+    AFTER = frozenset(
+        dis.opmap[name]
+        for name in ("RESUME", "CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD")
+        if name in dis.opmap
+    )
+
+    def __init__(self, moment: int, fn: Callable[[], object]) -> None:
+        self.left, self.fn = moment, fn
+        self.last: tuple[FrameType, int] | None = None  # instruction, and where
+
+    def run(self, act: Callable[[], object]) -> bool:
+        """Call `act`; tell whether it came to that."""
+        sys.settrace(self._trace)
+        try:
+            act()
+        finally:
+            sys.settrace(None)
+            self.last = None
+        return self.left <= 0
+
+    def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        if self.left <= 0 or not frame.f_code.co_filename.startswith(HOME):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        last = self.last
+        if event != "opcode":
+            self.last = None
+            return self._trace
+        self.last = frame, frame.f_code.co_code[frame.f_lasti]
+        if last is not None and last[0] is frame and last[1] in self.AFTER:
+            self.left -= 1
+            if self.left == 0:
+                self.last = None
+                self.fn()
+        return self._trace

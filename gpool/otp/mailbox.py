@@ -1,6 +1,6 @@
 """A process's messages: a queue with selective receive.
 
-Appending never switches and never fails.  Only the owner takes; it finds
+Appending to a process's own never switches and never fails.  Only the owner takes; it finds
 messages in the order in which they came, or the first one that matches, and
 what it passes over stays in order.
 """

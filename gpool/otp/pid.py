@@ -265,7 +265,7 @@ class Pid:
         self.state: State = RUNNING
         self.reason: Any = None  # fixed once it is accepted
         self.trapping = False
-        self.mailbox: Mailbox = NO_MAIL  # written to by mailbox_of()
+        self.mailbox: Mailbox = NO_MAIL  # until it is spawned, or gets one: see mailbox_of()
         self.links: dict[Pid, None] = NOBODY  # oldest first; written by tie() and untie()
         self.monitors: dict[Ref, None] = NOBODY  # those that it has set; written by _watch
         self.monitored_by: dict[Monitor, None] = NOBODY  # on it, oldest first; written by watch()

@@ -60,5 +60,7 @@ class Deadlines:
                 ticket.expire()
             else:
                 rest = None
+        except RuntimeError:  # a signal handler has changed the line: once more, at once
+            pass
         finally:
             self._ring_in(rest)

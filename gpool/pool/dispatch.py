@@ -119,7 +119,7 @@ class Job:
         """Start a process that runs it; it stands in the queue, or has a worker, at once."""
         ledger.admit()
         pid = greenlets.new_process(self._run_booked, (ledger,), initial_call=self.name)
-        ledger.book(pid)
+        ledger.book(pid, self.code, self.lasti)
         return pid
 
     def _run_booked(self, ledger: Ledger) -> None:
@@ -308,8 +308,8 @@ def run_on_all_idle(ledger: Ledger, job: Job) -> list[Any]:
 
 
 def _all_idle(ledger: Ledger, job: Job) -> list[Lease[Any]]:
-    leases = iter(ledger.checkout_unseen, None)
-    return [begun(lease, job.code, job.lasti) for lease in leases if lease is not None]
+    leases: list[Lease[Any]] = list(iter(ledger.checkout_unseen, None))
+    return [begun(lease, job.code, job.lasti) for lease in leases]
 
 
 def _begin(ledger: Ledger) -> None:

@@ -44,7 +44,7 @@ class Housekeeper:
         state = self.man.state
         if state.upkeep_due < self.upkeep_at:
             self._upkeep_at(state.upkeep_due)
-        if self.sweep_timer is None and state.waiting:
+        if self.sweep_timer is None and state.waiting.length:
             self.sweep_timer = clock.call_later(SWEEP, self._sweep, ref=False)
 
     def cancel(self) -> None:
@@ -93,7 +93,7 @@ class Housekeeper:
 
     def _sweep(self) -> None:
         self.sweep_timer = None
-        if self.ledger.man is self.man and self.man.state.waiting:
+        if self.ledger.man is self.man and self.man.state.waiting.length:
             self.ledger.sweep()
             self.ledger.admission.break_deadlock()
             self.look()

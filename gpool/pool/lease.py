@@ -22,12 +22,17 @@ from greenlet import getcurrent
 from gpool import clock, telemetry
 from gpool.errors import LeaseLost
 from gpool.otp.pid import FORKED, Keeper, Pid
-from gpool.pool.slot import BUSY, IDLE, LOST, NOTHING, Slot
+from gpool.pool.slot import BUSY, LOST, NOTHING, Slot, SlotState
 from gpool.waiter import Waiter
 
 W = TypeVar("W")
 
 _numbers = itertools.count(1)
+_OURS: Final = ("gpool.pool.", "gpool.waiter")  # modules that clients wait in
+
+
+#: Who sees to a worker that comes back, and the state that it comes back in.
+Back = tuple[Callable[[Slot], object], SlotState]
 
 
 class Books(Protocol):
@@ -37,7 +42,7 @@ class Books(Protocol):
     epoch: int
     phase: Any
     lease_class: type[Lease[Any]]
-    back: Callable[[Slot], object] | None  # sees to a worker that comes back, if all is ordinary
+    back: Back | None  # sees to a worker that comes back, if all is ordinary
 
     def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
         """Take a worker back, in the condition that `error` tells."""
@@ -97,7 +102,7 @@ class Lease(Generic[W]):
         self.owner = owner  # whose death reclaims it
         self.since = since  # seconds of gpool's clock
         self.waited = 0.0  # seconds until it was granted
-        self.code = code  # where it was checked out; None until its client knows of it ...
+        self.code = code  # where it was checked out; None until that is known ...
         self.lasti = lasti  # ... and at which instruction
         self.epoch = ledger.epoch
         self.slot = slot  # None until it is granted, and once it is given back
@@ -143,7 +148,7 @@ class Lease(Generic[W]):
     @property
     def line(self) -> str:
         """Where it was checked out: file, line and function."""
-        if self.code is None:
+        if self.code is None:  # it was granted, and its client does not know yet
             return line_of_client(self.owner.pid.runner())
         return line_of(self.code, self.lasti)
 
@@ -182,8 +187,8 @@ class Lease(Generic[W]):
                 else:
                     owner.drop(self)
                 self.slot = slot.lease = None
-                slot.state = IDLE
-                back(slot)
+                see_to, slot.state = back
+                see_to(slot)
             except BaseException:
                 self.ledger.struck()
                 raise
@@ -245,8 +250,8 @@ class Lease(Generic[W]):
                     else:
                         owner.drop(self)
                     self.slot = slot.lease = None
-                    slot.state = IDLE
-                    back(slot)
+                    see_to, slot.state = back
+                    see_to(slot)
                 except BaseException:
                     self.ledger.struck()
                     raise
@@ -275,9 +280,9 @@ def line_of(code: CodeType, lasti: int) -> str:
 
 
 def line_of_client(greenlet: Any) -> str:
-    """Return at which line a greenlet has called what it waits for in gpool."""
+    """Return the line at which a greenlet has called the pool that it waits for."""
     frame = _getframe() if greenlet is getcurrent() else getattr(greenlet, "gr_frame", None)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("gpool."):
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_OURS):
         frame = frame.f_back
     return "?" if frame is None else line_of(frame.f_code, frame.f_lasti)
 
@@ -334,8 +339,12 @@ class Ticket(Waiter):
         """Seconds since it was drawn."""
         return clock.now() - self.since
 
-    def grant(self, slot: Slot) -> None:
-        """Let its client have a worker, whose lease is made now, or lent again."""
+    def grant(self, slot: Slot) -> bool:
+        """Let its client have a busy worker that nobody has; its lease is made or lent again.
+
+        Returns:
+            False if a signal handler has killed the worker meanwhile: nothing was done.
+        """
         client = self.client
         lease: Lease[Any] = slot.spare
         slot.spare, slot.last = slot.last, lease
@@ -345,15 +354,35 @@ class Ticket(Waiter):
         else:
             lease = client.ledger.lease_class(client.ledger, client, self.since)
             slot.last = lease if type(lease) is Lease else None  # a proxy may know others
-        lease.slot, slot.lease = slot, lease
+        if slot.state is not BUSY:
+            return False
+        lease.slot, slot.lease, self.lease = slot, lease, lease
         if client.lease is None:
             client.lease = lease
         else:
             client.take(lease)
-        self.lease = lease
+        return True
 
     def __repr__(self) -> str:
         return f"<Ticket {self.number} of {self.client.pid!r}>"
+
+
+class Booking(Ticket):
+    """The ticket of a process that has not yet run, and waits for what others asked for."""
+
+    __slots__ = ("code", "lasti")
+
+    def __init__(self, client: Client, code: CodeType, lasti: int) -> None:
+        super().__init__(client)
+        self.code = code  # where they did ...
+        self.lasti = lasti  # ... and at which instruction
+
+    def grant(self, slot: Slot) -> bool:
+        """As any ticket; but it knows from which line."""
+        is_granted = super().grant(slot)
+        if self.lease is not None:
+            self.lease.code, self.lease.lasti = self.code, self.lasti
+        return is_granted
 
 
 class Client:
@@ -393,14 +422,20 @@ class Client:
         elif self.more is not None:
             self.more.pop(lease, None)
 
+    def book(self, code: CodeType, lasti: int) -> Ticket:
+        """Draw a ticket for a process that has not yet run, to wait for ever."""
+        ticket = Booking(self, code, lasti)
+        ticket.number, ticket.since = next(_numbers), clock.now()
+        return ticket
+
     def draw(self, timeout: float | None) -> Ticket:
         """Draw a ticket to wait for so many seconds."""
         ticket, self.spare = self.spare, None  # a signal handler that waits draws another one
         if ticket is None:
             ticket = Ticket(self)
         else:
-            ticket.renew()
-            ticket.error = None
+            ticket.woken = False  # as by `renew`: a call would cost as much again
+            ticket._callback = ticket.error = None
         ticket.number, ticket.since, ticket.timeout = next(_numbers), clock.now(), timeout
         return ticket
 

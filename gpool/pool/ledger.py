@@ -3,7 +3,7 @@
 The Ledger belongs to one run of a pool, from its start to its stop.  Clients and
 worker processes report here, whether a PoolMan is in charge or not.  While one
 is, it decides (:class:`~gpool.pool.pool_state.PoolState`, which works on the
-Ledger's own tables); between two, the Ledger only records.  A new PoolMan starts
+Ledger's own slots and line); between two, the Ledger only records.  A new PoolMan starts
 from it: that is an *epoch*.
 
 Rules:
@@ -25,7 +25,7 @@ what becomes of workers (``staff.py``).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from types import CodeType
 from typing import Any, Final, Literal, get_args
 
 from greenlet import getcurrent
@@ -37,13 +37,13 @@ from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
-from gpool.pool.lease import Client, Holder, Lease, is_dropped, keepers_of
+from gpool.pool.lease import Back, Client, Holder, Lease, is_dropped, keepers_of
 from gpool.pool.line import Line
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
 from gpool.pool.pool_state import PoolState
 from gpool.pool.queue import Queue
-from gpool.pool.slot import IDLE, LOST, NeverAtRest, Slot, SlotState, Verdict
+from gpool.pool.slot import LOST, NeverAtRest, Slot, SlotState, Verdict
 from gpool.pool.staff import Staff
 from gpool.pool.teller import Teller
 from gpool.pool.transition import transition
@@ -52,8 +52,6 @@ from gpool.pool.worker import Kind
 from gpool.waiter import Gate, get_ident
 
 Phase = Literal["up", "draining", "failed", "stopped", "forked"]
-
-Back = Callable[[Slot], object] | None
 
 EPOCH_CLOSED: Final = ("shutdown", "epoch_closed")  # PoolMan's reason after a stray exception
 
@@ -94,8 +92,8 @@ class Ledger:
         self.due = 0.0  # seconds; until then they may be lent as they are
         self.line: Line | None = None  # the queue's, if some wait
         self.line_limit = math.inf  # clients that may stand there
-        self.back: Back = None  # sees to a worker that comes back ...
-        self.clean_back: Back = None  # ... once its hooks have found it clean, if it has some
+        self.back: Back | None = None  # sees to a worker that comes back ...
+        self.clean_back: Back | None = None  # ... once its hooks have found it clean, if it has any
         self.is_struck = False
         # Counts, since the pool was started.
         self.admission = Admission(self)
@@ -186,7 +184,7 @@ class Ledger:
         lease = self._lend(client, waits=timeout is None or timeout > 0)
         if lease is not None:
             return lease
-        if not self.queue.line:  # else PoolMan looks every now and then
+        if not self.queue.length:  # else PoolMan looks every now and then
             self.sweep()
         self.admission.refuse_to_wait(client, timeout)
         return self.queue.redeem(client.draw(timeout), timeout)
@@ -224,16 +222,21 @@ class Ledger:
         me = greenlets.current()
         self.admission.let_in(me)
         man = self.in_charge()
-        if man is not None and man.state.idle and not man.state.held_up:
+        if man is not None and man.state.idle_count and not man.state.held_up:
             return
-        if not self.queue.line:
+        if not self.queue.length:
             self.sweep()
         self.admission.refuse_if_full(me)
 
-    def book(self, pid: Pid) -> None:
+    def book(self, pid: Pid, code: CodeType, lasti: int) -> None:
         """Give a process its place in the queue before it first runs; it redeems the ticket."""
         client = self._enter(pid)
-        self.queue.enqueue(client.draw(None))
+        self.queue.enqueue(client.book(code, lasti))
+
+    def pass_over(self, idle: Any) -> None:
+        """A worker that was taken out of these idle ones had died, or was killed meanwhile."""
+        if self.man is not None and self.man.state.idle is idle:
+            self.man.state.gone -= 1
 
     def sweep(self) -> None:
         """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""
@@ -272,12 +275,13 @@ class Ledger:
         if slot is not None:
             self._end(lease, slot, "close", "discarded" if reason is None else reason)
 
-    def _go_back(self, lease: Lease[Any], slot: Slot, back: Callable[[Slot], object]) -> None:
+    def _go_back(self, lease: Lease[Any], slot: Slot, back: Back) -> None:
+        see_to, state = back
         try:
             lease.owner.drop(lease)
             lease.slot = slot.lease = None
-            slot.state = IDLE
-            back(slot)
+            slot.state = state
+            see_to(slot)
         except BaseException:
             self.struck()
             raise

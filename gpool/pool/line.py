@@ -6,53 +6,81 @@ turn it is (``pool_state.py``).
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
-
-from gpool.pool.row import Row
 
 ARRIVAL: Final = attrgetter("number")
 
 
-class Line(Row):
-    """The tickets of those who wait, in the order in which they came: the first is next."""
+class Line(deque[Any]):
+    """The tickets of those who wait, in the order in which they came: the first is next.
 
-    __slots__ = ()
+    A ticket stands here, once, if it `waits`; `length` says how many do.  One that leaves
+    stays where it is until it is the first, or those who have left outnumber the others:
+    so it costs the same from any place.  Whoever takes one out passes over them.
 
-    def stands(self, ticket: Any) -> bool:
-        """Tell whether its client waits."""
-        return bool(ticket.waits)
+    A signal handler, which runs between any two calls, may use it meanwhile: a flag and
+    the length change together, without a call in between.
+    """
+
+    __slots__ = ("length",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def present(self) -> list[Any]:
+        """Return the tickets of those who wait, the next one first."""
+        return [ticket for ticket in list(self) if ticket.waits]
 
     def join(self, ticket: Any) -> None:
         """One more waits."""
         ticket.waits = True
+        self.length += 1
         self.append(ticket)
 
     def next(self) -> Any:
-        """Take out who waits longest; there must be somebody."""
-        ticket = self.popleft()
-        ticket.waits = False
-        if self.holes:
-            self.close_up()
-        return ticket
+        """Take out who waits longest; None if nobody does."""
+        while self:
+            ticket = self.popleft()
+            if ticket.waits:
+                ticket.waits = False
+                self.length -= 1
+                return ticket
+        return None
 
     def leave(self, ticket: Any) -> None:
         """Take one out, if it stands here."""
         if ticket.waits:
             ticket.waits = False
-            self.went()
+            self.length -= 1
+            while self and not self[0].waits:
+                self.popleft()
+            if len(self) > 2 * self.length:
+                self.arrange(self.present)
 
     def put_back(self, ticket: Any) -> None:
         """Let one that was taken out wait on in its old place."""
+        self.arrange(lambda: [*self.present(), ticket])
 
-        def in_its_place() -> list[Any]:
-            ticket.waits = True
-            return sorted([*self.present(), ticket], key=ARRIVAL)
-
-        self.refill(in_its_place)
+    def arrange(self, find: Callable[[], list[Any]]) -> None:
+        """Let those wait whom `find` returns, in the order in which they came, and no others."""
+        while True:
+            before, length = deque(self), self.length
+            found = sorted(find(), key=ARRIVAL)
+            for ticket in found:
+                ticket.waits = True
+            count = len(found)
+            if self.length == length and self == before:  # else a handler has used it: once more
+                self.length = count  # from here on there is no call until it is done
+                deque.__init__(self, found)
+                return
 
     def check(self) -> None:
-        """Assert that it is a row, in order; for tests."""
-        super().check()
-        numbers = [ticket.number for ticket in self]
+        """Assert what was said above; for tests."""
+        present = self.present()
+        assert self.length == len(present), (self.length, self)
+        numbers = [ticket.number for ticket in present]
         assert numbers == sorted(set(numbers)), numbers

@@ -55,7 +55,7 @@ from gpool.pool.ledger import Ledger
 from gpool.pool.options import Options, OptionsDict, check_choice, check_seconds
 from gpool.pool.pool_sup import stop_tree
 from gpool.pool.resource import Resource
-from gpool.pool.slot import BUSY
+from gpool.pool.slot import BUSY, IDLE
 from gpool.pool.stats import Stats, Status, stats_of, status_of
 from gpool.pool.worker import check_fit, kind_of
 from gpool.waiter import Expired, Gate, get_ident
@@ -181,25 +181,29 @@ class Pool(Generic[W]):
                         lease.slot, lease.number_drawn = slot, 0
                     else:
                         slot.last = lease = Lease(ledger, client, now, code, lasti, slot)
-                    slot.lease = lease
-                    slot.state = BUSY
-                    if client.lease is None:
-                        client.lease = lease
+                    is_alive = slot.state is IDLE
+                    if is_alive:
+                        slot.lease = lease
+                        slot.state = BUSY
+                        if client.lease is None:
+                            client.lease = lease
+                        else:
+                            client.take(lease)
                     else:
-                        client.take(lease)
-                    if idle.holes:
-                        idle.close_up()
+                        ledger.pass_over(idle)
                 except BaseException:
                     ledger.struck()
                     raise
-                if telemetry.meters:
-                    telemetry.checked_out(lease, now)
-                return lease
+                if is_alive:
+                    if telemetry.meters:
+                        telemetry.checked_out(lease, now)
+                    return lease
+                lease.slot = None
         seconds = self._options.timeout if timeout is _DEFAULT else timeout
         granted: Lease[W] | None = None
         if seconds and ledger is not None and ledger.line is not None:
             client = ledger.clients.get(getcurrent())
-            if client is not None and len(ledger.line) < ledger.line_limit:
+            if client is not None and ledger.line.length < ledger.line_limit:
                 granted = ledger.queue.redeem(client.draw(seconds), seconds)
         lease = granted or self._running().checkout(seconds)
         try:

@@ -26,7 +26,7 @@ from gpool.otp.gen_server import GenServer
 from gpool.otp.signal import signal
 from gpool.otp.supervisor import RestartIntensity
 from gpool.pool.housekeeper import Housekeeper
-from gpool.pool.lease import Lease, Ticket
+from gpool.pool.lease import Back, Lease, Ticket
 from gpool.pool.ledger import Ledger
 from gpool.pool.pool_state import PoolState
 from gpool.pool.resource import Chore
@@ -141,7 +141,7 @@ class PoolMan(GenServer):
         """Show the counts, not what is lent."""
         state = self.state
         return {
-            "pool": self.ledger.name, "epoch": self.ledger.epoch, "idle": state.idle.length,
+            "pool": self.ledger.name, "epoch": self.ledger.epoch, "idle": state.idle_count,
             "busy": state.busy, "starting": state.starting, "waiting": state.waiting.length,
         }  # fmt: skip
 
@@ -184,7 +184,7 @@ class PoolMan(GenServer):
     def withdraw(self, ticket: Ticket) -> None:
         """A client waits no more (anyone)."""
         self.state.withdraw(ticket)
-        if not self.state.waiting:
+        if not self.state.waiting.length:
             self._set_fast_paths()
 
     def checkin(self, slot: Slot, verdict: Verdict, reason: Any) -> None:
@@ -212,22 +212,25 @@ class PoolMan(GenServer):
 
     def hand_over(self, slot: Slot) -> None:
         """A worker came back as it should, and goes to the client that waits longest (anyone)."""
-        waiting = self.state.waiting
-        if self.state.counts_uses and self._wears_out(slot):
+        state = self.state
+        if state.counts_uses and self._wears_out(slot):
             return
-        if not waiting:  # a signal handler, which runs between calls, has turned them away
-            self.checkin(slot, "unused", None)  # its use is counted
-            return
-        # The moves of PoolState.hand_over: calls would cost as much as they do.
-        ticket = waiting.popleft()
-        ticket.waits = False
-        if waiting.holes:
-            waiting.close_up()
-        slot.state = BUSY
-        ticket.grant(slot)
-        ticket.wake()
-        if not waiting:
-            self._set_fast_paths()
+        # The moves of PoolState.hand_over and Line.next: calls would cost as much as they do.
+        waiting = state.waiting
+        while waiting:
+            ticket = waiting.popleft()
+            if ticket.waits:  # else it has left
+                ticket.waits = False
+                waiting.length -= 1
+                if ticket.grant(slot):
+                    ticket.wake()
+                    if not waiting.length:
+                        self._set_fast_paths()
+                else:  # a signal handler has killed the worker
+                    waiting.put_back(ticket)
+                return
+        # One has turned those away who waited.  The use is counted.
+        self.checkin(slot, "unused", None)
 
     def reported(self, slot: Slot, revokes: bool) -> None:
         """A worker was held for too long, and is taken away if `revokes` (anyone)."""
@@ -265,7 +268,7 @@ class PoolMan(GenServer):
         backs_off = state.backing_off
         self._do(state.failed(slot, open_resource=is_open))
         if not backs_off:
-            awaited = bool(state.waiting or ledger.ready.is_awaited)
+            awaited = bool(state.waiting.length or ledger.ready.is_awaited)
             keeper.retry_after(START_BACKOFF.delay(state.backoffs - 1), ref=awaited)
         delay = max(keeper.retry_at - clock.now(), 0.0)
         ledger.note(telemetry.WorkerStartFailed(self.pid, ledger.name, reason, delay))
@@ -388,9 +391,9 @@ class PoolMan(GenServer):
         if ledger.man is not self or state.held_up or ledger.options.debug:
             ledger.bar()  # in debug mode it would make plain leases
             return
-        ledger.idle = state.idle if is_open and not waiting else ()
+        ledger.idle = state.idle if is_open and not waiting.length else ()
         self._set_due()
-        ledger.line = waiting if is_open and waiting and self._just_lines_up() else None
+        ledger.line = waiting if is_open and waiting.length and self._just_lines_up() else None
         limit = ledger.options.max_waiting
         ledger.line_limit = math.inf if limit is None else limit
         ledger.clean_back = self._way_back()
@@ -400,23 +403,23 @@ class PoolMan(GenServer):
         """Say until when no idle worker needs a look; where some are checked, each has its time."""
         self.ledger.due = 0.0 if self.state.checks else self.state.upkeep_due
 
-    def _way_back(self) -> Callable[[Slot], object] | None:
-        """Return what sees to a worker that comes back as it should, if that is ordinary."""
+    def _way_back(self) -> Back | None:
+        """Return who sees to a worker that comes back as it should, if that is ordinary."""
         state, ledger, options = self.state, self.ledger, self.ledger.options
         if ledger.reported or ledger.drained is not None or state.has_too_many:
             return None
-        if state.waiting:
-            return None if state.idle else self.hand_over
+        if state.waiting.length:
+            return None if state.idle_count else (self.hand_over, BUSY)
         if state.overflow and options.overflow_ttl == 0:
             return None
         if state.overflow or state.looks_after_idle:
-            return self.take_in
-        return state.idle.append if options.strategy == "lifo" else state.idle.appendleft
+            return self.take_in, BUSY
+        return (state.idle.append if options.strategy == "lifo" else state.idle.appendleft), IDLE
 
     def _just_lines_up(self) -> bool:
         """Tell whether nothing is to be decided if one more client waits."""
         state, options = self.state, self.ledger.options
-        return state.is_full and not state.idle and not options.fail_fast
+        return state.is_full and not state.idle_count and not options.fail_fast
 
     def cancel_timers(self) -> None:
         """The epoch is over."""

@@ -12,13 +12,13 @@ something to a worker).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from gpool import clock
 from gpool.pool.line import Line
 from gpool.pool.options import Options
-from gpool.pool.row import Row
 from gpool.pool.slot import (
     BUSY,
     CLOSING,
@@ -41,23 +41,6 @@ from gpool.pool.slot import (
 )
 
 
-class Idle(Row):
-    """The idle workers; the next one to be lent is the last.  One in a hole is closing."""
-
-    __slots__ = ()
-
-    def stands(self, slot: Slot) -> bool:
-        """Tell whether a worker is idle."""
-        return slot.state is IDLE
-
-    def take(self) -> Slot:
-        """Take out the next one; there must be one."""
-        slot: Slot = self.pop()
-        if self.holes:
-            self.close_up()
-        return slot
-
-
 class PoolState:
     r"""Places every worker and every waiting client of one pool, for one epoch.
 
@@ -77,7 +60,8 @@ class PoolState:
 
     Invariants, true whenever no method is running (``check`` asserts them):
 
-    * A slot is in one state; exactly the idle ones stand in `idle`.
+    * A slot is in one state; the idle ones stand in `idle`, and `gone` others that died
+      there: to look for these would take time.
     * ``len(slots) <= cap``: a slot is taken before the connect, freed after the close.
       (After a resize below what is busy: it only shrinks until that holds.)
     * A busy or lost slot has a lease, which has it; no other has.
@@ -85,6 +69,10 @@ class PoolState:
       before they are lent: then a check is under way for every client that waits.
       (Unless dispatching is held up.)
     * Clients are served in the order they came.
+
+    A signal handler may use the pool between any two calls.  So a slot whose state is
+    idle, but which does not stand in `idle` at that moment, is on its way there; one that
+    is busy without a lease is about to be lent, or was just given back.
 
     Args:
         options: The pool's.
@@ -109,7 +97,8 @@ class PoolState:
         self.counts_uses = options.max_uses is not None
         self.looks_after_idle = checks or self.counts_uses or options.idle_timeout is not None
         self._now = now
-        self.idle = Idle()
+        self.idle: deque[Slot] = deque()  # the next one to be lent last
+        self.gone = 0  # of those that stand there, workers that are closing or dead
         self.waiting = waiting
         self.starting = self.finishing = self.resetting = self.closing = self.lost = 0
         self.checking = 0  # of those that are resetting
@@ -162,14 +151,19 @@ class PoolState:
         return self.live - self.starting
 
     @property
+    def idle_count(self) -> int:
+        """Workers that are idle."""
+        return len(self.idle) - self.gone
+
+    @property
     def busy(self) -> int:
         """Workers in the hands of a client."""
-        return self.up - self.finishing - self.resetting - self.idle.length
+        return self.up - self.finishing - self.resetting - self.idle_count
 
     def counts(self) -> dict[SlotState, int]:
         """Return how many slots are in each state."""
         return {
-            STARTING: self.starting, IDLE: self.idle.length, BUSY: self.busy,
+            STARTING: self.starting, IDLE: self.idle_count, BUSY: self.busy,
             FINISHING: self.finishing, RESETTING: self.resetting, CLOSING: self.closing,
             LOST: self.lost,
         }  # fmt: skip
@@ -209,22 +203,25 @@ class PoolState:
 
     def checkout(self, lease: Any, *, unseen: bool = False) -> Slot | None:
         """Lend an idle worker; None if there is none, or others wait, or it needs a look first."""
-        if not self.idle or self.waiting or self.held_up:
+        if self.waiting.length or self.held_up:
             return None
-        if not unseen and self.idle[-1].due <= self.now():
+        slot = self._next_idle()
+        if slot is None or (not unseen and slot.due <= self.now()):
             return None
-        slot = self.idle.take()
-        self._lend(slot, lease)
+        slot = self._take_idle()
+        if slot is not None:
+            slot.lease, lease.slot = lease, slot
         return slot
 
     def prepare(self) -> list[Decision]:
         """See that a client that does not wait finds a worker the next time it asks."""
-        if self.waiting or self.held_up:
+        if self.waiting.length or self.held_up:
             return []
         decisions = self._uncover()
-        if self.idle and not self.checking and self.idle[-1].due <= self.now():
-            decisions.append(self._check(self.idle[-1]))
-        self.wished = not (self.idle or self.checking) and (
+        slot = self._next_idle()
+        if slot is not None and not self.checking and slot.due <= self.now():
+            decisions.append(self._check(slot))
+        self.wished = not (self.idle_count or self.checking) and (
             self.live < self.options.size or self.options.overflow_ttl != 0
         )
         return decisions + self.dispatch()
@@ -252,17 +249,23 @@ class PoolState:
         self.waiting.leave(ticket)
 
     def hand_over(self, slot: Slot) -> Any:
-        """Lend a worker that comes back as it should to who waits longest; return its ticket."""
+        """Lend a busy worker that nobody has to who waits longest; return the ticket.
+
+        None if nobody waits any more, or the worker was killed meanwhile.
+        """
         ticket = self.waiting.next()
-        slot.state = BUSY
-        ticket.grant(slot)
+        if ticket is not None and not ticket.grant(slot):
+            self.waiting.put_back(ticket)
+            return None
         return ticket
 
     def take_in(self, slot: Slot) -> None:
-        """Put a worker among the idle ones that comes back as it should, while nobody waits."""
-        slot.state = IDLE
+        """Put a busy worker that nobody has among the idle ones; nobody waits."""
         self.wished = False
         slot.idle_since = slot.seen = self.now()
+        if slot.state is not BUSY:  # a signal handler has killed it
+            return
+        slot.state = IDLE
         if self.options.strategy == "lifo":
             self.idle.append(slot)
         else:
@@ -274,7 +277,9 @@ class PoolState:
         """A worker has served another client; it must go if that was the last one."""
         slot.uses += 1
         limit = self.options.max_uses
-        return [] if limit is None or slot.uses < limit else self._close(slot, "max_uses")
+        if limit is None or slot.uses < limit or slot.state is not BUSY:
+            return []
+        return self._close(slot, "max_uses")
 
     def checkin(self, slot: Slot, verdict: Verdict, reason: Any = None) -> list[Decision]:
         """A client gave its worker back; `verdict` says in what condition, `reason` why."""
@@ -284,6 +289,8 @@ class PoolState:
             self.lost -= 1
             return self._close(slot, "lost")
         why = slot.doomed or self._worn_out(slot)
+        if slot.state is not BUSY:  # a signal handler has killed it meanwhile
+            return []
         match "close" if why else verdict:
             case "unused":
                 return self._ready(slot)
@@ -317,7 +324,7 @@ class PoolState:
         slot.generation = self.generation
         slot.due = slot.expires
         self.upkeep_due = min(self.upkeep_due, slot.expires)
-        if self.idle:  # `min_ready` kept it, but does not any more
+        if self.idle_count:  # `min_ready` kept it, but does not any more
             self.upkeep_due = min(self.upkeep_due, self._due_of(self._coldest()))
         decisions = [*self._ready(slot, used=True), *self.dispatch()]
         if not self.options.lazy:
@@ -394,7 +401,7 @@ class PoolState:
                 slot.suspect, slot.mailbox = True, NeverAtRest
             else:
                 slot.doomed, slot.mailbox = "suspected", NeverAtRest
-        return [self._stop(slot, "suspected") for slot in self.idle.present()]
+        return [self._stop(slot, "suspected") for slot in self._all_idle()]
 
     def doomed(self, slot: Slot) -> list[Decision]:
         """A worker is about to die by itself: it will not be lent again."""
@@ -481,11 +488,11 @@ class PoolState:
 
     def _coldest(self) -> Slot:
         """Return the idle worker that has not been used for the longest time."""
-        coldest: Slot = self.idle[0] if self.options.strategy == "lifo" else self.idle[-1]
-        return coldest
+        self._close_up()
+        return self.idle[0] if self.options.strategy == "lifo" else self.idle[-1]
 
     def _coldest_first(self) -> list[Slot]:
-        idle = self.idle.present()
+        idle = self._all_idle()
         return idle if self.options.strategy == "lifo" else idle[::-1]
 
     def _retire(self, slot: Slot, why: str) -> Stop:
@@ -548,12 +555,13 @@ class PoolState:
         if self.held_up:
             return []
         decisions: list[Decision] = []
-        while self.idle and self.waiting:
+        while self.idle_count and self.waiting.length:
             decisions += self._uncover()
-            if self.idle and self.idle[-1].due > self.now():
-                decisions.append(self._grant(self.idle.take()))
-            elif self.idle and self.checking < self.waiting.length:
-                decisions.append(self._check(self.idle[-1]))
+            slot = self._next_idle()
+            if slot is not None and slot.due > self.now():
+                decisions += self._grant_idle()
+            elif slot is not None and self.checking < self.waiting.length:
+                decisions.append(self._check(slot))
             else:
                 break
         for _ in range(self._starts_wanted()):
@@ -569,8 +577,7 @@ class PoolState:
         That one may be lent, or it is still due: then it must be checked first.
         """
         decisions: list[Decision] = []
-        while self.idle and self.idle[-1].due <= (now := self.now()):
-            slot = self.idle[-1]
+        while (slot := self._next_idle()) is not None and slot.due <= (now := self.now()):
             if (why := self._outlived(slot, now)) is not None:
                 decisions.append(self._retire(slot, why))
             elif self._is_unseen(slot, now):
@@ -596,8 +603,13 @@ class PoolState:
         if slot.suspect:
             slot.idle_since = self.now() if used else slot.idle_since
             return [self._check(slot)]
-        if self.waiting and not self.held_up:
-            return [self._grant(slot)]
+        if self.waiting.length and not self.held_up:
+            slot.state = BUSY
+            ticket = self.hand_over(slot)
+            if ticket is not None:
+                return [Grant(slot, ticket)]
+            if slot.state is not BUSY:
+                return []
         slot.state = IDLE
         self.wished = False
         if used:
@@ -628,29 +640,65 @@ class PoolState:
             slot.seen + _or_inf(options.check_after) if self.checks else math.inf,
         )
 
-    def _grant(self, slot: Slot) -> Grant:
-        return Grant(slot, self.hand_over(slot))
+    def _grant_idle(self) -> list[Grant]:
+        slot = self._take_idle()
+        if slot is None:
+            return []
+        ticket = self.hand_over(slot)
+        if ticket is not None:
+            return [Grant(slot, ticket)]
+        self.take_in(slot)
+        return []
 
-    def _lend(self, slot: Slot, lease: Any) -> None:
-        slot.state = BUSY
-        slot.lease = lease
-        lease.slot = slot
+    # --- The idle ones ---
+
+    def _next_idle(self) -> Slot | None:
+        """Return the idle worker that is next to be lent, which stays where it is."""
+        while self.idle and self.idle[-1].state is not IDLE:
+            self.idle.pop()
+            self.gone -= 1
+        return self.idle[-1] if self.idle else None
+
+    def _take_idle(self) -> Slot | None:
+        """Take out the next one: it is busy then."""
+        while self.idle:
+            slot = self.idle[-1]
+            if slot.state is IDLE:
+                slot.state = BUSY
+                self.idle.pop()
+                return slot
+            self.idle.pop()
+            self.gone -= 1
+        return None
+
+    def _all_idle(self) -> list[Slot]:
+        return [slot for slot in list(self.idle) if slot.state is IDLE]
+
+    def _close_up(self) -> None:
+        """Let go of those that are gone if they stand at an end, and of all if they are many."""
+        self._next_idle()
+        while self.idle and self.idle[0].state is not IDLE:
+            self.idle.popleft()
+            self.gone -= 1
+        while self.gone > self.idle_count:
+            before, idle = self.idle.copy(), self._all_idle()
+            gone = len(before) - len(idle)
+            if not gone:
+                return
+            if self.idle == before:  # else a signal handler has used the pool: once more
+                self.gone -= gone
+                deque.__init__(self.idle, idle)
 
     def _check(self, slot: Slot) -> Check:
-        if slot.state is IDLE:
-            self._take_out(slot)
-        slot.state = RESETTING
+        was_idle, slot.state = slot.state is IDLE, RESETTING
+        if was_idle and slot is self.idle[-1]:
+            self.idle.pop()
+        elif was_idle:
+            self.idle.remove(slot)
         slot.checking = True
         self.resetting += 1
         self.checking += 1
         return Check(slot)
-
-    def _take_out(self, slot: Slot) -> None:
-        """Take an idle worker out that will come back: it may leave no hole."""
-        if slot is self.idle[-1]:
-            self.idle.take()
-        else:
-            self.idle.refill(lambda: [other for other in self.idle.present() if other is not slot])
 
     def _stop(self, slot: Slot, reason: Any) -> Stop:
         self._leave(slot)
@@ -668,8 +716,9 @@ class PoolState:
             case "starting":
                 self.starting -= 1
             case "idle":
-                slot.state = CLOSING
-                self.idle.went()
+                slot.state = CLOSING  # it stays where it stands, see `gone`
+                self.gone += 1
+                self._close_up()
             case "finishing":
                 self.finishing -= 1
             case "resetting":
@@ -692,13 +741,13 @@ class PoolState:
             assert count == states.count(name), (name, self.slots)
         assert self.checking == sum(slot.checking for slot in self.slots), self.slots
         assert all(slot.state is RESETTING for slot in self.slots if slot.checking)
-        self.idle.check()
-        assert set(self.idle.present()) == {slot for slot in self.slots if slot.state is IDLE}
+        assert set(self._all_idle()) == {slot for slot in self.slots if slot.state is IDLE}
         assert len(set(self.idle)) == len(self.idle)
+        assert 0 <= self.gone <= len(self.idle)
         assert len(self.slots) <= self.bound, self.slots
         assert all((s.lease is not None) == (s.state in (BUSY, LOST)) for s in self.slots)
         assert all(s.lease is None or s.lease.slot is s for s in self.slots)
-        assert not self.idle or self.held_up or self.waiting.length <= self.checking
+        assert not self.idle_count or self.held_up or self.waiting.length <= self.checking
         self.waiting.check()
 
 

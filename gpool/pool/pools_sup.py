@@ -105,7 +105,7 @@ class PoolsSup(DynamicSupervisor):
         except StartError:
             # Nothing of a pool's own fails to start: something was killed meanwhile.
             again = _Again(self, ledger)
-            clock.call_later(REVIVAL.delay(0), again.post, ref=bool(ledger.queue.line))
+            clock.call_later(REVIVAL.delay(0), again.post, ref=ledger.queue.length > 0)
 
     def _predecessor(self, ledger: Ledger) -> Pid | None:
         """Return the tree that is still going down and has the pool's books, or its name."""

@@ -48,8 +48,10 @@ class Queue:
     @property
     def oldest_wait(self) -> float:
         """Seconds that the first of them has waited; 0 if there is none."""
-        waiting = self.line if self.books.man is not None else self.tickets()
-        return waiting[0].waited if waiting else 0.0
+        if not self.length:
+            return 0.0
+        first = self.line[0] if self.books.man is not None else self.tickets()[0]
+        return float(first.waited)
 
     def tickets(self) -> list[Ticket]:
         """Return the tickets of those who wait, the next one first."""
@@ -58,14 +60,17 @@ class Queue:
     def redeem(self, ticket: Ticket, timeout: float | None) -> Lease[Any]:
         """Take the place of a ticket in the queue, or keep it; block until a worker is granted."""
         books, line, client = self.books, self.line, ticket.client
+        outer = None  # its ticket, if it is a signal handler that waits, in one that waits
         try:
             try:
                 if client.ticket is not ticket:
+                    outer = client.ticket
                     if books.line is None:
                         self.enqueue(ticket)
                     else:  # others wait already: there is nothing to decide
                         try:
                             client.ticket, ticket.waits = ticket, True
+                            line.length += 1
                             line.append(ticket)
                         except BaseException:
                             self.struck()
@@ -82,20 +87,20 @@ class Queue:
                 lease, now = ticket.lease, clock.now()
                 if client.pid.state is not RUNNING:
                     greenlets.current()  # raises if its exit was accepted: it gets nothing then
-                if not line:
+                if not line.length:
                     self.deadlines.rest()
                 lease.since, lease.waited = now, now - ticket.since
-                client.ticket = ticket.lease = None
+                client.ticket, ticket.lease = outer, None
                 client.spare = ticket
             except Expired:
-                self.give_up(ticket, is_cut=False)
+                self.give_up(ticket, outer, is_cut=False)
                 error = self.books.admission.timed_out(client, timeout or 0.0)
                 raise error from error.__cause__
             except BaseException:
-                self.give_up(ticket)
+                self.give_up(ticket, outer)
                 raise
         except BaseException:
-            if client.ticket is ticket:  # struck while it gave up
+            if ticket.waits or client.ticket is ticket:  # struck while it gave up
                 ticket.error, ticket.woken = _LEFT, True
                 self.struck()
             raise
@@ -116,19 +121,23 @@ class Queue:
         if ticket.error is not None:
             raise ticket.error
         self.books.admission.refuse_if_over()
-        ticket.renew()
         deadline = ticket.deadline
-        ticket.wait(None if deadline is None else deadline - clock.now())
+        ticket.renew()
+        if ticket.lease is None:  # still: from here on it is woken if it is granted one
+            ticket.wait(None if deadline is None else deadline - clock.now())
 
     @transition
-    def give_up(self, ticket: Ticket, *, is_cut: bool = True) -> None:
-        """Take a ticket out; a worker that was granted goes on, unused, in the same turn."""
+    def give_up(self, ticket: Ticket, outer: Ticket | None = None, *, is_cut: bool = True) -> None:
+        """Take a ticket out; a worker that was granted goes on, unused, in the same turn.
+
+        Its client still has the `outer` one.
+        """
         client = ticket.client
         if is_cut and client.ticket is ticket and ticket.error is None:
             self.books.admission.cut(client.pid)
         self._withdraw(ticket)
         if client.ticket is ticket:
-            client.ticket = None
+            client.ticket = outer
         lease, ticket.lease = ticket.lease, None
         if lease is not None and lease.slot is not None:
             self.books.take_back(lease, "unused")
@@ -141,7 +150,7 @@ class Queue:
             self.line.leave(ticket)
         else:
             man.withdraw(ticket)
-        if not self.line:
+        if not self.line.length:
             self.deadlines.rest()
 
     def is_unaccepted(self, lease: Lease[Any]) -> bool:
@@ -189,12 +198,13 @@ class Queue:
     # --- Epochs ---
 
     def _all_that_wait(self) -> list[Ticket]:
-        """Return the tickets of those who wait, as their clients know it.
+        """Return the tickets of those who wait, the next one first, as far as anybody knows.
 
         Between two epochs the line lacks those whose grants were taken back; it may have
         lost others, or hold some that nobody has, if an exception has hit a transition.
         """
-        tickets = [client.ticket for client in list(self.books.clients.values())]
+        tickets = {client.ticket for client in list(self.books.clients.values())}
+        tickets |= set(self.line.present())
         return sorted((t for t in tickets if t is not None and t.still_waits), key=ARRIVAL)
 
     def revoke_all(self) -> None:
@@ -207,16 +217,15 @@ class Queue:
         """Have all stand in line who wait, and nobody else: a new epoch begins."""
         for client in list(self.books.clients.values()):
             ticket = client.ticket
+            if ticket is not None and (ticket.error is _LEFT or client.pid.state is DEAD):
+                client.ticket = None
+        self.line.arrange(self._line_up)
+
+    def _line_up(self) -> list[Ticket]:
+        waiting = [t for t in self._all_that_wait() if t.client.pid.state is not DEAD]
+        for ticket in [*self.line, *(client.ticket for client in self.books.clients.values())]:
             if ticket is not None:
                 ticket.waits = False
-                if ticket.error is _LEFT or client.pid.state is DEAD:
-                    client.ticket = None
-        self.line.refill(self._lined_up)
-
-    def _lined_up(self) -> list[Ticket]:
-        waiting = self._all_that_wait()
-        for ticket in waiting:
-            ticket.waits = True
         return waiting
 
     def struck(self) -> None:

@@ -44,15 +44,15 @@ class TestLeave:
         assert line.length == 2
 
     def test_the_last_one_leaves_nobody(self) -> None:
-        """The line is true only if somebody waits, whoever has left before."""
+        """Whoever has left before."""
         line, tickets = lined_up(5)
         for gone in (1, 3, 2, 4, 0):
             line.leave(tickets[gone])
-        assert not line
         assert line.length == 0
+        assert line.next() is None
 
-    def test_keeps_no_more_holes_than_tickets(self) -> None:
-        """Those who never leave, at the ends, cannot make it long."""
+    def test_those_who_left_are_not_kept_for_long(self) -> None:
+        """Though some never leave, at the ends."""
         line, tickets = lined_up(1000)
         for ticket in tickets[1:-1]:
             line.leave(ticket)
@@ -63,7 +63,7 @@ class TestLeave:
 
 class TestNext:
     def test_passes_over_who_has_left(self) -> None:
-        """The first one is always one that waits."""
+        """It is not there any more."""
         line, tickets = lined_up(6)
         line.leave(tickets[1])
         line.leave(tickets[2])
@@ -83,7 +83,7 @@ class TestPutBack:
         line.check()
 
 
-class TestRefill:
+class TestArrange:
     def test_once_more_if_a_signal_handler_comes_between(self) -> None:
         """It has let one join that would be forgotten."""
         line, tickets = lined_up(2)
@@ -95,7 +95,7 @@ class TestRefill:
                 line.join(late)
             return found
 
-        line.refill(find)
+        line.arrange(find)
         assert line.present() == [*tickets, late]
 
 
@@ -123,4 +123,4 @@ def test_random_walk(seed: int) -> None:
                 line.leave(Ticket(0))
         line.check()
         assert line.present() == model
-        assert bool(line) == bool(model)
+        assert line.length == len(model)

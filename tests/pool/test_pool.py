@@ -266,7 +266,7 @@ class TestCheckout:
         pool.start()
         settle()
         pool.checkout().checkin()
-        idle = books(pool).idle.present()
+        idle = list(books(pool).idle)
         for number in dead:
             gpool.exit(idle[number].pid, "kill")
             check(pool)

@@ -51,9 +51,10 @@ class Ticket:
     waits: bool = False
     lease: Lease = field(default_factory=Lease)
 
-    def grant(self, slot: Slot) -> None:
+    def grant(self, slot: Slot) -> bool:
         """Get a worker."""
         slot.lease, self.lease.slot = self.lease, slot
+        return True
 
 
 class Time:
@@ -200,7 +201,7 @@ class TestWithdraw:
         assert not books.waiting
 
 
-class TestRequeue:
+class TestPutBack:
     def test_puts_it_back_into_its_old_place(self) -> None:
         """Rule 10: before those who came later."""
         books = warm(1)
@@ -936,16 +937,16 @@ def test_random_walk(seed: int) -> None:
 
 def _go_back(books: PoolState, slot: Slot) -> list[Any]:
     """Have a clean worker come back on the fast way, as PoolMan does, where that is open."""
-    if books.waiting:
-        is_open = not books.idle
+    if books.waiting.length:
+        is_open = not books.idle_count
     else:
         is_open = not books.overflow or books.options.overflow_ttl != 0
     if books.held_up or books.has_too_many or not is_open:
         return books.checkin(slot, "clean")
-    slot.lease, slot.state = None, IDLE
+    slot.lease = None
     if worn_out := books.count_use(slot):
         return worn_out
-    if books.waiting:
+    if books.waiting.length:
         return [Grant(slot, books.hand_over(slot))]
     books.take_in(slot)
     return []

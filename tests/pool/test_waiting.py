@@ -386,13 +386,13 @@ class TestNobodyIsForgotten:
         pool = running(maker.resource(), size=1)
         lease, waiter = pool.checkout(), Holder(pool)
         ledger: Any = pool._ledger
-        hand_over = ledger.back
+        hand_over, state = ledger.back
 
         def struck(slot: Any) -> None:
             pool.close("fail")
             hand_over(slot)
 
-        ledger.back = struck
+        ledger.back = struck, state
         lease.checkin()
         settle()
         assert type(waiter.error) is gpool.PoolClosed

@@ -321,16 +321,17 @@ def check(pool: gpool.Pool[Any]) -> None:
         assert queue.line is state.waiting
         assert set(queue.tickets()) == {ticket for ticket in tickets if ticket.still_waits}
         is_up = not state.held_up and ledger.phase == "up"
-        assert not ledger.idle or (is_up and not state.waiting and ledger.idle is state.idle)
+        is_free = is_up and not state.waiting.length
+        assert not ledger.idle or (is_free and ledger.idle is state.idle)
         if ledger.line is not None:  # to be written to as it is: nobody can be served or started
             assert ledger.line is queue.line
             assert is_up
-            assert ledger.line
-            assert not state.idle
+            assert ledger.line.length
+            assert not state.idle_count
             assert state.is_full
         if ledger.back is not None:
             assert not state.held_up
-            assert (ledger.back == man.hand_over) == bool(state.waiting)
+            assert (ledger.back[0] == man.hand_over) == bool(state.waiting.length)
     else:
         assert ledger.idle == ()
         assert ledger.back is None
