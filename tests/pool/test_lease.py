@@ -11,7 +11,7 @@ from gevent import monkey
 import gpool
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
-from tests.pool.workshop import Client, Echo, Holder, Maker, assert_whole
+from tests.pool.workshop import IS_PURE, Client, Echo, Holder, Maker, assert_whole
 
 
 @pytest.fixture
@@ -150,6 +150,7 @@ class TestLine:
         [known] = pool.holders()
         assert known.line == holder.line
 
+    @pytest.mark.skipif(IS_PURE, reason="gevent's own Python code is somebody's")
     def test_of_a_greenlet_that_runs_no_code_of_its_user(
         self, clock: VirtualClock, pool: gpool.Pool[Any]
     ) -> None:

@@ -17,6 +17,7 @@ from gpool.pool.housekeeper import SWEEP
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import (
+    IS_PURE,
     Client,
     Echo,
     Holder,
@@ -26,8 +27,6 @@ from tests.pool.workshop import (
     check,
     clients_of,
 )
-
-IS_PURE = gevent.Greenlet.__module__ == "gevent.greenlet"  # PURE_PYTHON: not compiled
 
 
 @pytest.fixture

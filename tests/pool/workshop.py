@@ -23,6 +23,8 @@ from gpool.pool import lease
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Expired, Gate
 
+IS_PURE = gevent.Greenlet.__module__ == "gevent.greenlet"  # PURE_PYTHON: not compiled
+
 # --- What is lent -------------------------------------------------------------------
 
 
