@@ -119,7 +119,7 @@ class Handler:
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         last = self.last
         if event != "opcode":
-            self.last = None
+            self.last = (frame, dis.opmap["RESUME"]) if event == "call" else None
             return self._trace
         self.last = frame, frame.f_code.co_code[frame.f_lasti]
         if last is not None and last[0] is frame and last[1] in self.AFTER:

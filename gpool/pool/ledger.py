@@ -222,7 +222,7 @@ class Ledger:
         me = greenlets.current()
         self.admission.let_in(me)
         man = self.in_charge()
-        if man is not None and man.state.idle_count and not man.state.held_up:
+        if man is not None and man.state.idle.count and not man.state.held_up:
             return
         if not self.queue.length:
             self.sweep()
@@ -235,8 +235,8 @@ class Ledger:
 
     def pass_over(self, idle: Any) -> None:
         """A worker that was taken out of these idle ones had died, or was killed meanwhile."""
-        if self.man is not None and self.man.state.idle is idle:
-            self.man.state.gone -= 1
+        if self.man is not None and self.man.state.idle.row is idle:
+            self.man.state.idle.gone -= 1
 
     def sweep(self) -> None:
         """Reclaim what nobody will give back: of raw greenlets that are dead, of dropped leases."""

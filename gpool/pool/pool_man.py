@@ -141,7 +141,7 @@ class PoolMan(GenServer):
         """Show the counts, not what is lent."""
         state = self.state
         return {
-            "pool": self.ledger.name, "epoch": self.ledger.epoch, "idle": state.idle_count,
+            "pool": self.ledger.name, "epoch": self.ledger.epoch, "idle": state.idle.count,
             "busy": state.busy, "starting": state.starting, "waiting": state.waiting.length,
         }  # fmt: skip
 
@@ -391,7 +391,7 @@ class PoolMan(GenServer):
         if ledger.man is not self or state.held_up or ledger.options.debug:
             ledger.bar()  # in debug mode it would make plain leases
             return
-        ledger.idle = state.idle if is_open and not waiting.length else ()
+        ledger.idle = state.idle.row if is_open and not waiting.length else ()
         self._set_due()
         ledger.line = waiting if is_open and waiting.length and self._just_lines_up() else None
         limit = ledger.options.max_waiting
@@ -409,17 +409,17 @@ class PoolMan(GenServer):
         if ledger.reported or ledger.drained is not None or state.has_too_many:
             return None
         if state.waiting.length:
-            return None if state.idle_count else (self.hand_over, BUSY)
+            return None if state.idle.count else (self.hand_over, BUSY)
         if state.overflow and options.overflow_ttl == 0:
             return None
         if state.overflow or state.looks_after_idle:
             return self.take_in, BUSY
-        return (state.idle.append if options.strategy == "lifo" else state.idle.appendleft), IDLE
+        return state.idle.append, IDLE
 
     def _just_lines_up(self) -> bool:
         """Tell whether nothing is to be decided if one more client waits."""
         state, options = self.state, self.ledger.options
-        return state.is_full and not state.idle_count and not options.fail_fast
+        return state.is_full and not state.idle.count and not options.fail_fast
 
     def cancel_timers(self) -> None:
         """The epoch is over."""

@@ -12,11 +12,11 @@ something to a worker).
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from gpool import clock
+from gpool.pool.idle import Idle
 from gpool.pool.line import Line
 from gpool.pool.options import Options
 from gpool.pool.slot import (
@@ -60,8 +60,7 @@ class PoolState:
 
     Invariants, true whenever no method is running (``check`` asserts them):
 
-    * A slot is in one state; the idle ones stand in `idle`, and `gone` others that died
-      there: to look for these would take time.
+    * A slot is in one state; exactly the idle ones are in `idle`.
     * ``len(slots) <= cap``: a slot is taken before the connect, freed after the close.
       (After a resize below what is busy: it only shrinks until that holds.)
     * A busy or lost slot has a lease, which has it; no other has.
@@ -70,9 +69,8 @@ class PoolState:
       (Unless dispatching is held up.)
     * Clients are served in the order they came.
 
-    A signal handler may use the pool between any two calls.  So a slot whose state is
-    idle, but which does not stand in `idle` at that moment, is on its way there; one that
-    is busy without a lease is about to be lent, or was just given back.
+    A signal handler may use the pool between any two calls: then a slot that is idle may be
+    on its way there, and one that is busy without a lease was just given back, or will be lent.
 
     Args:
         options: The pool's.
@@ -97,8 +95,7 @@ class PoolState:
         self.counts_uses = options.max_uses is not None
         self.looks_after_idle = checks or self.counts_uses or options.idle_timeout is not None
         self._now = now
-        self.idle: deque[Slot] = deque()  # the next one to be lent last
-        self.gone = 0  # of those that stand there, workers that are closing or dead
+        self.idle = Idle(is_lifo=options.strategy == "lifo")
         self.waiting = waiting
         self.starting = self.finishing = self.resetting = self.closing = self.lost = 0
         self.checking = 0  # of those that are resetting
@@ -151,19 +148,14 @@ class PoolState:
         return self.live - self.starting
 
     @property
-    def idle_count(self) -> int:
-        """Workers that are idle."""
-        return len(self.idle) - self.gone
-
-    @property
     def busy(self) -> int:
         """Workers in the hands of a client."""
-        return self.up - self.finishing - self.resetting - self.idle_count
+        return self.up - self.finishing - self.resetting - self.idle.count
 
     def counts(self) -> dict[SlotState, int]:
         """Return how many slots are in each state."""
         return {
-            STARTING: self.starting, IDLE: self.idle_count, BUSY: self.busy,
+            STARTING: self.starting, IDLE: self.idle.count, BUSY: self.busy,
             FINISHING: self.finishing, RESETTING: self.resetting, CLOSING: self.closing,
             LOST: self.lost,
         }  # fmt: skip
@@ -205,10 +197,10 @@ class PoolState:
         """Lend an idle worker; None if there is none, or others wait, or it needs a look first."""
         if self.waiting.length or self.held_up:
             return None
-        slot = self._next_idle()
+        slot = self.idle.next()
         if slot is None or (not unseen and slot.due <= self.now()):
             return None
-        slot = self._take_idle()
+        slot = self.idle.take()
         if slot is not None:
             slot.lease, lease.slot = lease, slot
         return slot
@@ -218,10 +210,10 @@ class PoolState:
         if self.waiting.length or self.held_up:
             return []
         decisions = self._uncover()
-        slot = self._next_idle()
+        slot = self.idle.next()
         if slot is not None and not self.checking and slot.due <= self.now():
             decisions.append(self._check(slot))
-        self.wished = not (self.idle_count or self.checking) and (
+        self.wished = not (self.idle.count or self.checking) and (
             self.live < self.options.size or self.options.overflow_ttl != 0
         )
         return decisions + self.dispatch()
@@ -263,13 +255,7 @@ class PoolState:
         """Put a busy worker that nobody has among the idle ones; nobody waits."""
         self.wished = False
         slot.idle_since = slot.seen = self.now()
-        if slot.state is not BUSY:  # a signal handler has killed it
-            return
-        slot.state = IDLE
-        if self.options.strategy == "lifo":
-            self.idle.append(slot)
-        else:
-            self.idle.appendleft(slot)
+        self.idle.put(slot)
         self._postpone(slot)
         self.upkeep_due = min(self.upkeep_due, self._due_of(slot))
 
@@ -324,8 +310,8 @@ class PoolState:
         slot.generation = self.generation
         slot.due = slot.expires
         self.upkeep_due = min(self.upkeep_due, slot.expires)
-        if self.idle_count:  # `min_ready` kept it, but does not any more
-            self.upkeep_due = min(self.upkeep_due, self._due_of(self._coldest()))
+        if self.idle.count:  # `min_ready` kept it, but does not any more
+            self.upkeep_due = min(self.upkeep_due, self._due_of(self.idle.coldest()))
         decisions = [*self._ready(slot, used=True), *self.dispatch()]
         if not self.options.lazy:
             self.goal = max(self.goal, min(self.options.size, self.live))
@@ -401,7 +387,7 @@ class PoolState:
                 slot.suspect, slot.mailbox = True, NeverAtRest
             else:
                 slot.doomed, slot.mailbox = "suspected", NeverAtRest
-        return [self._stop(slot, "suspected") for slot in self._all_idle()]
+        return [self._stop(slot, "suspected") for slot in self.idle.all()]
 
     def doomed(self, slot: Slot) -> list[Decision]:
         """A worker is about to die by itself: it will not be lent again."""
@@ -445,7 +431,7 @@ class PoolState:
         """See to what time has done to the workers, the coldest first."""
         now = self.now()
         decisions: list[Decision] = []
-        for slot in self._coldest_first():
+        for slot in self.idle.coldest_first():
             if (why := self._outlived(slot, now)) is not None:
                 decisions.append(self._retire(slot, why))
             elif not self.checking and self._keepalive_due(slot) <= now:
@@ -463,7 +449,7 @@ class PoolState:
         """
         now = self.now()
         others = (STARTING, BUSY, FINISHING, RESETTING)
-        due = [*self._coldest_first(), *[slot for slot in self.slots if slot.state in others]]
+        due = [*self.idle.coldest_first(), *[slot for slot in self.slots if slot.state in others]]
         for number, slot in enumerate(due):
             turn = now + within * number / len(due)
             if turn < slot.expires:
@@ -477,23 +463,14 @@ class PoolState:
         self.goal = self._first_goal()
         self.bound = max(options.cap, len(self.slots))
         now = self.now()
-        for slot in self.idle:
+        for slot in self.idle.all():
             slot.idle_since = now
         too_many = max(self.live - options.cap, 0)
         begun = [slot for slot in reversed(self.slots) if slot.state is STARTING]
-        going = [*begun, *self._coldest_first()][:too_many]
+        going = [*begun, *self.idle.coldest_first()][:too_many]
         decisions = [self._stop(slot, "resized") for slot in going]
         self.upkeep_due = now
         return decisions + self.dispatch()
-
-    def _coldest(self) -> Slot:
-        """Return the idle worker that has not been used for the longest time."""
-        self._close_up()
-        return self.idle[0] if self.options.strategy == "lifo" else self.idle[-1]
-
-    def _coldest_first(self) -> list[Slot]:
-        idle = self._all_idle()
-        return idle if self.options.strategy == "lifo" else idle[::-1]
 
     def _retire(self, slot: Slot, why: str) -> Stop:
         """Stop an idle worker whose time is over."""
@@ -555,9 +532,9 @@ class PoolState:
         if self.held_up:
             return []
         decisions: list[Decision] = []
-        while self.idle_count and self.waiting.length:
+        while self.idle.count and self.waiting.length:
             decisions += self._uncover()
-            slot = self._next_idle()
+            slot = self.idle.next()
             if slot is not None and slot.due > self.now():
                 decisions += self._grant_idle()
             elif slot is not None and self.checking < self.waiting.length:
@@ -577,7 +554,7 @@ class PoolState:
         That one may be lent, or it is still due: then it must be checked first.
         """
         decisions: list[Decision] = []
-        while (slot := self._next_idle()) is not None and slot.due <= (now := self.now()):
+        while (slot := self.idle.next()) is not None and slot.due <= (now := self.now()):
             if (why := self._outlived(slot, now)) is not None:
                 decisions.append(self._retire(slot, why))
             elif self._is_unseen(slot, now):
@@ -614,22 +591,12 @@ class PoolState:
         self.wished = False
         if used:
             slot.idle_since = slot.seen = self.now()
-        self._put(slot)
+        self.idle.put_by_use(slot)
+        self._postpone(slot)
         if self.overflow and self.options.overflow_ttl == 0:
             return self.condemn(slot, "overflow")
         self.upkeep_due = min(self.upkeep_due, self._due_of(slot))
         return self.dispatch()
-
-    def _put(self, slot: Slot) -> None:
-        """Put a worker among the idle ones: last, unless it was only checked."""
-        position = len(self.idle)
-        lifo = self.options.strategy == "lifo"
-        for other in reversed(self.idle) if lifo else self.idle:
-            if other.idle_since <= slot.idle_since:
-                break
-            position -= 1
-        self.idle.insert(position if lifo else len(self.idle) - position, slot)
-        self._postpone(slot)
 
     def _postpone(self, slot: Slot) -> None:
         """Say until when an idle worker may be lent without a look."""
@@ -641,7 +608,7 @@ class PoolState:
         )
 
     def _grant_idle(self) -> list[Grant]:
-        slot = self._take_idle()
+        slot = self.idle.take()
         if slot is None:
             return []
         ticket = self.hand_over(slot)
@@ -650,51 +617,10 @@ class PoolState:
         self.take_in(slot)
         return []
 
-    # --- The idle ones ---
-
-    def _next_idle(self) -> Slot | None:
-        """Return the idle worker that is next to be lent, which stays where it is."""
-        while self.idle and self.idle[-1].state is not IDLE:
-            self.idle.pop()
-            self.gone -= 1
-        return self.idle[-1] if self.idle else None
-
-    def _take_idle(self) -> Slot | None:
-        """Take out the next one: it is busy then."""
-        while self.idle:
-            slot = self.idle[-1]
-            if slot.state is IDLE:
-                slot.state = BUSY
-                self.idle.pop()
-                return slot
-            self.idle.pop()
-            self.gone -= 1
-        return None
-
-    def _all_idle(self) -> list[Slot]:
-        return [slot for slot in list(self.idle) if slot.state is IDLE]
-
-    def _close_up(self) -> None:
-        """Let go of those that are gone if they stand at an end, and of all if they are many."""
-        self._next_idle()
-        while self.idle and self.idle[0].state is not IDLE:
-            self.idle.popleft()
-            self.gone -= 1
-        while self.gone > self.idle_count:
-            before, idle = self.idle.copy(), self._all_idle()
-            gone = len(before) - len(idle)
-            if not gone:
-                return
-            if self.idle == before:  # else a signal handler has used the pool: once more
-                self.gone -= gone
-                deque.__init__(self.idle, idle)
-
     def _check(self, slot: Slot) -> Check:
-        was_idle, slot.state = slot.state is IDLE, RESETTING
-        if was_idle and slot is self.idle[-1]:
-            self.idle.pop()
-        elif was_idle:
-            self.idle.remove(slot)
+        if slot.state is IDLE:
+            self.idle.take_out(slot, RESETTING)
+        slot.state = RESETTING
         slot.checking = True
         self.resetting += 1
         self.checking += 1
@@ -707,6 +633,8 @@ class PoolState:
         return Stop(slot, reason)
 
     def _close(self, slot: Slot, reason: Any) -> list[Decision]:
+        if slot.state is CLOSING:  # a signal handler has killed it meanwhile
+            return []
         slot.state = CLOSING
         self.closing += 1
         return [Stop(slot, reason), *self.dispatch()]
@@ -716,9 +644,7 @@ class PoolState:
             case "starting":
                 self.starting -= 1
             case "idle":
-                slot.state = CLOSING  # it stays where it stands, see `gone`
-                self.gone += 1
-                self._close_up()
+                self.idle.lose(slot)
             case "finishing":
                 self.finishing -= 1
             case "resetting":
@@ -741,13 +667,12 @@ class PoolState:
             assert count == states.count(name), (name, self.slots)
         assert self.checking == sum(slot.checking for slot in self.slots), self.slots
         assert all(slot.state is RESETTING for slot in self.slots if slot.checking)
-        assert set(self._all_idle()) == {slot for slot in self.slots if slot.state is IDLE}
-        assert len(set(self.idle)) == len(self.idle)
-        assert 0 <= self.gone <= len(self.idle)
+        self.idle.check()
+        assert set(self.idle.all()) == {slot for slot in self.slots if slot.state is IDLE}
         assert len(self.slots) <= self.bound, self.slots
         assert all((s.lease is not None) == (s.state in (BUSY, LOST)) for s in self.slots)
         assert all(s.lease is None or s.lease.slot is s for s in self.slots)
-        assert not self.idle_count or self.held_up or self.waiting.length <= self.checking
+        assert not self.idle.count or self.held_up or self.waiting.length <= self.checking
         self.waiting.check()
 
 

@@ -468,7 +468,7 @@ class TestServers:
         """It goes to another one, as outside of debug mode."""
         pool = _up(gpool.Pool(Echo, size=2, debug=True))
         ledger: Any = pool._ledger
-        first = ledger.man.state.idle[-1].thing
+        first = ledger.man.state.idle.row[-1].thing
         gpool.sys.suspend(first)
         client = Client(pool.call, Echo.say, 1)
         settle()

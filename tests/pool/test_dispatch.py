@@ -42,7 +42,7 @@ def _up(pool: gpool.Pool[Any]) -> gpool.Pool[Any]:
 def servers(pool: gpool.Pool[Any]) -> list[Echo]:
     """Return the handles of all workers, the next one to be lent last."""
     ledger: Any = pool._ledger
-    return [slot.thing for slot in ledger.man.state.idle]
+    return [slot.thing for slot in ledger.man.state.idle.all()]
 
 
 @pytest.fixture
@@ -860,7 +860,7 @@ class TestBroadcast:
         worker: Any = maker.resource() if kind == "resource" else Echo
         pool = _up(gpool.Pool(worker, size=2))
         ledger: Any = pool._ledger
-        victim = ledger.man.state.idle[0].pid
+        victim = ledger.man.state.idle.row[0].pid
         with AtTurn(1, lambda: finish(victim, "killed")):
             results = pool.broadcast(Echo.say if kind == "server" else lambda thing: "done", 1)
         assert sum(isinstance(result, gpool.LeaseLost) for result in results) == 1

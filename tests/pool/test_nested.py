@@ -28,15 +28,16 @@ class Scene:
         self.clock = clock
         self.maker = Maker()
         self.options = options
+        self.hooks: dict[str, Any] = {}
         self.pool: gpool.Pool[Any]
         self.waiting: list[Holder] = []
         self.mine: Any = None  # the lease of whoever acts
         self.other: Any = None  # a lease that the handler may give back
         self.kept: list[Any] = []  # leases
 
-    def open(self, size: int, **hooks: Any) -> Any:
+    def open(self, size: int) -> Any:
         """Have a pool of so many, one of them lent; return its books."""
-        worker = self.maker.resource(**hooks)
+        worker = self.maker.resource(**self.hooks)
         self.pool = gpool.Pool(worker, size=size, max_restarts=1000, **self.options)
         self.pool.start()
         settle()
@@ -58,19 +59,18 @@ class Scene:
 
     def checkout(self) -> Callable[[], object]:
         """Be about to check out, past one that has just died."""
-        idle = list(self.open(5).man.state.idle)
+        idle = self.open(5).man.state.idle.all()
         gpool.exit(idle[2].pid, "kill")
         return self.borrow
 
     def checkout_of_one_that_may_need_a_check(self) -> Callable[[], object]:
         """Be about to do it the long way."""
-        idle = list(self.open(5, check=lambda thing: True).man.state.idle)
-        gpool.exit(idle[2].pid, "kill")
-        return self.borrow
+        self.hooks["check"] = lambda thing: True
+        return self.checkout()
 
     def kill(self) -> Callable[[], object]:
         """Be about to kill an idle worker, beside one that has just died."""
-        idle = list(self.open(5).man.state.idle)
+        idle = self.open(5).man.state.idle.all()
         gpool.exit(idle[1].pid, "kill")
         return lambda: gpool.exit(idle[2].pid, "kill")
 
@@ -83,6 +83,16 @@ class Scene:
     def checkin_of_one_that_may_be_idle_too_long(self) -> Callable[[], object]:
         """Be about to do it the long way."""
         self.options["idle_timeout"] = 1000.0
+        return self.checkin()
+
+    def checkin_of_one_to_be_reset(self) -> Callable[[], object]:
+        """Be about to give back what is not clean."""
+        self.hooks["reset"] = self.maker.reset
+        return self.checkin()
+
+    def checkin_of_the_last_use(self) -> Callable[[], object]:
+        """Be about to give back what has served enough."""
+        self.options["max_uses"] = 1
         return self.checkin()
 
     def checkin_to_others(self) -> Callable[[], object]:
@@ -162,7 +172,8 @@ class Scene:
 
 ACTS = [
     "checkout", "checkout_of_one_that_may_need_a_check", "kill", "checkin",
-    "checkin_of_one_that_may_be_idle_too_long", "checkin_to_others", "discard", "give_up", "wait",
+    "checkin_of_one_that_may_be_idle_too_long", "checkin_of_one_to_be_reset",
+    "checkin_of_the_last_use", "checkin_to_others", "discard", "give_up", "wait",
 ]  # fmt: skip
 
 

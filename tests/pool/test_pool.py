@@ -265,7 +265,7 @@ class TestCheckout:
         pool.start()
         settle()
         pool.checkout().checkin()
-        idle = list(books(pool).idle)
+        idle = books(pool).idle.all()
         for number in dead:
             gpool.exit(idle[number].pid, "kill")
             check(pool)

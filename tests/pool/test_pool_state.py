@@ -628,7 +628,7 @@ class TestChecks:
         assert books.checkin(lent, "clean") == [Grant(lent, ticket)]
         assert books.recovered(slots[0]) == []
         books.checkin(lent, "clean")
-        assert list(books.idle) == [slots[0], lent]
+        assert books.idle.all() == [slots[0], lent]
 
     def test_a_dead_one_puts_its_generation_under_suspicion(self) -> None:
         """20 stale ones and a healthy server: one check, one connect, and it is served."""
@@ -675,7 +675,7 @@ class TestChecks:
         """A client said that its own was dead: ``is_broken``."""
         books = warm(3)
         first, second = lend(books), lend(books)
-        [idle] = books.idle
+        [idle] = books.idle.all()
         assert books.suspect(first) == [Stop(idle, "suspected")]
         assert books.checkin(second, "clean") == [Stop(second, "suspected")]
         assert first.doomed == ""
@@ -703,7 +703,7 @@ class TestChecks:
     def test_keepalive_keeps_their_order(self) -> None:
         """Nimble 40: cycle after cycle; one after the other."""
         books = warm(3, checks=True, keepalive=5.0)
-        before = list(books.idle)
+        before = books.idle.all()
         for now, slot in enumerate(before):
             slot.idle_since = now * 0.1
         assert at(books, 5.0).upkeep() == [Check(before[0])]
@@ -711,7 +711,7 @@ class TestChecks:
         assert books.recovered(before[0]) == [Check(before[1])]
         assert books.recovered(before[1]) == [Check(before[2])]
         assert books.recovered(before[2]) == []
-        assert list(books.idle) == before
+        assert books.idle.all() == before
         assert books.upkeep_due == 10.0
 
 
@@ -795,7 +795,7 @@ class TestRecycle:
         """Idle ones now, held ones when they come back."""
         books = warm(2)
         held = lend(books)
-        [idle] = books.idle
+        [idle] = books.idle.all()
         assert books.recycle(0.0) == [Stop(idle, "recycled")]
         assert books.checkin(held, "clean") == [Stop(held, "recycled")]
 
@@ -938,7 +938,7 @@ def test_random_walk(seed: int) -> None:
 def _go_back(books: PoolState, slot: Slot) -> list[Any]:
     """Have a clean worker come back on the fast way, as PoolMan does, where that is open."""
     if books.waiting.length:
-        is_open = not books.idle_count
+        is_open = not books.idle.count
     else:
         is_open = not books.overflow or books.options.overflow_ttl != 0
     if books.held_up or books.has_too_many or not is_open:

@@ -324,12 +324,12 @@ def check(pool: gpool.Pool[Any]) -> None:
         assert set(queue.tickets()) == {ticket for ticket in tickets if ticket.still_waits}
         is_up = not state.held_up and ledger.phase == "up"
         is_free = is_up and not state.waiting.length
-        assert not ledger.idle or (is_free and ledger.idle is state.idle)
+        assert not ledger.idle or (is_free and ledger.idle is state.idle.row)
         if ledger.line is not None:  # to be written to as it is: nobody can be served or started
             assert ledger.line is queue.line
             assert is_up
             assert ledger.line.length
-            assert not state.idle_count
+            assert not state.idle.count
             assert state.is_full
         if ledger.back is not None:
             assert not state.held_up
