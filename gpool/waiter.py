@@ -255,7 +255,7 @@ class Gate:
 
     def turn_away(self) -> None:
         """Wake those who wait, open or not: they see for themselves; never switches."""
-        for waiter in self._waiters:
+        for waiter in list(self._waiters):
             waiter.wake()
 
     def shut(self) -> None:

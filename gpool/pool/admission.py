@@ -88,8 +88,9 @@ class Admission:
         self.timeouts += 1
         self.tell(client.pid, "timeout")
         books = self.books
-        leases = [slot.lease for slot in books.slots if slot.lease is not None]
-        starting = sum(slot.state is STARTING for slot in books.slots)
+        slots = list(books.slots)
+        leases = [lease for lease in (slot.lease for slot in slots) if lease is not None]
+        starting = sum(slot.state is STARTING for slot in slots)
         oldest = min(leases, key=lambda lease: lease.since, default=None)
         failing = books.man is not None and books.man.state.failures > 0
         error = CheckoutTimeout(
@@ -142,7 +143,7 @@ class Admission:
             and all(
                 slot.lease is not None
                 and (slot.lease.owner is client or _waits_for_ever(slot.lease.owner))
-                for slot in books.slots
+                for slot in list(books.slots)
             )
         )
 

@@ -50,7 +50,7 @@ class Deadlines:
         now = clock.now()
         rest: float | None = 0.0  # until the next ring; at once, if a signal handler strikes here
         try:
-            for ticket in self._line:
+            for ticket in list(self._line):
                 if ticket.woken or ticket.timeout != self.seconds:
                     continue
                 left = ticket.since + (self.seconds or 0.0) - now
@@ -60,7 +60,5 @@ class Deadlines:
                 ticket.expire()
             else:
                 rest = None
-        except RuntimeError:  # a signal handler has changed the line: once more, at once
-            pass
         finally:
             self._ring_in(rest)

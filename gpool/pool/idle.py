@@ -47,10 +47,10 @@ class Idle:
         """Return them, the one that has not been used for the longest time first."""
         return self.all() if self.is_lifo else self.all()[::-1]
 
-    def coldest(self) -> Slot:
-        """Return the first of these; there must be one."""
+    def coldest(self) -> Slot | None:
+        """Return the first of these, if there is one; it stays where it is."""
         self._close_up()
-        return self.row[0] if self.is_lifo else self.row[-1]
+        return self.row[0 if self.is_lifo else -1] if self.row else None
 
     def next(self) -> Slot | None:
         """Return the one that is to be lent next, if there is one; it stays where it is."""
@@ -113,7 +113,7 @@ class Idle:
         while self.gone > self.count:
             before, idle = self.row.copy(), self.all()
             gone = len(before) - len(idle)
-            if not gone:
+            if not gone:  # the one that went was not here yet
                 return
             if self.row == before:  # else a signal handler has used it: once more
                 self.gone -= gone

@@ -172,7 +172,7 @@ class Lease(Generic[W]):
         # The moves of `__exit__`: calling that would cost as much as they do.
         owner = self.owner
         is_mine = getcurrent() is owner.greenlet
-        # From here to the last write there is no call: signal handlers run between calls.
+        # From here until it is over there is no call: signal handlers run between calls.
         slot, back = self.slot, self.ledger.back
         if (
             is_mine
@@ -182,12 +182,12 @@ class Lease(Generic[W]):
             and (slot.mailbox is None or slot.mailbox.resting)
         ):
             try:
+                self.slot = slot.lease = None  # first: from then on it is over
+                see_to, slot.state = back
                 if owner.lease is self:
                     owner.lease = None
                 else:
                     owner.drop(self)
-                self.slot = slot.lease = None
-                see_to, slot.state = back
                 see_to(slot)
             except BaseException:
                 self.ledger.struck()
@@ -235,7 +235,7 @@ class Lease(Generic[W]):
         if error is None:
             owner = self.owner
             is_mine = getcurrent() is owner.greenlet
-            # From here to the last write there is no call: signal handlers run between calls.
+            # From here until it is over there is no call: signal handlers run between calls.
             slot, back = self.slot, self.ledger.back
             if (
                 is_mine
@@ -245,12 +245,12 @@ class Lease(Generic[W]):
                 and (slot.mailbox is None or slot.mailbox.resting)
             ):
                 try:
+                    self.slot = slot.lease = None  # first: from then on it is over
+                    see_to, slot.state = back
                     if owner.lease is self:
                         owner.lease = None
                     else:
                         owner.drop(self)
-                    self.slot = slot.lease = None
-                    see_to, slot.state = back
                     see_to(slot)
                 except BaseException:
                     self.ledger.struck()
@@ -442,10 +442,6 @@ class Client:
     def has(self, lease: Lease[Any]) -> bool:
         """Tell whether it has it."""
         return self.lease is lease or (self.more is not None and lease in self.more)
-
-    def keep(self) -> None:
-        """Be told of its process's death."""
-        self.next, self.pid.keeper = self.pid.keeper, self
 
     def part(self) -> None:
         """Keep its process no more."""

@@ -129,9 +129,12 @@ class Ledger:
 
     def _enter(self, pid: Pid) -> Client:
         client = Client(self, pid)
+        known = self._client_of(pid)
+        if known is not None:  # a signal handler has met it meanwhile
+            return known
         try:
+            client.next, pid.keeper = pid.keeper, client
             self._follow(client)
-            client.keep()
         except BaseException:  # half known, it would never be forgotten
             self._dismiss(client)
             raise
@@ -233,7 +236,7 @@ class Ledger:
         client = self._enter(pid)
         self.queue.enqueue(client.book(code, lasti))
 
-    def pass_over(self, idle: Any) -> None:
+    def count_gone(self, idle: Any) -> None:
         """A worker that was taken out of these idle ones had died, or was killed meanwhile."""
         if self.man is not None and self.man.state.idle.row is idle:
             self.man.state.idle.gone -= 1
@@ -278,9 +281,9 @@ class Ledger:
     def _go_back(self, lease: Lease[Any], slot: Slot, back: Back) -> None:
         see_to, state = back
         try:
-            lease.owner.drop(lease)
             lease.slot = slot.lease = None
             slot.state = state
+            lease.owner.drop(lease)
             see_to(slot)
         except BaseException:
             self.struck()
@@ -368,9 +371,10 @@ class Ledger:
     def take_back(self, lease: Lease[Any], verdict: Verdict, why: Any = None) -> None:
         """A lease is over: its worker goes on as `verdict` says, and `why`."""
         slot = lease.slot
-        assert slot is not None
+        if slot is None or slot.lease is not lease:  # a signal handler has given it back meanwhile
+            return
+        lease.slot = slot.lease = None  # first: from then on it is over
         lease.owner.drop(lease)
-        lease.slot = None
         self.reported.pop(slot, None)
         man = self.in_charge()
         if man is not None:
@@ -476,8 +480,12 @@ class Ledger:
         """Take out what an exception has left that struck in the middle of a transition."""
         for slot in self.slots:
             lease = slot.lease
-            if lease is not None and not lease.owner.has(lease):
+            if lease is not None and (lease.slot is not slot or not lease.owner.has(lease)):
                 slot.lease = None
+        for client in list(self.clients.values()):
+            for lease in client.leases:
+                if lease.slot is None or lease.slot.lease is not lease:
+                    client.drop(lease)
 
     def close_epoch(self, man: Manager, reason: Any) -> None:
         """Nobody is in charge any more: bar the fast path, take unaccepted grants back."""

@@ -21,8 +21,8 @@ class Line(deque[Any]):
     stays where it is until it is the first, or those who have left outnumber the others:
     so it costs the same from any place.  Whoever takes one out passes over them.
 
-    A signal handler, which runs between any two calls, may use it meanwhile: a flag and
-    the length change together, without a call in between.
+    A signal handler, which runs between any two calls, may use it meanwhile: a flag, the
+    length and what stands here change together, without a call in between.
     """
 
     __slots__ = ("length",)
@@ -41,14 +41,22 @@ class Line(deque[Any]):
         self.length += 1
         self.append(ticket)
 
+    def first(self) -> Any:
+        """Return who waits longest, still in its place; None if nobody does."""
+        while self and not self[0].waits:
+            self.popleft()
+        return self[0] if self else None
+
     def next(self) -> Any:
         """Take out who waits longest; None if nobody does."""
         while self:
-            ticket = self.popleft()
+            ticket = self[0]
             if ticket.waits:
                 ticket.waits = False
                 self.length -= 1
+                self.popleft()
                 return ticket
+            self.popleft()
         return None
 
     def leave(self, ticket: Any) -> None:
@@ -56,25 +64,38 @@ class Line(deque[Any]):
         if ticket.waits:
             ticket.waits = False
             self.length -= 1
-            while self and not self[0].waits:
-                self.popleft()
+            self.first()
             if len(self) > 2 * self.length:
-                self.arrange(self.present)
+                self._close_up()
 
     def put_back(self, ticket: Any) -> None:
         """Let one that was taken out wait on in its old place."""
-        self.arrange(lambda: [*self.present(), ticket])
-
-    def arrange(self, find: Callable[[], list[Any]]) -> None:
-        """Let those wait whom `find` returns, in the order in which they came, and no others."""
         while True:
             before, length = deque(self), self.length
-            found = sorted(find(), key=ARRIVAL)
-            for ticket in found:
-                ticket.waits = True
-            count = len(found)
+            found = sorted([*(one for one in before if one.waits), ticket], key=ARRIVAL)
             if self.length == length and self == before:  # else a handler has used it: once more
-                self.length = count  # from here on there is no call until it is done
+                ticket.waits = True  # from here on there is no call until it is done
+                self.length += 1
+                deque.__init__(self, found)
+                return
+
+    def _close_up(self) -> None:
+        """Let go of those who have left."""
+        while True:
+            before, length = deque(self), self.length
+            found = [ticket for ticket in before if ticket.waits]
+            if self.length == length and self == before:
+                deque.__init__(self, found)
+                return
+
+    def refill(self, mark: Callable[[], list[Any]]) -> None:
+        """Let those stand here whom `mark` returns, in order; it also says who waits."""
+        while True:
+            before, length = deque(self), self.length
+            found = mark()
+            count = len(found)
+            if self.length == length and self == before:
+                self.length = count
                 deque.__init__(self, found)
                 return
 

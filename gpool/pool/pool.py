@@ -190,7 +190,7 @@ class Pool(Generic[W]):
                         else:
                             client.take(lease)
                     else:
-                        ledger.pass_over(idle)
+                        ledger.count_gone(idle)
                 except BaseException:
                     ledger.struck()
                     raise
@@ -201,9 +201,9 @@ class Pool(Generic[W]):
                 lease.slot = None
         seconds = self._options.timeout if timeout is _DEFAULT else timeout
         granted: Lease[W] | None = None
-        if seconds and ledger is not None and ledger.line is not None:
+        if seconds and ledger is not None and (line := ledger.line) is not None:
             client = ledger.clients.get(getcurrent())
-            if client is not None and ledger.line.length < ledger.line_limit:
+            if client is not None and line.length < ledger.line_limit:
                 granted = ledger.queue.redeem(client.draw(seconds), seconds)
         lease = granted or self._running().checkout(seconds)
         try:

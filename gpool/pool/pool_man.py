@@ -80,6 +80,7 @@ class PoolMan(GenServer):
         self.ledger = ledger
         self.housekeeper = Housekeeper(ledger, self)
         self.breaker = "closed"  # as it was told last
+        self.turn = 0  # counts how often the fast paths were set
         self.is_suspended = False  # by sys.suspend
         options = ledger.options
         limit = options.max_start_failures
@@ -174,6 +175,7 @@ class PoolMan(GenServer):
 
     def enqueue(self, ticket: Ticket) -> None:
         """A client waits (anyone)."""
+        self.ledger.bar()  # at once: what a signal handler gives back is that client's
         self._do(self.state.enqueue(ticket))
         self.keep_trying()
 
@@ -196,7 +198,7 @@ class PoolMan(GenServer):
                 self._do(self.state.checkin(slot, verdict, reason))
 
     def take_in(self, slot: Slot) -> None:
-        """A worker came back as it should, nobody waits, and it is to go or be checked (anyone)."""
+        """A worker came back as it should, nobody waits; it may have to go some time (anyone)."""
         state = self.state
         if not (state.counts_uses and self._wears_out(slot)):
             state.take_in(slot)
@@ -218,18 +220,21 @@ class PoolMan(GenServer):
         # The moves of PoolState.hand_over and Line.next: calls would cost as much as they do.
         waiting = state.waiting
         while waiting:
-            ticket = waiting.popleft()
-            if ticket.waits:  # else it has left
-                ticket.waits = False
-                waiting.length -= 1
-                if ticket.grant(slot):
-                    ticket.wake()
-                    if not waiting.length:
-                        self._set_fast_paths()
-                else:  # a signal handler has killed the worker
-                    waiting.put_back(ticket)
-                return
-        # One has turned those away who waited.  The use is counted.
+            ticket = waiting[0]
+            if not ticket.waits:  # it has left
+                waiting.popleft()
+                continue
+            ticket.waits = False
+            waiting.length -= 1
+            waiting.popleft()
+            if ticket.grant(slot):
+                ticket.wake()
+                if not waiting.length:
+                    self._set_fast_paths()
+            else:  # a signal handler has killed the worker
+                waiting.put_back(ticket)
+            return
+        # One has served or turned away those who waited; if uses are counted, this one was.
         self.checkin(slot, "unused", None)
 
     def reported(self, slot: Slot, revokes: bool) -> None:
@@ -387,17 +392,23 @@ class PoolMan(GenServer):
     def _set_fast_paths(self) -> None:
         """Let clients lend, line up and return by themselves where nothing is to be decided."""
         state, ledger = self.state, self.ledger
-        waiting, is_open = state.waiting, ledger.phase == "up"
+        self.turn = turn = self.turn + 1
+        ledger.bar()  # a signal handler that uses the pool from here on comes by, and takes a turn
         if ledger.man is not self or state.held_up or ledger.options.debug:
-            ledger.bar()  # in debug mode it would make plain leases
-            return
-        ledger.idle = state.idle.row if is_open and not waiting.length else ()
-        self._set_due()
-        ledger.line = waiting if is_open and waiting.length and self._just_lines_up() else None
+            return  # in debug mode it would make plain leases
+        waiting, is_open = state.waiting, ledger.phase == "up"
         limit = ledger.options.max_waiting
         ledger.line_limit = math.inf if limit is None else limit
-        ledger.clean_back = self._way_back()
-        ledger.back = ledger.clean_back if ledger.kind.quick else None
+        self._set_due()
+        lines_up, back = self._just_lines_up(), self._way_back()
+        if self.turn == turn and is_open:  # else what is found out here is old
+            if not waiting.length:
+                ledger.idle = state.idle.row
+            elif lines_up:
+                ledger.line = waiting
+        if self.turn == turn:
+            ledger.clean_back = back
+            ledger.back = back if ledger.kind.quick else None
 
     def _set_due(self) -> None:
         """Say until when no idle worker needs a look; where some are checked, each has its time."""

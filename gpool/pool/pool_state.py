@@ -201,8 +201,9 @@ class PoolState:
         if slot is None or (not unseen and slot.due <= self.now()):
             return None
         slot = self.idle.take()
-        if slot is not None:
-            slot.lease, lease.slot = lease, slot
+        if slot is None or slot.state is not BUSY:  # a signal handler came between
+            return None
+        slot.lease, lease.slot = lease, slot
         return slot
 
     def prepare(self) -> list[Decision]:
@@ -212,7 +213,7 @@ class PoolState:
         decisions = self._uncover()
         slot = self.idle.next()
         if slot is not None and not self.checking and slot.due <= self.now():
-            decisions.append(self._check(slot))
+            decisions += self._check(slot)
         self.wished = not (self.idle.count or self.checking) and (
             self.live < self.options.size or self.options.overflow_ttl != 0
         )
@@ -310,8 +311,9 @@ class PoolState:
         slot.generation = self.generation
         slot.due = slot.expires
         self.upkeep_due = min(self.upkeep_due, slot.expires)
-        if self.idle.count:  # `min_ready` kept it, but does not any more
-            self.upkeep_due = min(self.upkeep_due, self._due_of(self.idle.coldest()))
+        coldest = self.idle.coldest()
+        if coldest is not None:  # `min_ready` kept it, but does not any more
+            self.upkeep_due = min(self.upkeep_due, self._due_of(coldest))
         decisions = [*self._ready(slot, used=True), *self.dispatch()]
         if not self.options.lazy:
             self.goal = max(self.goal, min(self.options.size, self.live))
@@ -326,7 +328,7 @@ class PoolState:
         self.backoffs += not self.backing_off
         self.backing_off, self.wished = True, False
         if open_resource:
-            return [self._stop(slot, None), *self.dispatch()]
+            return [*self._stop(slot, None), *self.dispatch()]
         self._leave(slot)
         self._remove(slot)
         return self.dispatch()
@@ -361,7 +363,7 @@ class PoolState:
     def unfit(self, slot: Slot, reason: str) -> list[Decision]:
         """What was done to make a resource fit has failed; a check speaks of its generation too."""
         checked = slot.checking
-        decisions: list[Decision] = [self._stop(slot, reason)]
+        decisions: list[Decision] = [*self._stop(slot, reason)]
         if not checked:
             return decisions + self.dispatch()
         decisions += self._suspect(slot)
@@ -380,14 +382,14 @@ class PoolState:
             return []
         self.generation += 1
         self.probing = True
-        for slot in self.slots:
+        for slot in list(self.slots):
             if slot is culprit or slot.state not in (BUSY, FINISHING, RESETTING):
                 continue
             if self.checks:
                 slot.suspect, slot.mailbox = True, NeverAtRest
             else:
                 slot.doomed, slot.mailbox = "suspected", NeverAtRest
-        return [self._stop(slot, "suspected") for slot in self.idle.all()]
+        return [stop for slot in self.idle.all() for stop in self._stop(slot, "suspected")]
 
     def doomed(self, slot: Slot) -> list[Decision]:
         """A worker is about to die by itself: it will not be lent again."""
@@ -400,7 +402,7 @@ class PoolState:
 
     def condemn(self, slot: Slot, reason: Any) -> list[Decision]:
         """A worker that nobody holds must go."""
-        return [self._stop(slot, reason), *self.dispatch()]
+        return [*self._stop(slot, reason), *self.dispatch()]
 
     def died(self, slot: Slot, *, open_resource: bool) -> list[Decision]:
         """A worker's process is dead.
@@ -409,7 +411,8 @@ class PoolState:
         its holder lets go.  Otherwise the slot is free and a lease on it is lost.
         """
         if open_resource and slot.lease is not None:
-            if slot.state is BUSY:
+            if slot.state is not LOST:
+                self._leave(slot)
                 slot.lose()
                 self.lost += 1
             return self.dispatch()
@@ -433,10 +436,10 @@ class PoolState:
         decisions: list[Decision] = []
         for slot in self.idle.coldest_first():
             if (why := self._outlived(slot, now)) is not None:
-                decisions.append(self._retire(slot, why))
+                decisions += self._retire(slot, why)
             elif not self.checking and self._keepalive_due(slot) <= now:
-                decisions.append(self._check(slot))  # one at a time: the others can be lent
-        for slot in self.slots:
+                decisions += self._check(slot)  # one at a time: the others can be lent
+        for slot in list(self.slots):
             if slot.expires <= now and slot.state in (BUSY, FINISHING, RESETTING):
                 slot.doomed, slot.mailbox, slot.expires = slot.fate, NeverAtRest, math.inf
         self.upkeep_due = min(map(self._due_of, self.slots), default=math.inf)
@@ -466,13 +469,13 @@ class PoolState:
         for slot in self.idle.all():
             slot.idle_since = now
         too_many = max(self.live - options.cap, 0)
-        begun = [slot for slot in reversed(self.slots) if slot.state is STARTING]
+        begun = [slot for slot in reversed(list(self.slots)) if slot.state is STARTING]
         going = [*begun, *self.idle.coldest_first()][:too_many]
-        decisions = [self._stop(slot, "resized") for slot in going]
+        decisions = [stop for slot in going for stop in self._stop(slot, "resized")]
         self.upkeep_due = now
-        return decisions + self.dispatch()
+        return [*decisions, *self.dispatch()]
 
-    def _retire(self, slot: Slot, why: str) -> Stop:
+    def _retire(self, slot: Slot, why: str) -> list[Stop]:
         """Stop an idle worker whose time is over."""
         decision = self._stop(slot, why)
         if why == "idle_timeout":
@@ -536,9 +539,12 @@ class PoolState:
             decisions += self._uncover()
             slot = self.idle.next()
             if slot is not None and slot.due > self.now():
-                decisions += self._grant_idle()
+                grants = self._grant_idle()
+                if not grants and slot.state is IDLE:  # a signal handler has seen to who waited
+                    break
+                decisions += grants
             elif slot is not None and self.checking < self.waiting.length:
-                decisions.append(self._check(slot))
+                decisions += self._check(slot)
             else:
                 break
         for _ in range(self._starts_wanted()):
@@ -556,7 +562,7 @@ class PoolState:
         decisions: list[Decision] = []
         while (slot := self.idle.next()) is not None and slot.due <= (now := self.now()):
             if (why := self._outlived(slot, now)) is not None:
-                decisions.append(self._retire(slot, why))
+                decisions += self._retire(slot, why)
             elif self._is_unseen(slot, now):
                 break
             else:
@@ -577,9 +583,11 @@ class PoolState:
         why = slot.doomed or self._worn_out(slot)
         if why:
             return self._close(slot, why)
+        if slot.state is CLOSING:  # a signal handler has killed it meanwhile
+            return []
         if slot.suspect:
             slot.idle_since = self.now() if used else slot.idle_since
-            return [self._check(slot)]
+            return [*self._check(slot)]
         if self.waiting.length and not self.held_up:
             slot.state = BUSY
             ticket = self.hand_over(slot)
@@ -617,20 +625,26 @@ class PoolState:
         self.take_in(slot)
         return []
 
-    def _check(self, slot: Slot) -> Check:
+    def _check(self, slot: Slot) -> list[Check]:
+        """Have a worker checked that nobody has; a signal handler may have lent or killed it."""
+        if slot.lease is not None or slot.state is CLOSING:
+            return []
         if slot.state is IDLE:
             self.idle.take_out(slot, RESETTING)
         slot.state = RESETTING
         slot.checking = True
         self.resetting += 1
         self.checking += 1
-        return Check(slot)
+        return [Check(slot)]
 
-    def _stop(self, slot: Slot, reason: Any) -> Stop:
+    def _stop(self, slot: Slot, reason: Any) -> list[Stop]:
+        """Stop a worker that nobody has; a signal handler may have lent or killed it."""
+        if slot.lease is not None or slot.state is CLOSING:
+            return []
         self._leave(slot)
         slot.state = CLOSING
         self.closing += 1
-        return Stop(slot, reason)
+        return [Stop(slot, reason)]
 
     def _close(self, slot: Slot, reason: Any) -> list[Decision]:
         if slot.state is CLOSING:  # a signal handler has killed it meanwhile

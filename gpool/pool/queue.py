@@ -48,10 +48,11 @@ class Queue:
     @property
     def oldest_wait(self) -> float:
         """Seconds that the first of them has waited; 0 if there is none."""
-        if not self.length:
-            return 0.0
-        first = self.line[0] if self.books.man is not None else self.tickets()[0]
-        return float(first.waited)
+        if self.books.man is not None:
+            first = self.line.first()
+        else:
+            first = next(iter(self.tickets()), None)
+        return 0.0 if first is None else float(first.waited)
 
     def tickets(self) -> list[Ticket]:
         """Return the tickets of those who wait, the next one first."""
@@ -123,7 +124,7 @@ class Queue:
         self.books.admission.refuse_if_over()
         deadline = ticket.deadline
         ticket.renew()
-        if ticket.lease is None:  # still: from here on it is woken if it is granted one
+        if ticket.lease is None and ticket.error is None:  # still: what comes now wakes it
             ticket.wait(None if deadline is None else deadline - clock.now())
 
     @transition
@@ -163,6 +164,7 @@ class Queue:
         ticket = lease.owner.ticket
         assert ticket is not None
         self.revoke(ticket)
+        self.books.bar()  # at once: what a signal handler gives back is this client's
         self.line.put_back(ticket)
 
     def revoke(self, ticket: Ticket) -> None:
@@ -219,13 +221,16 @@ class Queue:
             ticket = client.ticket
             if ticket is not None and (ticket.error is _LEFT or client.pid.state is DEAD):
                 client.ticket = None
-        self.line.arrange(self._line_up)
+        self.line.refill(self._mark)
 
-    def _line_up(self) -> list[Ticket]:
+    def _mark(self) -> list[Ticket]:
         waiting = [t for t in self._all_that_wait() if t.client.pid.state is not DEAD]
-        for ticket in [*self.line, *(client.ticket for client in self.books.clients.values())]:
+        clients = list(self.books.clients.values())
+        for ticket in [*self.line, *(client.ticket for client in clients)]:
             if ticket is not None:
                 ticket.waits = False
+        for ticket in waiting:
+            ticket.waits = True
         return waiting
 
     def struck(self) -> None:

@@ -118,7 +118,7 @@ class TestClientsOfSeveralPools:
         pid = gpool.spawn(gpool.receive)
         clients: list[Any] = [lease.Client(cast("Any", Books()), pid) for _ in range(number)]
         for client in clients:
-            client.keep()
+            client.next, pid.keeper = pid.keeper, client
         settle()
         gpool.exit(pid, "kill")
         settle()

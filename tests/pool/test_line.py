@@ -72,6 +72,17 @@ class TestNext:
         line.check()
 
 
+class TestFirst:
+    def test_passes_over_who_has_left(self) -> None:
+        """Whoever was the first but one has left, and the first was served."""
+        line, tickets = lined_up(3)
+        line.leave(tickets[1])
+        line.next()
+        assert line.first() is tickets[2]
+        line.next()
+        assert line.first() is None
+
+
 class TestPutBack:
     def test_in_its_old_place(self) -> None:
         """Before those who came later, behind those who were put back before it."""
@@ -83,20 +94,21 @@ class TestPutBack:
         line.check()
 
 
-class TestArrange:
+class TestRefill:
     def test_once_more_if_a_signal_handler_comes_between(self) -> None:
         """It has let one join that would be forgotten."""
         line, tickets = lined_up(2)
         late = Ticket(2)
 
-        def find() -> list[Ticket]:
+        def mark() -> list[Ticket]:
             found = line.present()
             if not late.waits:
                 line.join(late)
             return found
 
-        line.arrange(find)
+        line.refill(mark)
         assert line.present() == [*tickets, late]
+        line.check()
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -100,6 +100,13 @@ class Scene:
         self.line_up()
         return self.mine.checkin  # type: ignore[no-any-return]
 
+    def checkin_to_one(self) -> Callable[[], object]:
+        """Be about to give back to the only one who waits."""
+        self.open(2)
+        self.mine = self.pool.checkout()
+        self.waiting = [Holder(self.pool, timeout=None)]
+        return self.mine.checkin  # type: ignore[no-any-return]
+
     def discard(self) -> Callable[[], object]:
         """Be about to give back what is not to be used again."""
         self.line_up()
@@ -152,6 +159,8 @@ class Scene:
 
     def verify(self) -> None:
         """Assert that nothing is lost, and nobody forgotten."""
+        settle()
+        check(self.pool)  # before anything else happens, which might put it right
         self.clock.advance(0.5)
         check(self.pool)
         held = [lease.slot for lease in self.kept if not lease.lost]
@@ -173,7 +182,8 @@ class Scene:
 ACTS = [
     "checkout", "checkout_of_one_that_may_need_a_check", "kill", "checkin",
     "checkin_of_one_that_may_be_idle_too_long", "checkin_of_one_to_be_reset",
-    "checkin_of_the_last_use", "checkin_to_others", "discard", "give_up", "wait",
+    "checkin_of_the_last_use", "checkin_to_others", "checkin_to_one", "discard", "give_up",
+    "wait",
 ]  # fmt: skip
 
 
