@@ -128,10 +128,10 @@ class Ledger:
         return None
 
     def _enter(self, pid: Pid) -> Client:
+        before = pid.keeper
         client = Client(self, pid)
-        known = self._client_of(pid)
-        if known is not None:  # a signal handler has met it meanwhile
-            return known
+        if pid.keeper is not before and (known := self._client_of(pid)) is not None:
+            return known  # a signal handler has met it meanwhile
         try:
             client.next, pid.keeper = pid.keeper, client
             self._follow(client)
