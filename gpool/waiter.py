@@ -60,18 +60,17 @@ def _parks() -> bool:
     return getattr(getcurrent(), "gpool_parks", False)
 
 
-class _Switches(dict[type, Callable[[Any], Any]]):
-    """How greenlets of each class switch to the hub: gevent's way takes time for their hook.
+_switches: Final[dict[type, Callable[[Any], Any]]] = {}  # how greenlets switch to the hub
+
+
+def _switch_of(kind: type) -> Callable[[Any], Any]:
+    """Return how greenlets of a class switch to the hub: gevent's way takes time for their hook.
 
     Few have one, a ``switch_out``; the hub's own refuses to wait.
     """
-
-    def __missing__(self, kind: type) -> Callable[[Any], Any]:
-        self[kind] = Hub.switch if hasattr(kind, "switch_out") else greenlet.switch
-        return self[kind]
-
-
-_switches: Final = _Switches()
+    if kind not in _switches:
+        _switches[kind] = Hub.switch if hasattr(kind, "switch_out") else greenlet.switch
+    return _switches[kind]
 
 
 class Waiter:
@@ -135,7 +134,10 @@ class Waiter:
         if hub is None:
             hub = get_hub()
         me, lane, forks = getcurrent(), None, _forks
-        switch = _switches[type(me)]
+        try:
+            switch = _switches[type(me)]
+        except KeyError:
+            switch = _switch_of(type(me))
         try:
             self._loop = hub.loop
             self._greenlet = me
@@ -198,7 +200,7 @@ class Seat(Waiter):
         me, hub = getcurrent(), get_hub()
         self._hub: Any = hub
         self._loop = hub.loop
-        self._switch = _switches[type(me)]
+        self._switch = _switch_of(type(me))
         self._greenlet = me  # always: a wake-up before the switch is heard after it
 
     def rest(self, inbox: Inbox) -> None:

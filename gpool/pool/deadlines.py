@@ -9,8 +9,12 @@ Not here: how a client waits, and what it is told (``queue.py``).
 
 from __future__ import annotations
 
+from typing import Final
+
 from gpool import clock
 from gpool.pool.line import Line
+
+NOBODY: Final = object()
 
 
 class Deadlines:
@@ -24,29 +28,30 @@ class Deadlines:
         self._line = line
         self._timer: clock.Timer | None = None  # rings no later than the first one is due
         self.seconds: float | None = None  # that they wait
-        self.are_watched = False  # the timer runs, and keeps the loop alive
+        self.watched: object = NOBODY  # the same, while the timer keeps the loop alive for them
 
     def watch(self, seconds: float | None) -> None:
         """Somebody waits for so long; None: for ever, which needs no timer."""
-        self.seconds = seconds
-        self._ring_in(seconds)
-
-    def _ring_in(self, seconds: float | None) -> None:
+        self.seconds = self.watched = seconds
         if seconds is not None:
-            self.are_watched = True
-            if self._timer is None:
-                self._timer = clock.call_later(seconds, self._ring)
-            else:
-                self._timer.ref(True)
+            self._ring_in(seconds)
+
+    def _ring_in(self, seconds: float) -> None:
+        self.watched = self.seconds
+        if self._timer is None:
+            self._timer = clock.call_later(seconds, self._ring)
+        else:
+            self._timer.ref(True)
 
     def rest(self) -> None:
         """Nobody waits now.  Often somebody does before the timer rings: it may go on."""
-        if self.are_watched and self._timer is not None:
-            self.are_watched = False
-            self._timer.ref(False)
+        if self.watched is not NOBODY:
+            self.watched = NOBODY
+            if self._timer is not None:
+                self._timer.ref(False)
 
     def _ring(self) -> None:
-        self._timer, self.are_watched = None, False
+        self._timer, self.watched = None, NOBODY
         now = clock.now()
         rest: float | None = 0.0  # until the next ring; at once, if a signal handler strikes here
         try:
@@ -61,4 +66,5 @@ class Deadlines:
             else:
                 rest = None
         finally:
-            self._ring_in(rest)
+            if rest is not None:
+                self._ring_in(rest)

@@ -77,12 +77,13 @@ class Queue:
                             self.struck()
                             raise
                 if ticket.lease is None:
-                    if timeout != books.options.timeout:
-                        ticket.wait(timeout, books.hub)  # it sees to its deadline itself
-                    else:
-                        if not self.deadlines.are_watched:
-                            self.deadlines.watch(timeout)
+                    if timeout == self.deadlines.watched:  # as a rule
                         ticket.wait(None, books.hub)
+                    elif timeout == books.options.timeout:
+                        self.deadlines.watch(timeout)
+                        ticket.wait(None, books.hub)
+                    else:
+                        ticket.wait(timeout, books.hub)  # it sees to its deadline itself
                     while ticket.lease is None:
                         self._wait_on(ticket)
                 lease, now = ticket.lease, clock.now()
