@@ -87,7 +87,7 @@ class Queue:
                     while ticket.lease is None:
                         self._wait_on(ticket)
                 lease, now = ticket.lease, clock.now()
-                if client.pid.state is not RUNNING:
+                if client.greenlet is None and client.pid.state is not RUNNING:
                     greenlets.current()  # raises if its exit was accepted: it gets nothing then
                 if not line.length:
                     self.deadlines.rest()
