@@ -14,7 +14,7 @@ from typing import Final
 from gpool import clock
 from gpool.pool.line import Line
 
-NOBODY: Final = object()
+_NOBODY: Final = object()
 
 
 class Deadlines:
@@ -28,7 +28,7 @@ class Deadlines:
         self._line = line
         self._timer: clock.Timer | None = None  # rings no later than the first one is due
         self.seconds: float | None = None  # that they wait
-        self.watched: object = NOBODY  # the same, while the timer keeps the loop alive for them
+        self.watched: object = _NOBODY  # the same, while the timer keeps the loop alive for them
 
     def watch(self, seconds: float | None) -> None:
         """Somebody waits for so long; None: for ever, which needs no timer."""
@@ -45,13 +45,13 @@ class Deadlines:
 
     def rest(self) -> None:
         """Nobody waits now.  Often somebody does before the timer rings: it may go on."""
-        if self.watched is not NOBODY:
-            self.watched = NOBODY
+        if self.watched is not _NOBODY:
+            self.watched = _NOBODY
             if self._timer is not None:
                 self._timer.ref(False)
 
     def _ring(self) -> None:
-        self._timer, self.watched = None, NOBODY
+        self._timer, self.watched = None, _NOBODY
         now = clock.now()
         rest: float | None = 0.0  # until the next ring; at once, if a signal handler strikes here
         try:

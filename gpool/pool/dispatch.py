@@ -102,6 +102,7 @@ class Job:
     def _borrow(self, ledger: Ledger, deadline: float | None, ticket: Ticket | None) -> Lease[Any]:
         if ticket is not None:
             lease = ledger.queue.redeem(ticket, None)
+            ticket.client.spare = None  # used again, it would name this job's line
         else:
             lease = ledger.checkout(None if deadline is None else max(deadline - clock.now(), 0.0))
         return begun(lease, self.code, self.lasti)

@@ -90,7 +90,7 @@ class Ledger:
         # The fast paths: barred unless everything is ordinary.
         self.idle: Any = ()  # PoolState's idle workers, the next one last
         self.due = 0.0  # seconds; until then they may be lent as they are
-        self.line: Line | None = None  # the queue's, if some wait
+        self.line: Line | None = None  # the queue's, if who comes has but to stand in it
         self.line_limit = math.inf  # clients that may stand there
         self.back: Back | None = None  # sees to a worker that comes back ...
         self.clean_back: Back | None = None  # ... once its hooks have found it clean, if it has any
@@ -236,9 +236,9 @@ class Ledger:
         client = self._enter(pid)
         self.queue.enqueue(client.book(code, lasti))
 
-    def count_gone(self, idle: Any) -> None:
-        """A worker that was taken out of these idle ones had died, or was killed meanwhile."""
-        if self.man is not None and self.man.state.idle.row is idle:
+    def took_a_dead_one(self, row: Any) -> None:
+        """The fast path has taken a worker out of this row of idle ones that is not idle."""
+        if self.man is not None and self.man.state.idle.row is row:  # else that epoch is over
             self.man.state.idle.gone -= 1
 
     def sweep(self) -> None:

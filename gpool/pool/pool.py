@@ -189,8 +189,8 @@ class Pool(Generic[W]):
                             client.lease = lease
                         else:
                             client.take(lease)
-                    else:
-                        ledger.count_gone(idle)
+                    else:  # it had died there, or a signal handler has killed it since
+                        ledger.took_a_dead_one(idle)
                 except BaseException:
                     ledger.struck()
                     raise
@@ -198,7 +198,7 @@ class Pool(Generic[W]):
                     if telemetry.meters:
                         telemetry.checked_out(lease, now)
                     return lease
-                lease.slot = None
+                lease.slot = None  # nobody's: the slot may keep it for another time
         seconds = self._options.timeout if timeout is _DEFAULT else timeout
         granted: Lease[W] | None = None
         if seconds and ledger is not None and (line := ledger.line) is not None:
