@@ -1,0 +1,152 @@
+"""A client of one node's socket, with nothing but the standard library.
+
+    client = Client(RunDir().socket("4711"))
+    client.get("/v1/processes", sort="mailbox", order="desc")
+
+In a process that gevent has patched it is cooperative.
+
+Not here: what a node answers (``api.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from gpool import GPoolError
+from gpool.observer.run_dir import RunDir
+
+API: Final = 1  # the version of the API that this client speaks
+TIMEOUT: Final = 2.0  # s that an answer may take; a node waits 0.2 s for a blocked hub
+LARGEST: Final = 64 * 1024 * 1024  # bytes of an answer
+
+
+class NodeGone(GPoolError):
+    """The process of a node is not there any more."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"nobody listens at {self.path!r}: the process has ended, or does not answer"
+
+
+class NodeError(GPoolError):
+    """A node has refused a request."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status  # HTTP's
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float, kind: Any) -> None:
+        super().__init__("gpool", timeout=timeout)
+        self._path, self._kind = path, kind
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = self._kind(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """Asks one node; a connection for each request.
+
+    Args:
+        path: Of its socket.
+        timeout: Seconds that connecting, and each part of an answer, may take.
+        kind: What makes sockets; in a process with an unpatched hub ``gevent.socket.socket``.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], timeout: float = TIMEOUT, kind: Any = None
+    ) -> None:
+        self.path = os.fspath(path)
+        self.timeout = timeout
+        self._kind = kind if kind is not None else socket.socket
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """Return what a node answers; parameters that are None are left out.
+
+        Raises:
+            NodeGone: It is not there; its stale socket is unlinked.
+            NodeError: It says no.
+        """
+        query = {name: value for name, value in query.items() if value is not None}
+        return self._parsed("GET", f"{path}?{urlencode(query)}" if query else path, None, {})
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Have a node do something; otherwise as :meth:`get`."""
+        headers = {"Content-Type": "application/json", "X-GPool-Action": "1"}
+        return self._parsed("POST", path, json.dumps(body).encode(), headers)
+
+    def _parsed(
+        self, method: str, target: str, body: bytes | None, headers: dict[str, str]
+    ) -> dict[str, Any]:
+        status, _, content = self.request(method, target, body, headers)
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            raise NodeError(502, f"{self.path!r} does not speak JSON") from None
+        if not isinstance(answer, dict) or answer.get("api") != API:
+            raise NodeError(502, f"{self.path!r} speaks another version of the API than {API}")
+        if status >= 400:
+            raise NodeError(status, str(answer.get("error", status)))
+        return answer
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and content of an answer, whatever they are.
+
+        Raises:
+            NodeGone: It is not there, or does not answer.
+        """
+        connection = _Connection(self.path, self.timeout, self._kind)
+        try:
+            connection.request(method, target, body, {**(headers or {}), "Connection": "close"})
+            response = connection.getresponse()
+            content = response.read(LARGEST)
+            return response.status, dict(response.getheaders()), content
+        except ConnectionRefusedError:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+            raise NodeGone(self.path) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise NodeGone(self.path) from error
+        finally:
+            connection.close()
+
+
+def find(run_dir: RunDir, timeout: float = TIMEOUT, kind: Any = None) -> dict[str, dict[str, Any]]:
+    """Return what each node says of itself, or ``{"node": ..., "error": ...}``.
+
+    Those whose processes have ended are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for node in run_dir.nodes():
+        path = run_dir.socket(node)
+        try:
+            found[node] = Client(path, timeout, kind).get("/v1/node")
+        except GPoolError as error:
+            if path.exists():
+                found[node] = {"node": node, "error": str(error)}
+    return found
