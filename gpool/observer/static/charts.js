@@ -74,7 +74,7 @@ export class Chart {
     const options = {
       width,
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { y: false, sync: { key: "pool" }, points: { size: 5 }, drag: { setScale: false } },
       hooks: { setCursor: [(plot) => this.#point(plot)] },
