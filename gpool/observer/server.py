@@ -220,6 +220,11 @@ def serve(
 class _Handler(WSGIHandler):
     """pywsgi's, with a limit to how long a client may take, and our headers on its errors."""
 
+    def handle(self) -> None:
+        """Handle a client's requests; one that has gone before it was told off is no news."""
+        with contextlib.suppress(OSError):
+            super().handle()
+
     def handle_one_request(self) -> tuple[str, bytes] | Literal[True] | None:
         """Handle one, or cut the client off."""
         timer = clock.call_later(WITHIN, self._cut_off, ref=False)
@@ -236,10 +241,10 @@ class _Handler(WSGIHandler):
             self.socket._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
 
     def read_request(self, raw_requestline: str) -> Any:
-        """Read one; too many headers are the client's fault, too."""
+        """Read one; the client's faults that pywsgi takes for its own are faults, too."""
         try:
             return super().read_request(raw_requestline)
-        except HTTPException as error:
+        except (HTTPException, IndexError) as error:  # too many headers; HTTP/7
             raise ValueError(str(error)) from error
 
     def get_environ(self) -> WSGIEnvironment:

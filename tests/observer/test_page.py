@@ -32,7 +32,9 @@ class TestPage:
 
     def test_tells_names_from_contents(self):
         """What moves from one file's content to its name is a change."""
-        assert Page({"index.html": b"", "ab": b"c"}).hash != Page({"index.html": b"", "a": b"bc"}).hash
+        assert (
+            Page({"index.html": b"", "ab": b"c"}).hash != Page({"index.html": b"", "a": b"bc"}).hash
+        )
 
     def test_serves_what_a_browser_shows(self):
         """Scripts and pictures are served, licences and the raw index are not."""
@@ -50,6 +52,7 @@ class TestRead:
         found = page.read()
         folder = resources.files("gpool.observer") / "static"
         assert found.hash.encode() in found.index
-        assert found.file(f"/static/{found.hash}/vendor/lit-html/lit-html.js").content == (
-            folder / "vendor" / "lit-html" / "lit-html.js"
-        ).read_bytes()
+        assert (
+            found.file(f"/static/{found.hash}/vendor/lit-html/lit-html.js").content
+            == (folder / "vendor" / "lit-html" / "lit-html.js").read_bytes()
+        )

@@ -163,3 +163,15 @@ def hanging_node(path: Path) -> Iterator[None]:
         yield
     finally:
         sock.close()
+
+
+@contextlib.contextmanager
+def full_line(path: Path) -> Iterator[None]:
+    """Have so many connect to the path of a Unix socket that it takes nobody more."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(str(path))
+        yield
