@@ -1,7 +1,6 @@
 """The Observer's own web server, of ``gpool web``: for one user, on one machine.
 
     server = Server(port=0)
-    server.start()
     print(server.url)       # http://127.0.0.1:41234/?token=...
     server.run()            # until close()
 
@@ -39,13 +38,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 from urllib.parse import quote
 
 import gevent
+import gevent.socket
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
 from gpool import clock
 from gpool.observer.web import HEADERS, LARGEST, Answer, App, Refusal, check_host, texts
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 logger = logging.getLogger("gpool.observer")
 
@@ -106,7 +106,7 @@ class Door:
 
 
 class Server:
-    """The Observer on a port of the loopback interface.
+    """The Observer on a port of the loopback interface, where it listens at once.
 
     Args:
         host: An address of that interface, or ``"localhost"``.
@@ -120,6 +120,7 @@ class Server:
         TypeError, ValueError: An argument is of the wrong type, or `host` is not on the
             loopback interface.
         RunDirError: The run directory is somebody else's, or open to others.
+        OSError: The port is taken.
     """
 
     def __init__(
@@ -131,34 +132,29 @@ class Server:
         allow_actions: bool = False,
         allow_hosts: Iterable[str] = (),
     ) -> None:
-        self._host = _loopback(host)
+        host = _loopback(host)
         if not isinstance(port, int) or not 0 <= port <= 65535:
             raise ValueError(f"port: expected a number from 0 to 65535, got {port!r}")
-        self._port = port
-        self._allow_hosts = texts("allow_hosts", allow_hosts)
-        self._door: Door | None = None  # None: not started
+        others = texts("allow_hosts", allow_hosts)
         self._app = App(
             self._may_look,
             allow_actions=allow_actions,
             # A proxy that ends TLS before us is one that the user has named.
-            origins=[f"https://{name}" for name in self._allow_hosts],
+            origins=[f"https://{name}" for name in others],
             run_dir=run_dir,
         )
-        self._wsgi = _listener(self._host, port, self._answer)
+        self._wsgi = _pywsgi(_listen(host, port), self._answer)
+        self.port: int = self._wsgi.server_port or port  # where it listens
+        self._at = f"{_bare(host)}:{self.port}"
+        ours = {f"{name}:{self.port}" for name in (HOST, "localhost", "[::1]")} | {self._at}
+        self._door = Door(port=self.port, hosts=frozenset(ours | others))
 
     def start(self) -> None:
-        """Listen.
-
-        Raises:
-            OSError: The port is taken.
-        """
+        """Answer from now on, while the caller does something else."""
         self._wsgi.start()
-        self._port = self._wsgi.server_port or self._port
-        names = {f"{name}:{self._port}" for name in (HOST, "localhost", "[::1]", _bare(self._host))}
-        self._door = Door(port=self._port, hosts=frozenset(names) | self._allow_hosts)
 
     def run(self) -> None:
-        """Serve; blocks until somebody calls :meth:`close`."""
+        """Answer; blocks until somebody calls :meth:`close`."""
         self._wsgi.serve_forever(stop_timeout=GRACE)
 
     def close(self) -> None:
@@ -172,15 +168,12 @@ class Server:
     @property
     def url(self) -> str:
         """The address to open, with its token."""
-        if self._door is None:
-            raise ValueError("url: the server has not been started")
-        return f"http://{_bare(self._host)}:{self._port}/?token={self._door.token}"
+        return f"http://{self._at}/?token={self._door.token}"
 
     def _may_look(self, environ: WSGIEnvironment) -> bool:
-        return self._door is not None and self._door.knows(environ)
+        return self._door.knows(environ)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        assert self._door is not None, "pywsgi answers nothing before it has started"
         answer = self._door.greet(environ)
         if answer is not None:
             return answer.send(environ, start_response)
@@ -204,7 +197,6 @@ def serve(
     server = Server(
         host, port, run_dir=run_dir, allow_actions=allow_actions, allow_hosts=allow_hosts
     )
-    server.start()
     ends: list[Any] = [
         gevent.signal_handler(number, server.close) for number in (signal.SIGTERM, signal.SIGINT)
     ]
@@ -258,15 +250,29 @@ class _Handler(WSGIHandler):
         return environ
 
 
-def _listener(host: str, port: int, application: Any) -> WSGIServer:
+def _listen(host: str, port: int) -> gevent.socket.socket:
+    """Listen; gevent's own way leaves a socket open if the port is taken."""
+    sock = gevent.socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(CONNECTIONS)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _pywsgi(listener: gevent.socket.socket, application: WSGIApplication) -> WSGIServer:
     return WSGIServer(
-        (host, port),
+        listener,
         application,
         spawn=CONNECTIONS,
         handler_class=_Handler,
         log=None,
         error_log=LoggingLogAdapter(logger, logging.WARNING),
-        environ={"SERVER_NAME": host},  # or pywsgi would ask DNS
+        environ={"SERVER_NAME": "localhost"},  # or pywsgi would ask DNS
     )
 
 

@@ -54,19 +54,14 @@ def server(start):
     return start()
 
 
-def port_of(server):
-    """Return where a server listens."""
-    return int(server.url.split(":")[2].split("/")[0])
-
-
 def query_of(server):
     """Return the path and query that let one in."""
-    return server.url.partition(str(port_of(server)))[2]
+    return server.url.partition(str(server.port))[2]
 
 
 def log_in(server):
     """Return the cookie that the token is exchanged for."""
-    return ask(port_of(server), query_of(server)).headers["Set-Cookie"].partition(";")[0]
+    return ask(server.port, query_of(server)).headers["Set-Cookie"].partition(";")[0]
 
 
 def has_ended(sock):
@@ -97,21 +92,15 @@ class TestServer:
         with pytest.raises(TypeError, match="allow_hosts: expected an iterable of texts"):
             Server(allow_hosts="localhost")
 
-    def test_has_no_address_before_it_listens(self):
-        """The port may not be known before."""
-        with pytest.raises(ValueError, match="has not been started"):
-            Server(port=0).url  # noqa: B018
-
     def test_says_that_its_port_is_taken(self, server):
         """Two cannot listen at one port."""
         with pytest.raises(OSError, match="Address already in use"):
-            Server(port=port_of(server)).start()
+            Server(port=server.port)
 
     def test_listens_on_ipv6_too(self, run_dir):
         """``::1`` is written in brackets in the address, and in the Host header."""
-        server = Server("::1", 0, run_dir=run_dir)
         try:
-            server.start()
+            server = Server("::1", 0, run_dir=run_dir)
         except OSError:
             pytest.skip("this machine has no IPv6")
         assert server.url.startswith("http://[::1]:")
@@ -127,11 +116,11 @@ class TestToken:
 
     def test_is_exchanged_for_a_cookie(self, server):
         """The address loses the token, the browser gets what no script can read."""
-        reply = ask(port_of(server), query_of(server))
+        reply = ask(server.port, query_of(server))
         assert reply.status == 303
         assert reply.headers["Location"] == "./"
         (morsel,) = SimpleCookie(reply.headers["Set-Cookie"]).values()
-        assert morsel.key == f"gpool-observer-{port_of(server)}"
+        assert morsel.key == f"gpool-observer-{server.port}"
         assert morsel["httponly"]
         assert morsel["samesite"] == "Strict"
         assert morsel["path"] == "/"
@@ -143,7 +132,7 @@ class TestToken:
     )
     def test_leads_to_the_same_path_and_no_other_host(self, server, path, location):
         """The way is relative, whatever the path looks like."""
-        reply = ask(port_of(server), path + query_of(server)[1:])
+        reply = ask(server.port, path + query_of(server)[1:])
         assert reply.headers["Location"] == location
 
     @pytest.mark.parametrize(
@@ -151,32 +140,32 @@ class TestToken:
     )
     def test_that_is_wrong_is_refused_and_logged(self, server, query, caplog):
         """So is an empty one; what was tried is not written down."""
-        reply = ask(port_of(server), "/" + query, Cookie=log_in(server))
+        reply = ask(server.port, "/" + query, Cookie=log_in(server))
         assert reply.status == 403
         assert "Set-Cookie" not in reply.headers
         assert caplog.messages == ["a request with a wrong token came from 127.0.0.1"]
 
     def test_of_another_server_is_wrong(self, start):
         """Each start has its own."""
-        assert ask(port_of(start()), query_of(start())).status == 403
+        assert ask(start().port, query_of(start())).status == 403
 
     @pytest.mark.parametrize("method", ["HEAD", "POST"])
     def test_is_for_opening_the_page(self, server, method):
         """Nothing but GET is answered with a cookie."""
-        assert ask(port_of(server), query_of(server), method).status == 403
+        assert ask(server.port, query_of(server), method).status == 403
 
 
 class TestCookie:
     def test_lets_in(self, server):
         """Whoever has it sees the page, its files and the API."""
         cookie = log_in(server)
-        assert ask(port_of(server), "/", Cookie=cookie).status == 200
-        assert ask(port_of(server), "/api/nodes", Cookie=cookie).json["nodes"] == []
+        assert ask(server.port, "/", Cookie=cookie).status == 200
+        assert ask(server.port, "/api/nodes", Cookie=cookie).json["nodes"] == []
 
     def test_may_stand_among_others(self, server):
         """Browsers send the cookies of all ports; some are odd."""
         odd = f'a="x; y=; =z; {{}}; gpool-observer-1=x; {log_in(server)}; gpool-observer-x'
-        assert ask(port_of(server), "/", Cookie=odd).status == 200
+        assert ask(server.port, "/", Cookie=odd).status == 200
 
     @pytest.mark.parametrize("path", ["/", "/favicon.ico", "/api/nodes", "/nothing"])
     @pytest.mark.parametrize(
@@ -184,8 +173,8 @@ class TestCookie:
     )
     def test_is_needed_for_everything(self, server, path, cookie):
         """Who has none is told how to get one."""
-        cookie = cookie and cookie.replace("PORT", str(port_of(server)))
-        reply = ask(port_of(server), path, Cookie=cookie)
+        cookie = cookie and cookie.replace("PORT", str(server.port))
+        reply = ask(server.port, path, Cookie=cookie)
         assert reply.status == 403
         assert b"Open the address that it printed" in reply.body
 
@@ -193,17 +182,17 @@ class TestCookie:
         """A browser sends it, but it is another server's, under any name."""
         one, two = start(), start()
         cookie = log_in(two)
-        assert ask(port_of(one), "/", Cookie=cookie).status == 403
-        renamed = cookie.replace(str(port_of(two)), str(port_of(one)))
-        assert ask(port_of(one), "/", Cookie=renamed).status == 403
+        assert ask(one.port, "/", Cookie=cookie).status == 403
+        renamed = cookie.replace(str(two.port), str(one.port))
+        assert ask(one.port, "/", Cookie=renamed).status == 403
 
 
 class TestHost:
     @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
     def test_ours_is_answered(self, server, name):
         """The names of this machine, with our port."""
-        host = f"{name}:{port_of(server)}"
-        assert ask(port_of(server), "/", Host=host, Cookie=log_in(server)).status == 200
+        host = f"{name}:{server.port}"
+        assert ask(server.port, "/", Host=host, Cookie=log_in(server)).status == 200
 
     @pytest.mark.parametrize(
         "host",
@@ -221,10 +210,10 @@ class TestHost:
     )
     def test_others_come_no_further(self, server, host, caplog):
         """A rebound name gets 421 before anything else is looked at."""
-        host = host and host.replace("PORT", str(port_of(server)))
+        host = host and host.replace("PORT", str(server.port))
         cookie = log_in(server)
         for path in ("/", query_of(server), "/?token=wrong"):
-            reply = ask(port_of(server), path, Host=host, Cookie=cookie)
+            reply = ask(server.port, path, Host=host, Cookie=cookie)
             assert reply.status == 421
             assert "Set-Cookie" not in reply.headers
         assert caplog.text == ""
@@ -233,20 +222,20 @@ class TestHost:
         """A tunnel's or a proxy's name is answered if it was given."""
         server = start(allow_hosts=["Ops.example"])
         cookie = log_in(server)
-        assert ask(port_of(server), "/", Host="ops.example", Cookie=cookie).status == 200
-        assert ask(port_of(server), "/", Host="ops.example:80", Cookie=cookie).status == 421
+        assert ask(server.port, "/", Host="ops.example", Cookie=cookie).status == 200
+        assert ask(server.port, "/", Host="ops.example:80", Cookie=cookie).status == 421
 
 
 class TestActions:
     def act(self, server, **changed):
         """Send an action as the page does, but for what is changed."""
         headers = {
-            "Origin": f"http://127.0.0.1:{port_of(server)}",
+            "Origin": f"http://127.0.0.1:{server.port}",
             "Cookie": log_in(server),
             "X_GPool_Action": "1",
             "Content_Type": "application/json",
         } | changed
-        return ask(port_of(server), "/api/nodes/1/v1/actions", "POST", b"{}", **headers)
+        return ask(server.port, "/api/nodes/1/v1/actions", "POST", b"{}", **headers)
 
     def test_are_off_unless_asked_for(self, server, run_dir):
         """It looks only."""
@@ -288,7 +277,7 @@ class TestLimits:
     )
     def test_of_a_request_have_our_headers(self, server, raw, status, capfd):
         """What pywsgi refuses is refused quietly, and as safely as all else."""
-        reply = exchange(port_of(server), raw)
+        reply = exchange(server.port, raw)
         assert reply.status == status
         assert dict(HEADERS).items() <= dict(reply.headers).items()
         assert reply.headers["Cache-Control"] == "no-store"
@@ -299,8 +288,8 @@ class TestLimits:
     )
     def test_of_a_body_end_the_connection(self, server, extra):
         """A body that nobody wants is not waited for."""
-        raw = request(port_of(server), "/", "POST", Connection=None, **extra)
-        with connected(port_of(server)) as sock:
+        raw = request(server.port, "/", "POST", Connection=None, **extra)
+        with connected(server.port) as sock:
             sock.sendall(raw + b"5\r\nhello\r\n")
             assert reply_of(sock).status == 403
             assert has_ended(sock)
@@ -308,11 +297,11 @@ class TestLimits:
     @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-"])
     def test_of_time_cut_off_who_hangs(self, server, clock, sent, capfd):
         """A client that stops half-way is answered by nothing but the end."""
-        with connected(port_of(server)) as sock, connected(port_of(server)) as other:
+        with connected(server.port) as sock, connected(server.port) as other:
             sock.sendall(sent)
             settle()
             clock.advance(WITHIN - 1)
-            other.sendall(request(port_of(server), "/"))
+            other.sendall(request(server.port, "/"))
             assert reply_of(other).status == 403
             clock.advance(1)
             assert sock.recv(1) == b""
@@ -320,8 +309,8 @@ class TestLimits:
 
     def test_of_time_are_those_of_each_request(self, server, clock):
         """A connection that is used stays."""
-        raw = request(port_of(server), "/", Connection=None)
-        with connected(port_of(server)) as sock:
+        raw = request(server.port, "/", Connection=None)
+        with connected(server.port) as sock:
             for _ in range(3):
                 sock.sendall(raw)
                 assert reply_of(sock).status == 403
@@ -333,8 +322,8 @@ class TestLimits:
         """An answer that nobody takes is given up."""
         cookie = log_in(server)
         node = FakeNode(run_dir / "1.sock", content=b"x" * 30_000_000)
-        raw = request(port_of(server), "/api/nodes/1/v1/node", Cookie=cookie, Connection=None)
-        with node, connected(port_of(server)) as sock:
+        raw = request(server.port, "/api/nodes/1/v1/node", Cookie=cookie, Connection=None)
+        with node, connected(server.port) as sock:
             sock.sendall(raw)
             sock.recv(1)  # it begins
             settle()
@@ -346,7 +335,7 @@ class TestLimits:
     def test_of_connections_are_kept(self, start, clock, monkeypatch):
         """More than so many wait in line, until others have gone."""
         monkeypatch.setattr(servers, "CONNECTIONS", 2)
-        port = port_of(start())
+        port = start().port
         with connected(port), connected(port), connected(port) as third:
             third.sendall(request(port, "/"))
             settle()

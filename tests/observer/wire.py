@@ -94,7 +94,7 @@ def request(
 @contextlib.contextmanager
 def served(app: Any) -> Iterator[int]:
     """Serve an app with a bare pywsgi; gives the port."""
-    server = WSGIServer(("127.0.0.1", 0), app, log=None, environ={"SERVER_NAME": "x"})
+    server = WSGIServer(("127.0.0.1", 0), app, spawn=64, log=None, environ={"SERVER_NAME": "x"})
     server.start()
     try:
         yield server.server_port
@@ -113,7 +113,8 @@ def a_run_dir() -> Iterator[Path]:
 
 
 def listen(path: Path, backlog: int = 16) -> Any:
-    """Listen at the path of a Unix socket."""
+    """Listen at the path of a Unix socket, in the place of whoever did before."""
+    path.unlink(missing_ok=True)
     sock = gevent.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind(str(path))
     sock.listen(backlog)
@@ -133,7 +134,9 @@ class FakeNode:
 
     def __enter__(self) -> FakeNode:
         """Begin to listen."""
-        self._server = WSGIServer(listen(self.path), self._answer, log=None, handler_class=_Raw)
+        self._server = WSGIServer(
+            listen(self.path), self._answer, spawn=64, log=None, handler_class=_Raw
+        )
         self._server.start()
         return self
 
@@ -156,9 +159,9 @@ class _Raw(WSGIHandler):
 
 
 @contextlib.contextmanager
-def hanging_node(path: Path) -> Iterator[None]:
+def hanging_node(path: Path, backlog: int = 16) -> Iterator[None]:
     """Give a node that takes every request and answers none."""
-    sock = listen(path)
+    sock = listen(path, backlog)
     try:
         yield
     finally:
