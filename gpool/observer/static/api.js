@@ -41,6 +41,6 @@ async function answer(request) {
     throw new ApiError(0, error.name === "TimeoutError" ? "no answer" : "the server cannot be reached");
   }
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(response.status, body.error ?? `the server said ${response.status}`, "api" in body);
+  if (!response.ok) throw new ApiError(response.status, body.error ?? `the server said ${response.status}`, "node" in body);
   return body;
 }

@@ -169,11 +169,16 @@ function arrive() {
   if (is && !was) opener = document.activeElement;
   wake();
   redraw();
-  if (is !== was) requestAnimationFrame(() => (is ? processWindow.focus() : opener?.isConnected && opener.focus()));
+  if (is !== was) requestAnimationFrame(() => (is ? opened() : opener?.isConnected && opener.focus()));
+}
+
+function opened() {
+  processWindow.focus();
+  document.querySelector('[role="treeitem"].open')?.scrollIntoView({ block: "nearest", inline: "nearest" }); // the view is narrower now
 }
 
 addEventListener("hashchange", arrive);
-document.addEventListener("visibilitychange", () => document.hidden || wake());
+document.addEventListener("visibilitychange", () => document.hidden || Object.values(polls).forEach((poll) => poll.shown()));
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && windowOpen() && !event.target.closest("dialog, input")) app.go({ pid: null });
 });

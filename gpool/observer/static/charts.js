@@ -76,7 +76,7 @@ export class Chart {
       height: HEIGHT,
       padding: [8, 8, 0, 0],
       legend: { show: false },
-      cursor: { sync: { key: "pool" }, points: { size: 5 }, drag: { setScale: false } },
+      cursor: { y: false, sync: { key: "pool" }, points: { size: 5 }, drag: { setScale: false } },
       hooks: { setCursor: [(plot) => this.#point(plot)] },
       scales: { y: { range: (_, least, most) => [0, Math.max(most ?? 0, 1e-9) * 1.1] } },
       axes: [

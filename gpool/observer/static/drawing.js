@@ -32,8 +32,8 @@ export function drawing(tree) {
         <g role="none">${ties(tree, boxes)}</g>
         ${repeat(boxes, (box) => box.item.key, (box) => node(tree, box))}
       </svg>
-      ${tree.hovered?.node ? details(tree, boxes) : nothing}
-    </div></div>`;
+    </div></div>
+    ${details(tree.hovered)}`;
 }
 
 /** Boxes with x, y (of their left end, middle), w and h; a column is as wide as its widest label. */
@@ -143,12 +143,12 @@ function tie(from, to, kind) {
   return svg`<path class="tie ${kind}" d="M${x1} ${y1}C${x1 + bend} ${y1} ${same ? x2 + bend : x2 - bend} ${y2} ${x2} ${y2}"/><circle class="tie-end ${kind}" cx=${x2} cy=${y2} r="2.500"/>`;
 }
 
-function details({ hovered }, boxes) {
-  const { item, x, y, h } = boxes.find((box) => box.item.key === hovered.key);
-  const { node } = item;
-  const row = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
-  return html`<div class="details" aria-hidden="true" .style=${`left: ${x}px; top: ${y + h / 2 + 8}px`}>
-    <strong>${node.label}</strong>
-    <dl>${row("Status", status(node.status))} ${node.id === null ? nothing : row("Pid", pid(node.id))} ${node.child_id === null ? nothing : row("Child", node.child_id)}
-      ${row("Restarts", node.restarts)} ${row("Mailbox", number(node.mailbox))} ${node.strategy ? row("Strategy", node.strategy) : nothing} ${node.pool ? row("Pool", node.pool) : nothing}</dl></div>`;
+/** What is known of the node under the pointer, or of that with the focus. */
+function details(hovered) {
+  if (!hovered?.node) return html`<p class="details dim">Point at a node for its details. Arrow keys move, Enter opens its window.</p>`;
+  const { node } = hovered;
+  const row = (name, value) => html`<span><i>${name}</i> ${value}</span>`;
+  return html`<p class="details"><strong>${node.label}</strong> ${status(node.status)}
+    ${node.id === null ? nothing : html`<span>${pid(node.id)}</span>`} ${node.child_id === null ? nothing : row("child", node.child_id)}
+    ${node.strategy ? row("strategy", node.strategy) : nothing} ${row("restarts", node.restarts)} ${row("mailbox", number(node.mailbox))} ${node.pool ? row("pool", node.pool) : nothing}</p>`;
 }

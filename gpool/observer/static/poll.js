@@ -31,7 +31,7 @@ export function setPace(changes) {
  * Polls one source: an object with `path()`, what to ask for now (null: nothing), `take(answer)`, and
  * `refused(error)`, which answers whether that error was expected.
  *
- * `wake()` asks at once: the path has changed, or the page is seen again.
+ * `wake()` asks at once: the path may have changed.
  */
 export class Poll {
   failing = null; // {message, since: ms}: since when there is no answer
@@ -42,6 +42,7 @@ export class Poll {
   #asking = null; // {path, controller} of the request under way
   #timer = null;
   #failures = 0; // in a row
+  #missed = false; // there was something to ask for while nobody looked
 
   constructor(source, changed, { least = 0 } = {}) {
     this.#source = source;
@@ -55,8 +56,14 @@ export class Poll {
     this.#asking?.controller.abort();
     this.#asking = null;
     clearTimeout(this.#timer);
+    this.#missed = path !== null && document.hidden;
     if (path === null) this.failing = null;
-    else if (!document.hidden) this.#ask(path);
+    else if (!this.#missed) this.#ask(path);
+  }
+
+  /** The page is seen again. */
+  shown() {
+    if (!pace.paused || this.#missed) this.wake();
   }
 
   async #ask(path) {
@@ -96,6 +103,6 @@ export class Poll {
     if (pace.paused || document.hidden) return;
     const usual = Math.max(pace.seconds, this.#least);
     const wait = this.#failures ? Math.min(SLOWEST, usual * 2 ** Math.min(this.#failures - 1, 5)) : usual;
-    this.#timer = setTimeout(() => this.wake(), wait * 1000);
+    this.#timer = setTimeout(() => pace.paused || this.wake(), wait * 1000);
   }
 }

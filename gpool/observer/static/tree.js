@@ -176,6 +176,7 @@ export class Tree {
     }[event.key];
     if (!target && event.key.length !== 1) return;
     event.preventDefault();
+    if (target) this.#typed.text = ""; // a word ends where the hand moves on
     const next = target ? target() : this.#find(event.key, items, at);
     if (next) event.currentTarget.querySelector(`[data-key="${CSS.escape(next.key)}"]`)?.focus();
   }

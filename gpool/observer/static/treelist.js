@@ -27,7 +27,7 @@ function content({ filter }, { node, open, below }) {
     ${badge(node.restarts)}
     ${open === false ? html`<span class="count">${number(below)}</span>` : nothing}
     ${node.strategy ? html`<span class="strategy">${node.strategy}</span>` : nothing}
-    <span class="end">${node.mailbox ? html`<span class="mailbox">${number(node.mailbox)} in mailbox</span>` : nothing}
+    <span class="end">${node.mailbox ? html`<span class="mailbox"><span aria-hidden="true">✉</span> ${number(node.mailbox)}<span class="words"> in mailbox</span></span>` : nothing}
       <span class="word">${node.status}</span><span class="pid">${node.id === null ? "" : pid(node.id)}</span></span>`;
 }
 
