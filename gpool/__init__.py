@@ -76,16 +76,25 @@ from gpool.otp.process import (
 )
 from gpool.otp.process_info import (
     ProcessInfo,
+    peek,
     process_info,
     processes,
     recently_ended,
     zombies,
 )
 from gpool.otp.registry import register, unregister, whereis
+from gpool.otp.supervision import (
+    Supervised,
+    Supervision,
+    place_of,
+    restarts_of,
+    supervision,
+    supervisor_of,
+)
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
-from gpool.pool.lease import Holder, Lease
-from gpool.pool.pool import Pool
+from gpool.pool.lease import Holder, Lease, WaitingClient
+from gpool.pool.pool import Pool, PoolTree
 from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
 from gpool.pool.stats import Stats, Status
@@ -135,6 +144,7 @@ __all__ = [
     "PoolFailed",
     "PoolFull",
     "PoolNotReady",
+    "PoolTree",
     "ProcessInfo",
     "ReceiveTimeout",
     "Ref",
@@ -151,9 +161,12 @@ __all__ = [
     "Stats",
     "Status",
     "Stop",
+    "Supervised",
+    "Supervision",
     "Supervisor",
     "Timeout",
     "UnknownPool",
+    "WaitingClient",
     "WrongHolder",
     "WrongHub",
     "call",
@@ -164,12 +177,15 @@ __all__ = [
     "is_alive",
     "link",
     "monitor",
+    "peek",
+    "place_of",
     "process_info",
     "processes",
     "receive",
     "recently_ended",
     "register",
     "reply",
+    "restarts_of",
     "running_pools",
     "self",
     "send",
@@ -181,6 +197,8 @@ __all__ = [
     "start_pool",
     "stop",
     "stop_pool",
+    "supervision",
+    "supervisor_of",
     "sys",
     "telemetry",
     "trap_exit",
