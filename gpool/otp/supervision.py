@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 from gpool.otp.child import Child
 from gpool.otp.child_spec import ChildType, RestartType
@@ -62,7 +62,7 @@ def supervision(process: Any, limit: int | None = None) -> Supervision | None:
         NoProcess: Nobody has that name.
     """
     supervisor = resolve(process).server
-    if not isinstance(supervisor, Supervisor):
+    if not _is_supervisor(supervisor):
         return None
     children = supervisor.in_start_order()
     shown = tuple(_shown(child) for child in islice(children, limit))
@@ -102,7 +102,12 @@ def restarts_of(process: Any) -> int | None:
 def _child_of(pid: Pid) -> Child | None:
     # A start function runs in the supervisor's process: who spawned it supervises it.
     parent = pid.ancestors[0].server if pid.ancestors else None
-    return parent.running.get(pid) if isinstance(parent, Supervisor) else None
+    return parent.running.get(pid) if _is_supervisor(parent) else None
+
+
+def _is_supervisor(server: Any) -> TypeGuard[Supervisor]:
+    # isinstance() would ask the server for its __class__, and that runs a user's __getattribute__.
+    return issubclass(type(server), Supervisor)
 
 
 def _shown(child: Child) -> Supervised:

@@ -118,3 +118,23 @@ class TestSupervisorOf:
         """A name that nobody has is an error, as everywhere."""
         with pytest.raises(gpool.NoProcess):
             gpool.supervisor_of("nobody")
+
+
+class Private(gpool.GenServer):
+    """Tells nobody anything, not even its class."""
+
+    def __getattribute__(self, name):
+        """Fail once somebody looks."""
+        if name == "__class__":
+            raise AssertionError("was looked at")
+        return super().__getattribute__(name)
+
+
+class TestLooking:
+    def test_asks_a_server_for_nothing(self):
+        """Not even for its class, which isinstance() does: it may have written how that is told."""
+        server = Private.start()
+        child = server.pid
+        assert gpool.supervision(child) is None
+        assert gpool.supervisor_of(child) is None
+        assert gpool.restarts_of(child) is None
