@@ -25,9 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gpool.errors import NoProcess
 from gpool.otp import process
-from gpool.otp.gen import From, System, partner
-from gpool.otp.pid import Pid
+from gpool.otp.gen import Asker, From, System, partner
+from gpool.otp.pid import DEAD, FORKED, Pid, mailbox_of
 from gpool.waiter import check_timeout
 
 
@@ -108,7 +109,44 @@ def get_status(server: Any, timeout: float | None = 5.0) -> Status:
         OTP ``sys:get_status/2``.
     """
     pid = process.resolve(server)
-    status, parent, state = _request(pid, "get_status", None, timeout)
+    return _status(pid, _request(pid, "get_status", None, timeout))
+
+
+def post_status_request(server: Any, asker: Asker) -> None:
+    """Have a server tell `asker` what :func:`get_status` would return; never blocks.
+
+    Whoever asks need not be a process, as a callback of the hub is none.
+
+    Args:
+        server: A handle, a pid or a registered name, of the running thread.
+        asker: Its ``answer`` is called in the server's process, with a :class:`Status`, or
+            its ``fail``, with an error.  It hears nothing if the server dies before.
+
+    Raises:
+        NoProcess: It is dead or nobody has the name.
+    """
+    pid = process.resolve(server)
+    if pid.state is DEAD or pid.state is FORKED:
+        raise NoProcess(pid)
+    mailbox_of(pid).append(System(_StatusAsker(pid, asker), "get_status"))
+
+
+@dataclass(frozen=True, slots=True)
+class _StatusAsker:
+    """Makes a status of what a server answers."""
+
+    pid: Pid
+    asker: Asker
+
+    def answer(self, value: Any) -> None:
+        self.asker.answer(_status(self.pid, value))
+
+    def fail(self, error: BaseException) -> None:
+        self.asker.fail(error)
+
+
+def _status(pid: Pid, answer: Any) -> Status:
+    status, parent, state = answer
     return Status(pid, pid.initial_call, status, parent, state)
 
 

@@ -196,3 +196,40 @@ class TestGetStatus:
         with pytest.raises(CallbackFailed):
             sys.get_status(server)
         assert gpool.is_alive(server)
+
+
+class TestPostStatusRequest:
+    class Asker:
+        """Keeps what it is told."""
+
+        def __init__(self):
+            self.got = []
+            self.answer = self.fail = self.got.append
+
+    def test_is_answered_later_to_whom_it_was_for(self, server):
+        """It never blocks, and a callback of the hub may ask, which is no process."""
+        asker = self.Asker()
+        before = gpool.processes()
+        gevent.get_hub().loop.run_callback(sys.post_status_request, server, asker)
+        settle()
+        assert asker.got == [sys.get_status(server)]
+        assert [pid for pid in gpool.processes() if pid not in before] in ([], [gpool.self()])
+
+    def test_a_bad_format_status_is_told(self):
+        """The asker gets the error, the server goes on."""
+
+        class Bad(gpool.GenServer):
+            def format_status(self):
+                raise ValueError("no")
+
+        server, asker = Bad.start(), self.Asker()
+        sys.post_status_request(server, asker)
+        settle()
+        assert [type(error) for error in asker.got] == [CallbackFailed]
+        assert gpool.is_alive(server)
+
+    def test_of_the_dead_raises(self, server):
+        """There is nobody to ask."""
+        gpool.stop(server)
+        with pytest.raises(NoProcess):
+            sys.post_status_request(server.pid, self.Asker())
