@@ -9,7 +9,6 @@ whatever comes of it.
 from __future__ import annotations
 
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from typing import Any, Final
 
 import gpool
 from gpool.observer import pools, processes
-from gpool.observer.errand import ObserverErrand
+from gpool.observer.errand import ObserverErrand, said_by
 from gpool.observer.events import Events
 from gpool.observer.request import Refused
-from gpool.observer.text import cut, shown
+from gpool.observer.text import shown
 
+LARGEST: Final = 10_000  # workers of a pool; a slip of the finger is not to start a million
 KEPT: Final = 100  # actions whose outcome is known
 PATIENCE: Final = 0.5  # s until an action that has not ended is answered as "running"
 
@@ -92,7 +92,7 @@ class Actions:
         if not errand.over.is_set():
             state, text = "running", "it has not ended yet"
         elif errand.failure is not None:
-            state, text = "failed", cut(str(errand.failure) or type(errand.failure).__name__)
+            state, text = "failed", said_by(errand.failure)
         else:
             state, text = "done", str(errand.outcome)
         return {"id": number, "state": state, "text": text}
@@ -104,8 +104,8 @@ class Actions:
         try:
             value = deed.do()
         except BaseException as error:
-            logger.warning("%s: failed: %r", deed.what, error)
-            self._events.note(deed.process, deed.pool, f"{deed.what}: failed: {shown(error)}")
+            logger.warning("%s: failed: %s", deed.what, said_by(error))
+            self._events.note(deed.process, deed.pool, f"{deed.what}: failed: {said_by(error)}")
             raise
         return deed.what if value is None or value is True else f"{deed.what}: {shown(value)}"
 
@@ -207,14 +207,14 @@ def _deed(pool: gpool.Pool[Any], what: str, do: Callable[[], object]) -> Deed:
 
 def _whole(body: dict[str, Any], key: str, default: int | None) -> int | None:
     value = body.get(key, default)
-    if value is not None and (type(value) is not int or value < 0):
-        raise Refused(400, f"{key}: expected a whole number, 0 or more, got {value!r:.80}")
+    if value is not None and (type(value) is not int or not 0 <= value <= LARGEST):
+        raise Refused(400, f"{key}: expected a whole number, 0 to {LARGEST}, got {value!r:.80}")
     return value
 
 
 def _seconds(body: dict[str, Any], key: str, default: float) -> float:
     value = body.get(key, default)
-    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value <= 86400):
+    if type(value) not in (int, float) or not 0 <= value <= 86400:
         raise Refused(400, f"{key}: expected seconds from 0 to 86400, got {value!r:.80}")
     return float(value)
 

@@ -9,6 +9,7 @@ Rules:
 
 * The socket is bound by whoever starts the agent: what is wrong is an error there.
 * Nothing of it keeps the observed loop alive, or the process from its end.
+* But the interpreter is not torn down under it: at exit it is awaited, shortly.
 * A forked child starts with none: it closes the parent's listener, which would go on
   taking connections that nobody answers, and may start its own.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import socket
 import struct
@@ -39,7 +41,11 @@ from gpool.observer.run_dir import RunDir
 
 IDLE: Final = 10.0  # s that a client may say nothing
 CLIENTS: Final = 32  # that are served at once
-BACKLOG: Final = 64
+BACKLOG: Final = 512
+FINISH: Final = 0.3  # s that those who are being answered have when it stops
+LEAVE: Final = 2.0  # s that the end of the process may wait for it
+logger = logging.getLogger("gpool.observer")
+_allocate_lock: Final = monkey.get_original("_thread", "allocate_lock")
 _start_new_thread: Final = monkey.get_original("_thread", "start_new_thread")
 
 
@@ -98,9 +104,11 @@ class Agent:
         self._loop: Any = None  # of the agent's thread, while it serves
         self._stopped = False
         self._stop: Any = None  # ends the thread
+        self._serves = _allocate_lock()  # held until the thread has ended
+        self._serves.acquire()
         telemetry.attach(self.api.events)
-        atexit.register(self.stop)
-        _start_new_thread(self._serve, ())
+        atexit.register(self._leave)
+        _start_new_thread(self._live, ())
 
     @property
     def is_serving(self) -> bool:
@@ -112,15 +120,27 @@ class Agent:
         if not self.is_serving:
             return
         self._stopped = True
-        atexit.unregister(self.stop)
         telemetry.detach(self.api.events)
+        self.api.history.close()
         with contextlib.suppress(OSError):
             self.path.unlink()
         loop, stop = self._loop, self._stop
         if loop is not None:
             loop.run_callback_threadsafe(stop.set)
 
+    def _leave(self) -> None:
+        """At exit: a thread that reads what is being torn down would crash."""
+        self.stop()
+        self._serves.acquire(timeout=LEAVE)
+
     # --- The agent's thread ---
+
+    def _live(self) -> None:
+        try:
+            self._serve()
+        finally:
+            atexit.unregister(self._leave)
+            self._serves.release()
 
     def _serve(self) -> None:
         hub = gevent.get_hub()
@@ -137,14 +157,16 @@ class Agent:
         stop.wait()
         self._loop = None
         sampler.kill()
-        server.stop(timeout=0.5)
-        self.api.history.close()
+        server.stop(timeout=FINISH)
         hub.destroy(destroy_loop=True)
 
     def _sample(self) -> None:
         while True:
-            self.api.events.word()
-            self.api.history.sample()
+            try:
+                self.api.events.word()
+                self.api.history.sample()
+            except Exception:
+                logger.exception("the Observer's agent has missed a sample")
             self.api.history.wait()
 
     # --- Forks ---
@@ -152,7 +174,7 @@ class Agent:
     def forget(self) -> None:
         """In a forked child: this is the parent's; let go of its listener."""
         self._stopped = True
-        atexit.unregister(self.stop)
+        atexit.unregister(self._leave)
         telemetry.detach(self.api.events)
         self.api.history.close()
         os.close(self._listener)
@@ -168,7 +190,8 @@ def _bind(run_dir: RunDir) -> tuple[str, int]:
     for node in (number, *(f"{number}-{n}" for n in range(2, 100))):
         path = run_dir.socket(node)
         if not os.path.lexists(path) or _is_stale(path):
-            return node, _listen(path)
+            with contextlib.suppress(FileExistsError):  # somebody was quicker
+                return node, _listen(path)
     raise OSError(f"{str(run_dir.path)!r}: all names for process {number} are taken")
 
 
@@ -184,12 +207,20 @@ def _is_stale(path: Path) -> bool:
 def _listen(path: Path) -> int:
     # Not gevent's, patched or not: it would belong to the hub of this thread.
     real = monkey.get_original("socket", "socket")(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Nobody is to find a socket that nobody listens at yet: it would be taken for a stale one.
+    hidden = path.with_name(f".{path.stem}")
     try:
-        real.bind(os.fspath(path))
-        path.chmod(0o600)
+        with contextlib.suppress(FileNotFoundError):
+            hidden.unlink()  # of one that was killed here
+        real.bind(os.fspath(hidden))
+        hidden.chmod(0o600)
         real.listen(BACKLOG)
         real.setblocking(False)
+        os.link(hidden, path)
         return int(real.detach())
     except BaseException:
         real.close()
         raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            hidden.unlink()

@@ -26,25 +26,28 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from itertools import islice
 from time import time
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import gevent
 
 import gpool
 from gpool.observer import pools, processes
 from gpool.observer.actions import Actions
-from gpool.observer.errand import ObserverErrand
+from gpool.observer.errand import Question, said_by
 from gpool.observer.events import LEVELS, Events
 from gpool.observer.history import History
 from gpool.observer.reader import Reader
 from gpool.observer.request import Refused, Request
-from gpool.observer.text import cut, scrubbed, shown
+from gpool.observer.text import HIDDEN, cut, is_secret, shown, writer_of
 from gpool.observer.tree import tree_of
 
 VERSION: Final = 1
 STATE_TIMEOUT: Final = 0.2  # s that a server may take to tell its state
 STATE: Final = 4000  # characters of a state
+ATTRIBUTES: Final = 100  # of a state
 ERRORS: Final = 20  # events that a pool's detail tells
 NUMBER: Final = 10**12  # no process, page or event has a higher one
 
@@ -72,6 +75,7 @@ class Api:
         self.history = History(self.reader, always=measure)
         self.actions = Actions(self.events, allowed=allow_actions)
         self._show_state = show_state
+        self._asked: WeakKeyDictionary[gpool.Pid, Question] = WeakKeyDictionary()  # unanswered
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
@@ -202,11 +206,10 @@ class Api:
 
     def _shows_state(self, pid: gpool.Pid) -> bool:
         """Tell whether a process is a server, and one that shows its state."""
-        server = pid.server
-        if not isinstance(server, gpool.GenServer):
+        kind = type(pid.server)
+        if not issubclass(kind, gpool.GenServer):
             return False
-        own = type(server).format_status is not gpool.GenServer.format_status
-        return own or self._show_state
+        return self._show_state or writer_of(kind, "format_status") is not gpool.GenServer
 
     def _state(self, request: Request, number: str) -> tuple[Answer, dict[str, Any]]:
         def look(pid: gpool.Pid) -> Answer:
@@ -218,12 +221,20 @@ class Api:
             raise Refused(403, "state: this process shows none; its class has no format_status")
         if hub["blocked"]:
             raise Refused(409, "state: the hub is blocked, nobody can be asked")
-        errand = ObserverErrand(pid.hub, gpool.sys.get_status, pid, STATE_TIMEOUT)
-        errand.begin()
-        if not errand.over.wait(2 * STATE_TIMEOUT) or errand.failure is not None:
-            why = errand.failure or "no answer"
-            raise Refused(409, f"state: {pid!r} did not tell it in {STATE_TIMEOUT} s: {why}")
-        return {"state": _lines(errand.outcome.state)}, hub
+        return {"state": _lines(self._status(pid).state)}, hub
+
+    def _status(self, pid: gpool.Pid) -> gpool.sys.Status:
+        question = self._asked.get(pid)
+        if question is None:  # else its last one still waits for it: another would be a burden
+            question = self._asked[pid] = Question(pid)
+            question.begin()
+        if question.over.wait(STATE_TIMEOUT):
+            self._asked.pop(pid, None)
+        if question.failure is not None:
+            raise Refused(409, f"state: {said_by(question.failure)}")
+        if question.status is None:
+            raise Refused(409, f"state: {pid!r} is busy, it did not answer in {STATE_TIMEOUT} s")
+        return question.status
 
     # --- The rest ---
 
@@ -239,12 +250,14 @@ class Api:
 
         def read() -> Answer | None:
             pool = pools.find(name)
-            return None if pool is None else pools.detail_of(pool)
+            if pool is None:
+                return None
+            return {**pools.detail_of(pool), "errors": [entry.told() for entry in errors]}
 
+        errors = self.events.of_pool(name, ERRORS)
         found, hub = self.reader.read(read)
         if found is None:
             raise Refused(404, f"pool {name[:80]!r}: it does not run")
-        found["errors"] = self.events.of_pool(name, ERRORS)
         found["measured"] = self.history.measures
         found["history"] = self.history.of(name, after)
         return {"pool": found}, hub
@@ -252,8 +265,8 @@ class Api:
     def _events(self, request: Request) -> tuple[Answer, dict[str, Any]]:
         request.only("after", "level")
         after, level = request.number("after", 0, 0, NUMBER), request.word("level", "info", LEVELS)
-        self.events.word()
-        events, hub = self.reader.read(lambda: self.events.after(after, level))
+        found = self.events.after(after, level)
+        events, hub = self.reader.read(lambda: [entry.told() for entry in found])
         return {"events": events, "last": self.events.last}, hub
 
     def _act(self, request: Request) -> Answer:
@@ -273,8 +286,15 @@ def _number(text: str) -> int:
 
 def _lines(state: Any) -> str:
     """Return a state as text, an attribute a line."""
-    if type(state) is str:
+    kind = type(state)
+    if kind is str:
         return cut(state, STATE)
-    if type(state) is dict:
-        return cut("\n".join(shown({k: v})[1:-1] for k, v in state.items()), STATE)
-    return scrubbed(shown(state, STATE))
+    if kind is dict:
+        pairs = list(islice(state.items(), ATTRIBUTES))
+        more = [f"... {len(state) - len(pairs)} more"] if len(state) > len(pairs) else []
+        return cut("\n".join([*(_line(name, value) for name, value in pairs), *more]), STATE)
+    return shown(state, STATE)
+
+
+def _line(name: Any, value: Any) -> str:
+    return f"{shown(name)}: {HIDDEN if is_secret(name) else shown(value)}"

@@ -1,8 +1,8 @@
-"""Errands: what the Observer has to do in the observed hub that may block there.
+"""Errands: what the Observer has to do in the observed hub that takes a while there.
 
-Looking never does.  Asking a server for its state does, and so does whatever an action
-calls.  It runs in a greenlet of its own, spawned by a callback in the hub that it is about;
-whoever wants it done waits in the agent's thread, and not for long.
+Looking does not.  A :class:`Question` is put into a server's mailbox by a callback in its
+hub, and answered when the server gets to it.  Whatever an action calls may block: it runs
+in a greenlet of its own.  Whoever wants to know waits in the agent's thread, and not for long.
 """
 
 from __future__ import annotations
@@ -12,6 +12,16 @@ from typing import Any, Final
 
 import gevent
 from gevent.event import Event
+
+import gpool
+from gpool.observer.text import cut, shown
+
+
+class HubGone(gpool.GPoolError):
+    """The thread of a hub has ended."""
+
+    def __str__(self) -> str:
+        return "the thread that it ran in has ended"
 
 
 class ObserverErrand:
@@ -33,7 +43,12 @@ class ObserverErrand:
 
     def begin(self) -> None:
         """Have it done soon, in its hub; never blocks."""
-        self._hub.loop.run_callback_threadsafe(gevent.spawn, self.run)
+        loop = getattr(self._hub, "loop", None)
+        if loop is None:  # its thread has ended
+            self.failure = HubGone()
+            self.over.set()
+        else:
+            loop.run_callback_threadsafe(gevent.spawn, self.run)
 
     def run(self) -> None:
         """Do it, in its hub, and tell."""
@@ -43,6 +58,53 @@ class ObserverErrand:
             self.failure = error
         finally:
             self._loop.run_callback_threadsafe(self.over.set)
+
+
+class Question:
+    """Asks a server for its status, in another hub; one that is busy answers later.
+
+    Args:
+        pid: The server.
+    """
+
+    def __init__(self, pid: gpool.Pid) -> None:
+        self._pid = pid
+        self._loop: Any = gevent.get_hub().loop  # of those who wait
+        self.over = Event()
+        self.status: gpool.sys.Status | None = None
+        self.failure: BaseException | None = None
+
+    def begin(self) -> None:
+        """Have it asked soon; never blocks."""
+        loop = getattr(self._pid.hub, "loop", None)
+        if loop is not None:  # else its thread has ended
+            loop.run_callback_threadsafe(self._ask)
+
+    def _ask(self) -> None:
+        try:
+            gpool.sys.post_status_request(self._pid, self)
+        except gpool.GPoolError as error:
+            self.fail(error)
+
+    def answer(self, status: gpool.sys.Status) -> None:
+        """Take the answer; in the server's process."""
+        self.status = status
+        self._loop.run_callback_threadsafe(self.over.set)
+
+    def fail(self, error: BaseException) -> None:
+        """Take note that there will be none; in the server's process."""
+        self.failure = error
+        self._loop.run_callback_threadsafe(self.over.set)
+
+
+def said_by(failure: BaseException) -> str:
+    """Return an error's sentence: gpool's words it, of any other its class and arguments do."""
+    if isinstance(failure, gpool.GPoolError):
+        try:
+            return cut(str(failure))
+        except Exception:  # noqa: BLE001  # it may word what a user has raised
+            return shown(failure)
+    return shown(failure)
 
 
 IS_ERRAND: Final = "ObserverErrand.run"  # the initial call of such a process

@@ -1,27 +1,30 @@
 """The latest events: crashes, restarts, refused checkouts, and what else telemetry tells.
 
 The listener only puts an event aside; words are made of it later, in the agent's thread,
-and then the event is let go: it may hold a message, or what a traceback holds.  Events
-that are alike and come one after the other are one, with a count.  What belongs to the
-ordinary life of workers has a ring of its own, and crowds nothing out.
+and then the event is let go: it may hold a message, or what a traceback holds.  Each level
+has a ring of its own, from the beginning: a flood of refused checkouts crowds out no crash.
+Events that are alike and come close to one another are one, with a count.
+
+Nothing but :meth:`Events.__call__` and :meth:`Events.note` may be called in another thread.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import weakref
 from collections import deque
 from dataclasses import dataclass
+from string import Formatter
 from time import time
 from typing import Any, Final, Literal
 
 import gpool
 from gpool import telemetry
-from gpool.observer.processes import explained, ref_of
-from gpool.observer.text import cut, shown
+from gpool.observer.processes import label_of, ref_of
+from gpool.observer.text import cut, headline, shown
 
-KEPT: Final = 500  # of those that somebody should know, and ...
-ROUTINE_KEPT: Final = 200  # ... of the others
-WAITING: Final = 5000  # that are put aside until they are worded; then the oldest are lost
+KEPT: Final = 250  # of each level
+WAITING: Final = 2500  # of each level, until they are worded; then the oldest are lost
+NEAR: Final = 8  # latest ones of a level that one may be like
 LEVELS: Final = ("info", "warning", "error")
 
 Level = Literal["info", "warning", "error"]
@@ -64,23 +67,34 @@ _WORDS: Final[dict[type[telemetry.Event], tuple[Level, str]]] = {
     telemetry.PoolReopened: ("warning", "lets clients in again"),
     telemetry.PoolStopped: ("warning", "stopped, {left} workers are not yet gone"),
 }  # fmt: skip
-_ROUTINE: Final = frozenset({
-    telemetry.WorkerStarting, telemetry.WorkerStarted, telemetry.WorkerStopping,
-    telemetry.WorkerDied, telemetry.ResourceClosed,
-})  # fmt: skip
+
+
+class Subject:
+    """The process that an event is about, which an event is no reason to keep."""
+
+    __slots__ = ("_id", "_label", "_pid")
+
+    def __init__(self, pid: gpool.Pid) -> None:
+        self._pid = weakref.ref(pid)
+        self._id, self._label = pid.id, label_of(pid)
+
+    def told(self) -> dict[str, Any] | None:
+        """Return what the process is called now, or was."""
+        now = ref_of(self._pid())
+        return {**(now or {"id": self._id, "status": "dead"}), "label": self._label}
 
 
 @dataclass(slots=True)
 class Entry:
     """One event in words, or several that are alike."""
 
-    seq: int  # of the latest
     at: float  # s since the epoch, of the latest
     level: Level
     kind: str
-    process: gpool.Pid | None
+    subject: Subject | None
     pool: str | None
     text: str
+    seq: int = 0  # of the latest
     count: int = 1
 
     def is_like(self, other: Entry) -> bool:
@@ -88,91 +102,100 @@ class Entry:
         return (self.kind, self.pool, self.text) == (other.kind, other.pool, other.text)
 
     def told(self) -> dict[str, Any]:
-        """Return it as the API has it."""
+        """Return it as the API has it; reads, as it is now, what process it is about."""
         return {
             "seq": self.seq,
             "at": round(self.at, 3),
             "count": self.count,
             "level": self.level,
             "kind": self.kind,
-            "process": ref_of(self.process),
+            "process": None if self.subject is None else self.subject.told(),
             "pool": self.pool,
             "text": self.text,
         }
 
 
 class Events:
-    """The latest events of one process, oldest first."""
+    """The latest events of one process."""
 
     def __init__(self) -> None:
         self.last = 0  # the latest number that was given
-        self._aside: deque[tuple[float, telemetry.Event]] = deque(maxlen=WAITING)
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
-        self._routine: deque[Entry] = deque(maxlen=ROUTINE_KEPT)
+        # Level -> what is put aside, and what was made of it; oldest first.
+        self._aside: dict[str, deque[tuple[float, telemetry.Event | Entry]]] = {
+            level: deque(maxlen=WAITING) for level in LEVELS
+        }
+        self._entries: dict[str, deque[Entry]] = {level: deque(maxlen=KEPT) for level in LEVELS}
 
     def __call__(self, event: telemetry.Event) -> None:
         """Put an event aside: telemetry calls, in whatever process has something to tell."""
         if type(event) is not telemetry.WorkerRecovered:  # there may be one at every checkin
-            self._aside.append((time(), event))
+            self._aside[_level_of(event)].append((time(), event))
 
     def note(self, process: gpool.Pid | None, pool: str | None, text: str) -> None:
         """Tell of what somebody has done by the Observer."""
-        self._enter(Entry(0, time(), "warning", "ObserverAction", process, pool, cut(text)), False)
+        subject = None if process is None else Subject(process)
+        entry = Entry(time(), "warning", "ObserverAction", subject, pool, cut(text))
+        self._aside["warning"].append((entry.at, entry))
 
     def word(self) -> None:
-        """Make words of what was put aside; in the agent's thread."""
-        while self._aside:
-            at, event = self._aside.popleft()
-            self._enter(_entry(at, event), type(event) in _ROUTINE)
+        """Make words of what was put aside."""
+        found: list[tuple[float, telemetry.Event | Entry]] = []
+        for aside in self._aside.values():
+            found += [aside.popleft() for _ in range(len(aside))]
+        for at, event in sorted(found, key=lambda pair: pair[0]):
+            self._enter(event if isinstance(event, Entry) else _entry(at, event))
 
-    def _enter(self, entry: Entry, is_routine: bool) -> None:
-        ring = self._routine if is_routine else self._entries
+    def _enter(self, entry: Entry) -> None:
+        ring = self._entries[entry.level]
         self.last += 1
         entry.seq = self.last
-        if ring and ring[-1].is_like(entry):
-            entry.count += ring[-1].count
-            ring[-1] = entry
-        else:
-            ring.append(entry)
+        for i in range(-1, -min(NEAR, len(ring)) - 1, -1):
+            if ring[i].is_like(entry):
+                entry.count += ring[i].count
+                del ring[i]
+                break
+        ring.append(entry)
 
-    def after(self, seq: int, level: str) -> list[dict[str, Any]]:
-        """Return those that are later than a number, and at least of a level."""
-        least = LEVELS.index(level)
-        return [
-            entry.told()
-            for entry in self._all()
-            if entry.seq > seq and LEVELS.index(entry.level) >= least
-        ]
-
-    def of_pool(self, pool: str, count: int) -> list[dict[str, Any]]:
-        """Return a pool's latest warnings and errors, the newest first."""
-        found = [e for e in self._all() if e.pool == pool and e.level != "info"]
-        return [entry.told() for entry in found[: -count - 1 : -1]]
-
-    def _all(self) -> list[Entry]:
+    def after(self, seq: int, level: str) -> list[Entry]:
+        """Return those that are later than a number, and at least of a level; oldest first."""
         self.word()
-        return sorted([*self._routine, *self._entries], key=lambda entry: entry.seq)
+        levels = LEVELS[LEVELS.index(level) :]
+        found = [entry for one in levels for entry in self._entries[one] if entry.seq > seq]
+        return sorted(found, key=lambda entry: entry.seq)
+
+    def of_pool(self, pool: str, count: int) -> list[Entry]:
+        """Return a pool's latest warnings and errors, the newest first."""
+        found = [entry for entry in self.after(0, "warning") if entry.pool == pool]
+        return found[: -count - 1 : -1]
+
+
+def _level_of(event: telemetry.Event) -> Level:
+    if type(event) is telemetry.ResourceClosed and event.gave_up:
+        return "error"
+    return _WORDS.get(type(event), ("info", ""))[0]
 
 
 def _entry(at: float, event: telemetry.Event) -> Entry:
-    level, words = _WORDS.get(type(event), ("info", ""))
-    pid = event.process if isinstance(event.process, gpool.Pid) else None
+    _, words = _WORDS.get(type(event), ("info", ""))
+    pid = event.process
+    subject = Subject(pid) if type(pid) is gpool.Pid else None
     pool = event.pool if isinstance(event, telemetry.PoolEvent) else None
     if isinstance(event, telemetry.ResourceClosed) and event.gave_up:
-        level, words = "error", "a resource was not closed in time, twice; it may still be open"
+        words = "a resource was not closed in time, twice; it may still be open"
     if isinstance(event, telemetry.WorkerDied) and event.holder is not None:
         words = "worker died in the hands of {holder}: {reason}"
-    return Entry(0, at, level, type(event).__name__, pid, pool, _text(words, event))
+    return Entry(at, _level_of(event), type(event).__name__, subject, pool, _text(words, event))
 
 
 def _text(words: str, event: telemetry.Event) -> str:
-    fields = {f.name: _field(getattr(event, f.name)) for f in dataclasses.fields(event)}
-    return cut(words.format_map(fields), 600)
+    names = [name for _, name, _, _ in Formatter().parse(words) if name]
+    return cut(words.format_map({name: _field(getattr(event, name)) for name in names}), 600)
 
 
 def _field(value: Any) -> str:
-    if isinstance(value, gpool.Error):
-        return cut(explained(value).splitlines()[-1])  # the exception's own line
-    if type(value) is float:
+    kind = type(value)
+    if kind is gpool.Error:
+        return headline(value)
+    if kind is float:
         return f"{value:.3g}"
-    return value if type(value) is str else shown(value)
+    return value if kind is str else shown(value)

@@ -4,6 +4,8 @@ Every PERIOD a sample is taken of the pools' numbers; that costs a callback.  Pe
 of wait and hold have to be measured at every checkout, which costs a checkout a
 microsecond or two: so they are, while somebody looks at pools, and for WATCHED seconds
 after; or always, if the agent was told to measure.
+
+Telemetry is told of it in the observed hub only, where others attach their listeners.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections import deque
 from time import monotonic, time
 from typing import Final
 
+import gevent
 from gevent.event import Event
 
 import gpool
@@ -51,6 +54,7 @@ class History:
         self._sampled = 0.0  # s of the monotonic clock
         self._looked = -math.inf
         self._soon = Event()  # somebody begins to look
+        self._is_closed = False
         self.measures = False  # whether the metrics are attached
 
     @property
@@ -78,17 +82,12 @@ class History:
 
     def sample(self) -> None:
         """Take a sample of every pool; a hub that is blocked leaves a gap."""
-        wanted = self._always or self._is_watched
-        if wanted != self.measures:
-            self.measures = wanted
-            (self._metrics.attach if wanted else self._metrics.detach)()
-            self._before.clear()
         found, hub = self._reader.read(self._read)
-        now, self._sampled = monotonic() - self._sampled, monotonic()
         if hub["blocked"]:
             return
+        seconds, self._sampled = monotonic() - self._sampled, monotonic()
         for name, (gauges, counts) in found.items():
-            point = (round(time(), 3), *gauges, *self._measured(name, counts, now))
+            point = (round(time(), 3), *gauges, *self._measured(name, counts, seconds))
             self._points.setdefault(name, deque(maxlen=KEPT)).append(point)
         for name in set(self._points) - set(found):
             del self._points[name]
@@ -96,12 +95,19 @@ class History:
 
     def _read(self) -> dict[str, tuple[tuple[int, ...], Counts]]:
         """Read in the observed hub: every pool's gauges, and its histograms if measured."""
+        if gevent.get_hub() is self._reader.hub:
+            self._measure(self._always or self._is_watched)
         stats = [pool.stats() for pool in gpool.running_pools()]
         counts = self._read_counts() if self.measures else {}
         return {
             one.name: (tuple(getattr(one, name) for name in GAUGES), counts.get(one.name, {}))
             for one in stats
         }
+
+    def _measure(self, wanted: bool) -> None:
+        if wanted != self.measures and not self._is_closed:
+            (self._metrics.attach if wanted else self._metrics.detach)()
+            self.measures = wanted
 
     def _read_counts(self) -> dict[str, Counts]:
         found: dict[str, Counts] = {}
@@ -126,8 +132,9 @@ class History:
         return [*values, rate]
 
     def close(self) -> None:
-        """Measure no more."""
-        self._metrics.detach()
+        """Measure no more; in the observed hub."""
+        self._measure(False)
+        self._is_closed = True
 
 
 def _since(before: tuple[int, ...], now: tuple[int, ...]) -> tuple[int, ...]:

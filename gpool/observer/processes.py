@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from itertools import islice
 from typing import Any, Final
 
 import gpool
 from gpool import clock
 from gpool.observer.errand import IS_ERRAND
-from gpool.observer.text import cut, scrubbed, shown
+from gpool.observer.text import cut, explained, shown, stack_of
 
 STATUSES: Final = ("running", "waiting", "hibernating", "exiting", "dead", "zombie")
 LIST: Final = 200  # links and the like of one process that are told
@@ -213,28 +212,16 @@ def detail_of(pid: gpool.Pid, shows_state: Callable[[gpool.Pid], bool]) -> Row:
         "pool": pool_of(pid),
         "trap_exit": pid.trapping,
         "last_exit": None if last_exit is None else explained(last_exit),
-        "stack": [scrubbed(line.rstrip()) for line in stack],
+        "stack": stack_of(stack),
         "state_shown": pid.ended_at is None and shows_state(pid),
     }
 
 
 def _listed(what: str, found: tuple[Any, ...]) -> Row:
-    refs = [_ref(one) if isinstance(one, gpool.Pid) else _nobody(one) for one in found[:LIST]]
+    refs = [_ref(one) if type(one) is gpool.Pid else _nobody(one) for one in found[:LIST]]
     return {what: refs, f"{what}_more": len(found) - len(refs)}
 
 
 def _nobody(name: Any) -> Row:
     """Return what a monitor was set on that is no process: a name."""
     return {"id": None, "label": named(name), "status": None}
-
-
-def explained(reason: Any) -> str:
-    """Return why a process died; of an error its whole traceback."""
-    if isinstance(reason, gpool.Error):
-        return "".join(scrubbed(line) for line in islice(_traceback(reason), 200)).rstrip()
-    return shown(reason)
-
-
-def _traceback(reason: gpool.Error) -> list[str]:
-    # Its last lines have the exception's own text: a user's __str__ made it when it died.
-    return reason.format().splitlines(keepends=True)

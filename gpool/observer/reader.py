@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import gevent
 from gevent.event import Event
 
-from gpool.observer.text import scrubbed
+from gpool.observer.text import stack_of
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class Reader:
         for _ in range(RETRIES):
             try:
                 return fn(*args)
-            except RuntimeError:  # a dictionary has changed its size meanwhile
+            except Exception:  # noqa: BLE001  # somebody was, or still is, in the middle of a change
                 continue
         return fn(*args)
 
@@ -104,7 +104,7 @@ class Reader:
         return {
             "blocked": True,
             "seconds": round(self._blocked_for(), 3),
-            "stack": [scrubbed(line.rstrip()) for line in stack],
+            "stack": stack_of(stack),
         }
 
     def _blocked_for(self) -> float:

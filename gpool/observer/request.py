@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 QUERY: Final = 2048  # bytes of a query
+FIELDS: Final = 20  # parameters of a query
 BODY: Final = 4096  # bytes of a body
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 
 
 class Refused(Exception):
@@ -38,7 +40,10 @@ class Request:
         query = environ.get("QUERY_STRING", "")
         if len(query) > QUERY:
             raise Refused(414, f"query: expected at most {QUERY} bytes, got {len(query)}")
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=20)
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=FIELDS)
+        except ValueError:
+            raise Refused(400, f"query: expected at most {FIELDS} parameters") from None
         self._query = dict(pairs)
         if len(self._query) < len(pairs):
             raise Refused(400, "query: expected each parameter once")
@@ -80,13 +85,9 @@ class Request:
     def seconds(self, name: str, default: float) -> float:
         """Return a parameter that is a time of day or a duration."""
         value = self.text(name, str(default), 40)
-        try:
-            found = float(value)
-        except ValueError:
-            found = math.nan
-        if not (math.isfinite(found) and found >= 0):
+        if _SECONDS.fullmatch(value) is None:
             raise Refused(400, f"{name}: expected seconds >= 0, got {value!r}")
-        return found
+        return float(value)
 
     def body(self) -> dict[str, Any]:
         """Return what was posted: a JSON object."""
@@ -98,8 +99,11 @@ class Request:
             raise Refused(411, "content length: expected a number")
         if int(size) > BODY:
             raise Refused(413, f"body: expected at most {BODY} bytes, got {size}")
+        content = self.environ["wsgi.input"].read(int(size))
+        if len(content) < int(size):
+            raise Refused(400, f"body: expected {size} bytes, got {len(content)}")
         try:
-            value = json.loads(self.environ["wsgi.input"].read(int(size)))
+            value = json.loads(content)
         except (ValueError, RecursionError):
             raise Refused(400, "body: expected JSON") from None
         if not isinstance(value, dict):

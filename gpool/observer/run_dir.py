@@ -66,7 +66,8 @@ class RunDir:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         if path is not None and not isinstance(path, str | os.PathLike):
             raise TypeError(f"run_dir: expected a path or None, got {path!r}")
-        self.path = default() if path is None else Path(path)
+        # As it is now: a daemon may go to another directory.
+        self.path = Path(os.path.abspath(default() if path is None else path))
         longest = self.path / "0123456789-9999.sock"
         if len(os.fsencode(longest)) > LONGEST:
             raise RunDirError(self.path, f"too long for a socket's path ({LONGEST} bytes)")

@@ -40,6 +40,9 @@ ITEMS: Final = 8  # of a collection
 DEPTH: Final = 4  # of collections in one another
 PARTS: Final = 100  # of one text, all that is in one another
 STRING: Final = 120  # characters of a string in a text
+FRAMES: Final = 100  # of a stack
+LINES: Final = 200  # of a traceback
+WIDTH: Final = 1000  # characters of a line of it
 WIDE: Final = 1 << 128  # no larger number is written out
 HIDDEN: Final = "***"
 
@@ -88,6 +91,35 @@ def scrubbed(text: str) -> str:
     text = _IN_TEXT.sub(rf"\1{HIDDEN}", text)
     text = _OPTION.sub(rf"\1{HIDDEN}", text)
     return _BEARER.sub(rf"\1 {HIDDEN}", text)
+
+
+def headline(reason: gpool.Error) -> str:
+    """Return what a process died of in a line: the exception's own, as its traceback has it."""
+    # Its __str__ has been asked when it died.
+    lines = reason.format().splitlines()
+    begin = max((i for i, line in enumerate(lines) if line.startswith("Traceback ")), default=-1)
+    own = next((line for line in lines[begin + 1 :] if line[:1].strip()), "")
+    return cut(own) if own else shown(reason)
+
+
+def explained(reason: Any) -> str:
+    """Return what a process died of; of an error its whole traceback."""
+    return traced(reason.format()) if type(reason) is gpool.Error else shown(reason)
+
+
+def traced(text: str) -> str:
+    """Return a traceback without secrets, and without its middle if it is long."""
+    lines = text.rstrip().splitlines()
+    if len(lines) > LINES:
+        half = LINES // 2
+        lines = [*lines[:half], f"  ... {len(lines) - 2 * half} lines ...", *lines[-half:]]
+    return "\n".join(cut(line, WIDTH) for line in lines)
+
+
+def stack_of(frames: list[str]) -> list[str]:
+    """Return a stack without secrets, and without the outermost frames if it is deep."""
+    more = [f"... {len(frames) - FRAMES} more"] if len(frames) > FRAMES else []
+    return [*more, *(traced(frame) for frame in frames[-FRAMES:])]
 
 
 def is_secret(name: Any) -> bool:
@@ -143,6 +175,11 @@ def _own(value: Any) -> dict[str, Any]:
             own = found.__get__(value)
             return own if type(own) is dict else {}
     return {}
+
+
+def writer_of(kind: type, name: str) -> type | None:
+    """Return which of a class's bases, it included, has written an attribute."""
+    return next((base for base in _mro_of(kind) if name in _vars_of(base)), None)
 
 
 def _fields(kind: type) -> list[str] | None:

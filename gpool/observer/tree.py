@@ -66,7 +66,7 @@ class _Drawing:
         self.count += seen.count
         if depth:
             self._grow(node, seen.children, depth - 1)
-        node["more"] += seen.count - len(seen.children)
+        node["more"] += seen.count - (len(seen.children) if depth else 0)
         return node if node["children"] or self._finds(pid, node["child_id"]) else None
 
     def _grow(self, node: Node, children: tuple[gpool.Supervised, ...], depth: int) -> None:
