@@ -159,7 +159,7 @@ export class Processes {
     return html`<tr class=${open ? "open" : ""} @click=${click}>
       <td class="n">${row.pid}</td>
       ${name}
-      <td class="text code">${row.current_function ?? "–"}</td>
+      <td class="text code">${brief(row.current_function)}</td>
       <td>${status(row.status)}</td>
       <td class="n ${row.mailbox ? "" : "zero"}">${number(row.mailbox)}</td>
       <td class="n">
@@ -177,6 +177,9 @@ export class Processes {
     if (!event.target.closest("a") && getSelection().isCollapsed) this.#app.go({ pid: id });
   }
 }
+
+/** A function without the folders of its file: they are in the window. */
+const brief = (text) => (text === null ? "–" : text.replace(/\((?:[^()]*\/)?([^()/]+)\)$/, "($1)"));
 
 const UNSUPERVISED = html`<span class="dim" title="nobody supervises it">–</span>`;
 
