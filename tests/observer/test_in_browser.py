@@ -1,4 +1,4 @@
-"""The Observer as its user sees it: in a browser, of processes that run, hold, wait, block and die."""
+"""The Observer in a browser: of processes that run, hold, wait, are blocked, and die."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class TestTree:
         before = man.get_attribute("aria-label")
         site.shop.pull("kill")
         expect(man).to_have_accessible_name(re.compile("restarted 1 time, "))
-        expect(man.locator(".restarts")).to_have_text("×1")
+        expect(man.locator(".restarts")).to_have_text("\N{MULTIPLICATION SIGN}1")
         assert man.get_attribute("aria-label")[-8:] != before[-8:]  # the Pid
         expect(man).to_have_class(re.compile("fresh"))
         expect(man).not_to_have_class(re.compile("fresh"))  # the highlight ends
@@ -285,7 +285,7 @@ class TestProcesses:
         expect(page.locator(".processes tbody tr")).to_have_count(100)
         before = column(page, 1)
         page.get_by_role("link", name="next page").click()
-        expect(page.get_by_text("101–")).to_be_visible()
+        expect(page.get_by_text("101\N{EN DASH}")).to_be_visible()
         assert not set(before) & set(column(page, 1))
 
     def test_shows_who_has_ended_and_of_what(self, page: Any, site: Site, expect: Any) -> None:
@@ -311,7 +311,7 @@ class TestProcesses:
 
 class TestWindow:
     def test_is_left_by_every_name_in_it(self, page: Any, site: Site, expect: Any) -> None:
-        """By a link, by a monitor and back the other way round; "back" and a reload know it, too."""
+        """By a link, a monitor, and back the other way; "back" and a reload know it, too."""
         page.goto(site.at("processes"))
         page.get_by_role("link", name="office").click()
         window = page.get_by_role("complementary")
@@ -409,7 +409,7 @@ class TestPools:
         page.get_by_role("link", name="cache", exact=True).click()
         holders = page.get_by_role("region", name="Holders")
         expect(holders.get_by_role("row")).to_have_count(3)
-        expect(holders).to_contain_text("observed.py")
+        expect(holders).to_contain_text("observer/observed.py:")
         waiting = page.get_by_role("region", name="Waiting")
         expect(waiting).to_contain_text("wait_for_one")
         holders.get_by_role("link", name=re.compile("hold")).first.click()
@@ -493,6 +493,19 @@ class TestPolling:
         with page.expect_request("**/v1/processes*"):
             hide(page, False)
 
+    def test_says_since_when_there_is_no_answer(
+        self, page: Any, complaints: list[str], tmp_path: Path, expect: Any
+    ) -> None:
+        """What was there stays on the screen, and the seconds count."""
+        tmp_path.chmod(0o700)
+        with browser.observed(tmp_path) as it:
+            with browser.served(tmp_path) as url:
+                page.goto(f"{url}#/{it.node}/processes")
+                expect(page.get_by_text("sleeper").first).to_be_visible()
+            expect(page.get_by_text(re.compile(r"No answer since [2-9]\.\d s"))).to_be_visible()
+            expect(page.get_by_text("sleeper").first).to_be_visible()
+        complaints[:] = [text for text in complaints if "Failed to load resource" not in text]
+
     def test_pauses_and_remembers_it(self, page: Any, site: Site, expect: Any) -> None:
         """The pace and the pause outlast a reload."""
         page.goto(site.at("events"))
@@ -541,7 +554,7 @@ class TestEverywhere:
         expect(page.get_by_role("row")).to_have_count(2)
 
     def test_has_landmarks_and_names(self, page: Any, site: Site, expect: Any) -> None:
-        """A screen reader finds its way: banner, navigation, main, one h1, a name for each control."""
+        """A screen reader finds its way: banner, navigation, main, one h1, named controls."""
         for view in self.VIEWS:
             page.goto(site.at(view))
             for role in ("banner", "navigation", "main"):

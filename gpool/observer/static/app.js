@@ -59,8 +59,14 @@ const viewShown = () => view() && !(app.narrow && windowOpen());
 
 const polls = {
   nodes: new Poll(nodes, redraw, { least: 5 }),
-  view: new Poll(ofNode(() => (viewShown() ? view() : null)), heard),
-  window: new Poll(ofNode(() => (windowOpen() ? processWindow : null)), heard),
+  view: new Poll(
+    ofNode(() => (viewShown() ? view() : null)),
+    heard,
+  ),
+  window: new Poll(
+    ofNode(() => (windowOpen() ? processWindow : null)),
+    heard,
+  ),
 };
 
 /** What the current node is to be asked for whoever `asks()`; null: nobody does. */

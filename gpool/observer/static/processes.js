@@ -3,7 +3,7 @@
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { nodePath } from "./api.js";
-import { counted, number, seconds } from "./format.js";
+import { brief, counted, number, seconds } from "./format.js";
 import { searchBox } from "./search.js";
 import { badge, status } from "./status.js";
 
@@ -159,7 +159,7 @@ export class Processes {
     return html`<tr class=${open ? "open" : ""} @click=${click}>
       <td class="n">${row.pid}</td>
       ${name}
-      <td class="text code">${brief(row.current_function)}</td>
+      <td class="text code" title=${row.current_function ?? nothing}>${brief(row.current_function)}</td>
       <td>${status(row.status)}</td>
       <td class="n ${row.mailbox ? "" : "zero"}">${number(row.mailbox)}</td>
       <td class="n">
@@ -177,9 +177,6 @@ export class Processes {
     if (!event.target.closest("a") && getSelection().isCollapsed) this.#app.go({ pid: id });
   }
 }
-
-/** A function without the folders of its file: they are in the window. */
-const brief = (text) => (text === null ? "–" : text.replace(/\((?:[^()]*\/)?([^()/]+)\)$/, "($1)"));
 
 const UNSUPERVISED = html`<span class="dim" title="nobody supervises it">–</span>`;
 
