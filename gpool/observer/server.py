@@ -233,10 +233,11 @@ class _Handler(WSGIHandler):
             self.socket._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
 
     def read_request(self, raw_requestline: str) -> Any:
-        """Read one; the client's faults that pywsgi takes for its own are faults, too."""
+        """Read one; what is the client's fault is no traceback."""
         try:
             return super().read_request(raw_requestline)
-        except (HTTPException, IndexError) as error:  # too many headers; HTTP/7
+        # Too many headers; HTTP/7; a connection that was reset.
+        except (HTTPException, IndexError, OSError) as error:
             raise ValueError(str(error)) from error
 
     def get_environ(self) -> WSGIEnvironment:

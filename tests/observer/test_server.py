@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import sys
 from http.cookies import SimpleCookie
 
@@ -293,6 +295,20 @@ class TestLimits:
             sock.sendall(raw + b"5\r\nhello\r\n")
             assert reply_of(sock).status == 403
             assert has_ended(sock)
+
+    def test_of_patience_are_none(self, server, capfd):
+        """A client that is torn away half-way leaves no traceback."""
+        for sent in (
+            b"GET / HTTP/1.1\r\nHost: x\r\n",
+            b"nonsense\r\n\r\n",
+            request(server.port, "/"),
+        ):
+            with connected(server.port) as sock:
+                sock.sendall(sent)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server._wsgi.pool.join()
+        assert ask(server.port, "/").status == 403
+        assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-"])
     def test_of_time_cut_off_who_hangs(self, server, clock, sent, capfd):
