@@ -12,6 +12,7 @@ from http.cookies import SimpleCookie
 import pytest
 from gevent import subprocess
 from gevent.pywsgi import MAX_REQUEST_LINE
+from gevent.select import select
 
 from gpool.observer import server as servers
 from gpool.observer.server import CONNECTIONS, WITHIN, Server
@@ -185,6 +186,8 @@ class TestCookie:
         one, two = start(), start()
         cookie = log_in(two)
         assert ask(one.port, "/", Cookie=cookie).status == 403
+        other = log_in(one).replace(str(one.port), str(two.port))
+        assert ask(one.port, "/", Cookie=other).status == 403
         renamed = cookie.replace(str(two.port), str(one.port))
         assert ask(one.port, "/", Cookie=renamed).status == 403
 
@@ -354,7 +357,9 @@ class TestLimits:
         port = start().port
         with connected(port), connected(port), connected(port) as third:
             third.sendall(request(port, "/"))
-            settle()
+            for _ in range(5):
+                settle()
+            assert select([third], [], [], 0)[0] == []
             clock.advance(WITHIN)
             assert reply_of(third).status == 403
         assert CONNECTIONS >= 6, "a browser opens six"
