@@ -156,7 +156,7 @@ def _is_running(pid: Pid) -> bool:
     return runner is getcurrent() or (bool(runner) and runner.gr_frame is None)
 
 
-# What a process waits in, not what it waits for; a server at rest has nothing else to show.
+# What a process waits in, not what it waits for.
 _WAITS: Final = ("gevent.", "gpool.waiter.", "gpool.otp.mailbox.")
 _KIT: Final = ("gevent.", "gpool.waiter.", "gpool.otp.")
 _WAIT, _WORK, _USER = range(3)  # a frame is of a wait, of the kit's work, or of others
@@ -166,6 +166,8 @@ _rooms: Final[dict[int, int]] = {}  # id of a module's globals, which stay -> wh
 def _current_function(pid: Pid) -> str:
     if pid.hibernation is not None:
         return "hibernate"
+    if pid.mailbox.resting:  # a server: where in the kit it waits is nothing to tell
+        return "at rest"
     innermost = _frame(pid)
     if innermost is None:
         return ""
