@@ -18,11 +18,15 @@ export async function get(path, signal) {
 /** Ask a node to act.  The custom header is what a foreign page cannot send. */
 export async function post(path, body) {
   const headers = { "Content-Type": "application/json", "X-GPool-Action": "1" };
-  return answer(fetch(`api/${path}`, { method: "POST", headers, body: JSON.stringify(body), signal: limited() }));
+  return answer(
+    fetch(`api/${path}`, { method: "POST", headers, body: JSON.stringify(body), signal: limited() }),
+  );
 }
 
 export const nodePath = (node, path, query = {}) => {
-  const filled = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const filled = Object.entries(query).filter(
+    ([, value]) => value !== null && value !== undefined && value !== "",
+  );
   const search = new URLSearchParams(filled).toString();
   return `nodes/${encodeURIComponent(node)}/v1/${path}${search && `?${search}`}`;
 };
@@ -41,6 +45,7 @@ async function answer(request) {
     throw new ApiError(0, error.name === "TimeoutError" ? "no answer" : "the server cannot be reached");
   }
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(response.status, body.error ?? `the server said ${response.status}`, "node" in body);
+  if (!response.ok)
+    throw new ApiError(response.status, body.error ?? `the server said ${response.status}`, "node" in body);
   return body;
 }

@@ -13,6 +13,7 @@ import { Pools } from "./pools.js";
 import { ProcessWindow } from "./process.js";
 import { Processes } from "./processes.js";
 import { Tree } from "./tree.js";
+import { counted } from "./format.js";
 import { changed, format, parse } from "./route.js";
 
 const narrow = matchMedia("(max-width: 68rem)"); // no room for the window beside the view
@@ -42,7 +43,12 @@ const app = {
 };
 
 const nodes = new Nodes(app);
-const views = { tree: new Tree(app), processes: new Processes(app), pools: new Pools(app), events: new Events(app) };
+const views = {
+  tree: new Tree(app),
+  processes: new Processes(app),
+  pools: new Pools(app),
+  events: new Events(app),
+};
 const processWindow = new ProcessWindow(app);
 Object.assign(app, { nodes, processWindow, actions: new Actions(app) });
 
@@ -117,14 +123,15 @@ function announce(text) {
 
 function title() {
   const where = app.route.node ? `node ${app.route.node}` : "all nodes";
-  return [windowOpen() ? processWindow.title(app.route) : null, where, "gpool Observer"].filter(Boolean).join(" – ");
+  return [windowOpen() ? processWindow.title(app.route) : null, where, "gpool Observer"]
+    .filter(Boolean)
+    .join(" – ");
 }
 
 function frame() {
   const { route } = app;
   const open = windowOpen();
-  return html`
-    <a class="skip" href="#main" @click=${skip}>Skip to the view</a>
+  return html` <a class="skip" href="#main" @click=${skip}>Skip to the view</a>
     <header>
       <a class="brand" href="#/">gpool <span>Observer</span></a>
       ${nodes.picker(route)} ${paceControl(app, polls)}
@@ -134,7 +141,7 @@ function frame() {
     ${nodes.banners(route)} ${troubles(app, polls)} ${app.actions.outcome()}
     <div class=${open ? "with-window" : ""}>
       <main id="main" tabindex="-1" data-place ?hidden=${open && app.narrow}>
-        ${open && app.narrow ? nothing : view()?.draw(route) ?? nodes.draw()}
+        ${open && app.narrow ? nothing : (view()?.draw(route) ?? nodes.draw())}
       </main>
       ${open ? processWindow.draw(route) : nothing}
     </div>
@@ -144,14 +151,18 @@ function frame() {
 function tabs(route) {
   const zombies = app.node?.counts?.zombies;
   const unseen = views.events.unseen(route.node);
-  const tab = (name, label, extra = nothing) => html`<a
-    href=${app.pathTo(name, app.narrow ? {} : { pid: route.params.pid })}
-    aria-current=${route.view === name && viewShown() ? "page" : nothing}>${label}${extra}</a>`;
-  return html`
-    ${tab("tree", "Tree")}
-    ${tab("processes", "Processes", zombies ? html` <span class="count bad">${zombies} zombie${zombies > 1 ? "s" : ""}</span>` : nothing)}
-    ${tab("pools", "Pools")}
-    ${tab("events", "Events", unseen ? html` <span class="count" title="new events">${unseen > 99 ? "99+" : unseen}<span class="hidden"> new</span></span>` : nothing)}`;
+  const alarm = html` <span class="count bad">${counted(zombies, "zombie")}</span>`;
+  const fresh = html` <span class="count"
+    >${unseen > 99 ? "99+" : unseen}<span class="hidden"> new</span></span
+  >`;
+  const tab = (name, label, extra = nothing) =>
+    html`<a
+      href=${app.pathTo(name, app.narrow ? {} : { pid: route.params.pid })}
+      aria-current=${route.view === name && viewShown() ? "page" : nothing}
+      >${label}${extra}</a
+    >`;
+  return html` ${tab("tree", "Tree")} ${tab("processes", "Processes", zombies ? alarm : nothing)}
+  ${tab("pools", "Pools")} ${tab("events", "Events", unseen ? fresh : nothing)}`;
 }
 
 function skip(event) {
@@ -174,11 +185,15 @@ function arrive() {
 
 function opened() {
   processWindow.focus();
-  document.querySelector('[role="treeitem"].open')?.scrollIntoView({ block: "nearest", inline: "nearest" }); // the view is narrower now
+  const node = document.querySelector('[role="treeitem"].open');
+  node?.scrollIntoView({ block: "nearest", inline: "nearest" }); // the view is narrower now
 }
 
 addEventListener("hashchange", arrive);
-document.addEventListener("visibilitychange", () => document.hidden || Object.values(polls).forEach((poll) => poll.shown()));
+document.addEventListener(
+  "visibilitychange",
+  () => document.hidden || Object.values(polls).forEach((poll) => poll.shown()),
+);
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && windowOpen() && !event.target.closest("dialog, input")) app.go({ pid: null });
 });

@@ -74,16 +74,30 @@ export class Chart {
     const options = {
       width,
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { y: false, sync: { key: "pool" }, points: { size: 5 }, drag: { setScale: false } },
       hooks: { setCursor: [(plot) => this.#point(plot)] },
       scales: { y: { range: (_, least, most) => [0, Math.max(most ?? 0, 1e-9) * 1.1] } },
       axes: [
         { ...axis, size: 24, space: 80, values: (_, ticks) => ticks.map((at) => clock(at).slice(0, -3)) },
-        { ...axis, size: 52, space: 30, values: (_, ticks) => ticks.map((value) => (value === 0 ? "0" : this.#worded(value))) },
+        {
+          ...axis,
+          size: 52,
+          space: 30,
+          values: (_, ticks) => ticks.map((value) => (value === 0 ? "0" : this.#worded(value))),
+        },
       ],
-      series: [{}, ...this.#series.map((one) => ({ label: one.label, stroke: colour(`--line-${one.colour}`), width: 1.5, dash: DASH[one.colour], points: { show: false } }))],
+      series: [
+        {},
+        ...this.#series.map((one) => ({
+          label: one.label,
+          stroke: colour(`--line-${one.colour}`),
+          width: 1.5,
+          dash: DASH[one.colour],
+          points: { show: false },
+        })),
+      ],
     };
     this.#plot = new uPlot(options, this.#data(), this.#box);
   }

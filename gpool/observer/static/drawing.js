@@ -26,19 +26,39 @@ function textWidth(text, font) {
 export function drawing(tree) {
   const { boxes, width, height } = layOut(tree.items);
   return html`<div class="scroll picture" data-place tabindex="-1">
-    <div class="canvas">
-      <svg role="tree" aria-label="Supervision tree" width=${width} height=${height} viewBox="0 0 ${width} ${height}" @keydown=${tree.keys}>
-        <g role="none">${repeat(boxes.filter((box) => box.parent), (box) => box.item.key, edge)}</g>
-        <g role="none">${ties(tree, boxes)}</g>
-        ${repeat(boxes, (box) => box.item.key, (box) => node(tree, box))}
-      </svg>
-    </div></div>
+      <div class="canvas">
+        <svg
+          role="tree"
+          aria-label="Supervision tree"
+          width=${width}
+          height=${height}
+          viewBox="0 0 ${width} ${height}"
+          @keydown=${tree.keys}
+        >
+          <g role="none">
+            ${repeat(
+              boxes.filter((box) => box.parent),
+              (box) => box.item.key,
+              edge,
+            )}
+          </g>
+          <g role="none">${ties(tree, boxes)}</g>
+          ${repeat(
+            boxes,
+            (box) => box.item.key,
+            (box) => node(tree, box),
+          )}
+        </svg>
+      </div>
+    </div>
     ${details(tree.hovered)}`;
 }
 
 /** Boxes with x, y (of their left end, middle), w and h; a column is as wide as its widest label. */
 function layOut(items) {
-  const boxes = new Map(items.map((item) => [item.key, { item, ...measured(item), parent: null, children: [] }]));
+  const boxes = new Map(
+    items.map((item) => [item.key, { item, ...measured(item), parent: null, children: [] }]),
+  );
   const top = { h: 0, children: [] };
   const columns = []; // level → width
   for (const box of boxes.values()) {
@@ -68,8 +88,14 @@ function layOut(items) {
 
 function measured({ node, more }) {
   if (!node) return { w: 90, h: 24, lines: [] };
-  const lines = [[node.child_id, node.id === null ? null : pid(node.id)].filter(Boolean).join("  "), node.strategy].filter(Boolean);
-  const text = Math.max(textWidth(shorten(node.label, 30), LABEL), ...lines.map((line) => textWidth(shorten(line, 36), SMALL)));
+  const lines = [
+    [node.child_id, node.id === null ? null : pid(node.id)].filter(Boolean).join("  "),
+    node.strategy,
+  ].filter(Boolean);
+  const text = Math.max(
+    textWidth(shorten(node.label, 30), LABEL),
+    ...lines.map((line) => textWidth(shorten(line, 36), SMALL)),
+  );
   const w = Math.min(WIDTH.most, Math.max(WIDTH.least, Math.ceil(text) + PAD.left + PAD.right));
   return { w, h: 24 + 14 * lines.length, lines };
 }
@@ -83,25 +109,42 @@ const edge = ({ x, y, parent }) => {
 function node(tree, box) {
   const { item, x, y, h } = box;
   return svg`<g role="treeitem" class=${classes(tree, item)} data-key=${item.key} transform="translate(${x} ${y - h / 2})"
-    tabindex=${item.key === tree.focused ? 0 : -1} aria-label=${said(item)} aria-level=${item.level} aria-posinset=${item.index} aria-setsize=${item.size}
+    tabindex=${item.key === tree.focused ? 0 : -1} aria-label=${said(item)}
+    aria-level=${item.level} aria-posinset=${item.index} aria-setsize=${item.size}
     aria-expanded=${item.open ?? nothing} aria-selected=${isOpen(tree, item)}
     @focus=${() => tree.focuses(item)} @blur=${() => tree.hovers(null)} @click=${() => tree.opens(item)}
     @pointerenter=${() => tree.hovers(item)} @pointerleave=${() => tree.hovers(null)}>
-    ${item.node ? content(tree, box) : svg`<rect class="box more" width="90" height=${h} rx="12"/><text x="12" y="16">${number(item.more)} more …</text>`}</g>`;
+    ${item.node ? content(tree, box) : more(box)}</g>`;
 }
+
+const more = ({ item, w, h }) => svg`<rect class="box more" width=${w} height=${h} rx="12"/>
+  <text x="12" y="16">${number(item.more)} more …</text>`;
 
 function content(tree, { item, w, h, lines }) {
   const { node } = item;
-  const hit = tree.filter && `${node.label} ${node.child_id ?? ""}`.toLowerCase().includes(tree.filter.toLowerCase());
+  const hit =
+    tree.filter && `${node.label} ${node.child_id ?? ""}`.toLowerCase().includes(tree.filter.toLowerCase());
   return svg`<rect class="box ${node.type} ${hit ? "hit" : ""}" width=${w} height=${h} rx=${node.type === "supervisor" ? 3 : 12}/>
     ${shape(node.status, 10, 7)}
     <text class="label" x=${PAD.left} y="17">${shorten(node.label, 30)}</text>
-    ${lines.map((line, i) => svg`<text class=${line === node.strategy ? "small strategy" : "small"} x=${PAD.left} y=${31 + 14 * i}>${shorten(line, 36)}</text>`)}
-    ${node.restarts ? svg`<g class="restarts" transform="translate(${w - 12} 0)"><rect x=${-badgeWidth(node) / 2} y="-9" width=${badgeWidth(node)} height="17" rx="8.500"/><text y="3.500">×${node.restarts}</text></g>` : nothing}
+    ${lines.map((line, i) => {
+      const kind = line === node.strategy ? "small strategy" : "small";
+      return svg`<text class=${kind} x=${PAD.left} y=${31 + 14 * i}>${shorten(line, 36)}</text>`;
+    })}
+    ${node.restarts ? restarts(node, w) : nothing}
     ${item.open === null ? nothing : toggle(tree, item, w, h)}`;
 }
 
-const badgeWidth = ({ restarts }) => 16 + 7 * String(restarts).length;
+/** How often it was restarted, on the upper edge of the box. */
+function restarts({ restarts: times }, w) {
+  const width = 16 + 7 * String(times).length;
+  return svg`<g class="restarts" transform="translate(${w - 12} 0)">
+    <rect x=${-width / 2} y="-9" width=${width} height="17" rx="8.500"/><text y="3.500">×${times}</text></g>`;
+}
+
+const MINUS = svg`<circle r="7"/><path d="M-3 0H3"/>`;
+const plus = (below) => svg`<rect x="-7" y="-8" width=${18 + 7 * String(below).length} height="16" rx="8"/>
+  <text x="-1" y="4">+${below}</text>`;
 
 function toggle(tree, item, w, h) {
   const click = (event) => {
@@ -109,19 +152,23 @@ function toggle(tree, item, w, h) {
     tree.toggles(item);
   };
   return svg`<g class="toggle" transform="translate(${w} ${h / 2})" @click=${click}>
-    ${item.open ? svg`<circle r="7"/><path d="M-3 0H3"/>` : svg`<rect x="-7" y="-8" width=${18 + 7 * String(item.below).length} height="16" rx="8"/><text x="-1" y="4">+${item.below}</text>`}</g>`;
+    ${item.open ? MINUS : plus(item.below)}</g>`;
 }
 
 const isOpen = (tree, { node }) => Boolean(node && node.id !== null && node.id === tree.selected);
 
 function classes(tree, item) {
-  return ["node", item.node?.status, isOpen(tree, item) && "open", tree.fresh.has(item.key) && "fresh"].filter(Boolean).join(" ");
+  return ["node", item.node?.status, isOpen(tree, item) && "open", tree.fresh.has(item.key) && "fresh"]
+    .filter(Boolean)
+    .join(" ");
 }
 
 /** Curves from the open process to those it is linked to, and to and from those that monitor. */
 function ties({ process }, boxes) {
   if (!process) return nothing;
-  const byId = new Map(boxes.filter(({ item }) => item.node && item.node.id !== null).map((box) => [box.item.node.id, box]));
+  const byId = new Map(
+    boxes.filter(({ item }) => item.node && item.node.id !== null).map((box) => [box.item.node.id, box]),
+  );
   const self = byId.get(process.id);
   if (!self) return nothing;
   const those = (refs) => refs.map(({ id }) => byId.get(id)).filter((box) => box && box !== self);
@@ -140,15 +187,23 @@ function tie(from, to, kind) {
   const x2 = same || !forward ? to.x + to.w : to.x;
   const bend = same ? 34 : forward ? 22 : -22;
   const [y1, y2] = [from.y + (kind === "links" ? -5 : 5), to.y + (kind === "links" ? -5 : 5)];
-  return svg`<path class="tie ${kind}" d="M${x1} ${y1}C${x1 + bend} ${y1} ${same ? x2 + bend : x2 - bend} ${y2} ${x2} ${y2}"/><circle class="tie-end ${kind}" cx=${x2} cy=${y2} r="2.500"/>`;
+  const curve = `M${x1} ${y1}C${x1 + bend} ${y1} ${same ? x2 + bend : x2 - bend} ${y2} ${x2} ${y2}`;
+  return svg`<path class="tie ${kind}" d=${curve}/><circle class="tie-end ${kind}" cx=${x2} cy=${y2} r="2.500"/>`;
 }
 
 /** What is known of the node under the pointer, or of that with the focus. */
 function details(hovered) {
-  if (!hovered?.node) return html`<p class="details dim">Point at a node for its details. Arrow keys move, Enter opens its window.</p>`;
+  if (!hovered?.node)
+    return html`<p class="details dim">
+      Point at a node for its details. Arrow keys move, Enter opens its window.
+    </p>`;
   const { node } = hovered;
   const row = (name, value) => html`<span><i>${name}</i> ${value}</span>`;
-  return html`<p class="details"><strong>${node.label}</strong> ${status(node.status)}
-    ${node.id === null ? nothing : html`<span>${pid(node.id)}</span>`} ${node.child_id === null ? nothing : row("child", node.child_id)}
-    ${node.strategy ? row("strategy", node.strategy) : nothing} ${row("restarts", node.restarts)} ${row("mailbox", number(node.mailbox))} ${node.pool ? row("pool", node.pool) : nothing}</p>`;
+  return html`<p class="details">
+    <strong>${node.label}</strong> ${status(node.status)}
+    ${node.id === null ? nothing : html`<span>${pid(node.id)}</span>`}
+    ${node.child_id === null ? nothing : row("child", node.child_id)}
+    ${node.strategy ? row("strategy", node.strategy) : nothing} ${row("restarts", node.restarts)}
+    ${row("mailbox", number(node.mailbox))} ${node.pool ? row("pool", node.pool) : nothing}
+  </p>`;
 }

@@ -50,26 +50,51 @@ export class Events {
     const all = this.#node === node ? this.#events : [];
     const shown = all.filter((event) => LEVELS[event.level] >= LEVELS[level]).reverse();
     const count = (least) => all.filter((event) => LEVELS[event.level] >= LEVELS[least]).length;
-    const choice = (value, label) => html`<a href=${this.#app.link({ level: value === "info" ? null : value })} aria-current=${value === level ? "true" : nothing}>${label} <span>${count(value)}</span></a>`;
-    return html`
-      <h1 class="hidden">Events</h1>
+    const choice = (value, label) =>
+      html`<a
+        href=${this.#app.link({ level: value === "info" ? null : value })}
+        aria-current=${value === level ? "true" : nothing}
+        >${label} <span>${count(value)}</span></a
+      >`;
+    return html` <h1 class="hidden">Events</h1>
       <div class="bar">
-        <div class="segments" role="group" aria-label="Which events">${choice("info", "All")}${choice("warning", "Warnings and errors")}${choice("error", "Errors")}</div>
+        <div class="segments" role="group" aria-label="Which events">
+          ${choice("info", "All")}${choice("warning", "Warnings and errors")}${choice("error", "Errors")}
+        </div>
         <span class="note">the last ${counted(shown.length, "event")}, the newest first</span>
       </div>
-      ${shown.length ? eventList(this.#app, shown) : html`<p class="empty">Nothing happened that is worth a line.</p>`}`;
+      ${shown.length ? eventList(this.#app, shown) : NOTHING}`;
   }
 }
 
-export const eventList = (app, events) => html`<ol class="events">${repeat(events, (event) => event.seq, (event) => line(app, event))}</ol>`;
+const NOTHING = html`<p class="empty">Nothing happened that is worth a line.</p>`;
+
+export const eventList = (app, events) =>
+  html`<ol class="events">
+    ${repeat(
+      events,
+      (event) => event.seq,
+      (event) => line(app, event),
+    )}
+  </ol>`;
 
 function line(app, event) {
   return html`<li class=${event.level}>
     <time datetime=${isoTime(event.at)}>${clock(event.at)}</time>
-    <span class="level" title=${event.level}><span aria-hidden="true">${SIGN[event.level]}</span><span class="hidden">${event.level}</span></span>
-    <span class="kind">${event.kind}${event.count > 1 ? html` <span class="badge" title="alike, one after the other">×${event.count}</span>` : nothing}</span>
+    <span class="level" title=${event.level}
+      ><span aria-hidden="true">${SIGN[event.level]}</span><span class="hidden">${event.level}</span></span
+    >
+    <span class="kind">${event.kind}${event.count > 1 ? times(event.count) : nothing}</span>
     <span class="what">${event.text}</span>
-    <span class="who">${event.process ? processLink(app, event.process) : nothing}${event.pool ? html` <a href=${app.pathTo("pools", { pool: event.pool })}>pool ${event.pool}</a>` : nothing}</span></li>`;
+    <span class="who"
+      >${event.process ? processLink(app, event.process) : nothing}${event.pool ? poolLink(app, event.pool) : nothing}</span
+    >
+  </li>`;
 }
 
-const alike = (a, b) => a.kind === b.kind && a.text === b.text && a.pool === b.pool && a.process?.id === b.process?.id;
+const times = (count) => html` <span class="badge" title="alike, one after the other">×${count}</span>`;
+
+const poolLink = (app, pool) => html` <a href=${app.pathTo("pools", { pool })}>pool ${pool}</a>`;
+
+const alike = (a, b) =>
+  a.kind === b.kind && a.text === b.text && a.pool === b.pool && a.process?.id === b.process?.id;

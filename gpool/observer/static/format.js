@@ -25,7 +25,8 @@ export function clock(epoch) {
 
 export const isoTime = (epoch) => new Date(epoch * 1000).toISOString();
 
-export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en-US"));
+export const number = (value) =>
+  value === null || value === undefined ? "–" : value.toLocaleString("en-US");
 
 export const counted = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 

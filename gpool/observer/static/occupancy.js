@@ -11,6 +11,10 @@ const PARTS = [
   ["idle", (pool) => pool.idle],
 ];
 
+const ALWAYS = ["busy", "idle"]; // said even if there are none
+
+const part = (kind, n, word) => html`<li><i class=${kind}></i><strong>${number(n)}</strong> ${word}</li>`;
+
 export function occupancy(pool) {
   const cap = pool.size + pool.max_overflow;
   const parts = PARTS.map(([name, count]) => [name, count(pool)]);
@@ -24,10 +28,17 @@ export function occupancy(pool) {
   });
   const free = Math.max(0, cap - used);
   return html`<div class="occupancy">
-    <svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect class="free" width="100" height="10"/>${rects}
-      ${pool.max_overflow ? svg`<path class="size" d="M${pool.size * scale} 0V10"/>` : nothing}</svg>
-    <ul>${parts.map(([name, n]) => (n || name === "busy" || name === "idle" ? html`<li><i class=${name}></i><strong>${number(n)}</strong> ${name}</li>` : nothing))}
+    <svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+      <rect class="free" width="100" height="10" />
+      ${rects} ${pool.max_overflow ? svg`<path class="size" d="M${pool.size * scale} 0V10"/>` : nothing}
+    </svg>
+    <ul>
+      ${parts.filter(([name, n]) => n || ALWAYS.includes(name)).map(([name, n]) => part(name, n, name))}
       <li><i class="free"></i><strong>${number(free)}</strong> not started</li>
       ${pool.overflow ? html`<li class="warn-text"><strong>${number(pool.overflow)}</strong> overflow</li>` : nothing}
-      <li class="of dim">of ${number(pool.size)}${pool.max_overflow ? html` + ${number(pool.max_overflow)}` : nothing}</li></ul></div>`;
+      <li class="of dim">
+        of ${number(pool.size)}${pool.max_overflow ? html` + ${number(pool.max_overflow)}` : nothing}
+      </li>
+    </ul>
+  </div>`;
 }

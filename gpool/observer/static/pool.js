@@ -11,7 +11,8 @@ import { occupancy } from "./occupancy.js";
 import { counters, facts, startFailure, state } from "./pools.js";
 
 const POINTS = 720; // as many as a node keeps
-const percentiles = (what) => ["p50", "p95", "p99"].map((p, i) => ({ key: `${what}_${p}`, label: p, colour: i }));
+const percentiles = (what) =>
+  ["p50", "p95", "p99"].map((p, i) => ({ key: `${what}_${p}`, label: p, colour: i }));
 
 export class PoolDetail {
   #app;
@@ -20,10 +21,20 @@ export class PoolDetail {
   #history = null; // lists of one length
   #unknown = null; // "node/pool" that its node does not have
   #charts = [
-    new Chart("Workers and waiting", [{ key: "busy", label: "busy", colour: 0 }, { key: "idle", label: "idle", colour: 1 }, { key: "waiting", label: "waiting", colour: 2 }], number),
+    new Chart(
+      "Workers and waiting",
+      [
+        { key: "busy", label: "busy", colour: 0 },
+        { key: "idle", label: "idle", colour: 1 },
+        { key: "waiting", label: "waiting", colour: 2 },
+      ],
+      number,
+    ),
     new Chart("Wait for a worker", percentiles("wait"), seconds),
     new Chart("Hold of a worker", percentiles("hold"), seconds),
-    new Chart("Checkouts per second", [{ key: "checkouts", label: "checkouts", colour: 0 }], (n) => (n === null ? "–" : n.toFixed(n < 10 ? 1 : 0))),
+    new Chart("Checkouts per second", [{ key: "checkouts", label: "checkouts", colour: 0 }], (n) =>
+      n === null ? "–" : n.toFixed(n < 10 ? 1 : 0),
+    ),
   ];
 
   constructor(app) {
@@ -52,46 +63,119 @@ export class PoolDetail {
   draw(route) {
     const pool = this.#of === keyOf(route) ? this.#pool : null;
     const { name } = pool ?? { name: route.params.pool };
-    return html`
-      <div class="bar"><a href=${this.#app.link({ pool: null })}>‹ All pools</a></div>
-      <div class="title"><h1>Pool ${name}</h1> ${pool ? state(pool) : nothing}</div>
-      ${pool ? this.#known(pool) : html`<p class="empty">${this.#unknown === keyOf(route) ? `Node ${route.node} has no pool ${name}.` : "asking …"}</p>`}`;
+    return html` <div class="bar"><a href=${this.#app.link({ pool: null })}>‹ All pools</a></div>
+      <div class="title">
+        <h1>Pool ${name}</h1>
+        ${pool ? state(pool) : nothing}
+      </div>
+      ${pool ? this.#known(pool) : html`<p class="empty">${this.#whyNot(route)}</p>`}`;
+  }
+
+  #whyNot(route) {
+    return this.#unknown === keyOf(route)
+      ? `Node ${route.node} has no pool ${route.params.pool}.`
+      : "asking …";
   }
 
   #known(pool) {
     const { errors } = pool;
-    return html`
-      <div class="card">${occupancy(pool)} ${facts(pool)} ${counters(pool)} ${startFailure(pool)}
-        <p class="note">${processLink(this.#app, pool.sup)} ${processLink(this.#app, pool.man)} ${processLink(this.#app, pool.worker_sup)}</p></div>
+    return html` <div class="card">
+        ${occupancy(pool)} ${facts(pool)} ${counters(pool)} ${startFailure(pool)}
+        <p class="note">
+          ${processLink(this.#app, pool.sup)} ${processLink(this.#app, pool.man)}
+          ${processLink(this.#app, pool.worker_sup)}
+        </p>
+      </div>
       ${this.#app.actions.forPool(pool)}
       <div class="charts">${this.#charts.map((chart) => chart.element)}</div>
       ${pool.measured ? nothing : html`<p class="note">Waits and holds are not being measured.</p>`}
       <div class="columns">
-        <section><h2>Holders <span class="dim">${number(pool.holders.length + pool.holders_more)}</span></h2>${this.#holders(pool)}</section>
-        <section><h2>Waiting <span class="dim">${number(pool.waiters.length + pool.waiters_more)}</span></h2>${this.#waiters(pool)}</section>
+        <section>
+          <h2>Holders <span class="dim">${number(pool.holders.length + pool.holders_more)}</span></h2>
+          ${this.#holders(pool)}
+        </section>
+        <section>
+          <h2>Waiting <span class="dim">${number(pool.waiters.length + pool.waiters_more)}</span></h2>
+          ${this.#waiters(pool)}
+        </section>
       </div>
-      <section><h2>Last errors</h2>${errors.length ? eventList(this.#app, errors) : html`<p class="note">None.</p>`}</section>`;
+      <section>
+        <h2>Last errors</h2>
+        ${errors.length ? eventList(this.#app, errors) : html`<p class="note">None.</p>`}
+      </section>`;
   }
 
   #holders({ holders, holders_more: more }) {
     if (!holders.length) return html`<p class="note">Nobody holds a worker.</p>`;
-    return html`<div class="scroll" tabindex="0" role="region" aria-label="Holders"><table>
-      <thead><tr><th scope="col" class="n">For</th><th scope="col">Client</th><th scope="col">Checked out at</th><th scope="col">Worker</th></tr></thead>
-      <tbody>${holders.map((holder) => html`<tr><td class="n">${seconds(holder.age)}</td><td>${processLink(this.#app, holder.client)}</td><td class="code">${holder.line}</td>
-        <td>${holder.worker_process ? processLink(this.#app, holder.worker_process) : html`<code>${holder.worker}</code>`}</td></tr>`)}
-        ${rest(more)}</tbody></table></div>`;
+    return html`<div class="scroll" tabindex="0" role="region" aria-label="Holders">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col" class="n">For</th>
+            <th scope="col">Client</th>
+            <th scope="col">Checked out at</th>
+            <th scope="col">Worker</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${holders.map(
+            (holder) =>
+              html`<tr>
+                <td class="n">${seconds(holder.age)}</td>
+                <td>${processLink(this.#app, holder.client)}</td>
+                <td class="code">${holder.line}</td>
+                <td>
+                  ${
+                    holder.worker_process
+                      ? processLink(this.#app, holder.worker_process)
+                      : html`<code>${holder.worker}</code>`
+                  }
+                </td>
+              </tr>`,
+          )}
+          ${rest(more)}
+        </tbody>
+      </table>
+    </div>`;
   }
 
   #waiters({ waiters, waiters_more: more }) {
     if (!waiters.length) return html`<p class="note">Nobody waits.</p>`;
-    return html`<div class="scroll" tabindex="0" role="region" aria-label="Waiting"><table>
-      <thead><tr><th scope="col" class="n">For</th><th scope="col" class="n">Time left</th><th scope="col">Client</th><th scope="col">At</th></tr></thead>
-      <tbody>${repeat(waiters, (waiter, i) => waiter.client?.id ?? -i, (waiter) => html`<tr><td class="n">${seconds(waiter.waited)}</td><td class="n">${waiter.left === null ? "for ever" : seconds(waiter.left)}</td><td>${processLink(this.#app, waiter.client)}</td><td class="code">${waiter.line}</td></tr>`)}
-        ${rest(more)}</tbody></table></div>`;
+    return html`<div class="scroll" tabindex="0" role="region" aria-label="Waiting">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col" class="n">For</th>
+            <th scope="col" class="n">Time left</th>
+            <th scope="col">Client</th>
+            <th scope="col">At</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${repeat(
+            waiters,
+            (waiter, i) => waiter.client?.id ?? -i,
+            (waiter) =>
+              html`<tr>
+                <td class="n">${seconds(waiter.waited)}</td>
+                <td class="n">${waiter.left === null ? "for ever" : seconds(waiter.left)}</td>
+                <td>${processLink(this.#app, waiter.client)}</td>
+                <td class="code">${waiter.line}</td>
+              </tr>`,
+          )}
+          ${rest(more)}
+        </tbody>
+      </table>
+    </div>`;
   }
 }
 
-const rest = (more) => (more ? html`<tr><td colspan="4" class="dim">and ${number(more)} more</td></tr>` : nothing);
+const rest = (more) =>
+  more
+    ? html`<tr>
+        <td colspan="4" class="dim">and ${number(more)} more</td>
+      </tr>`
+    : nothing;
 
 const keyOf = ({ node, params }) => `${node}/${params.pool}`;
 
@@ -101,5 +185,7 @@ function joined(old, added) {
   const last = old.at.at(-1) ?? 0;
   const fresh = added.at.findIndex((at) => at > last);
   if (fresh < 0) return old;
-  return Object.fromEntries(Object.entries(added).map(([key, list]) => [key, [...old[key], ...list.slice(fresh)].slice(-POINTS)]));
+  return Object.fromEntries(
+    Object.entries(added).map(([key, list]) => [key, [...old[key], ...list.slice(fresh)].slice(-POINTS)]),
+  );
 }

@@ -50,18 +50,34 @@ export class Pools {
 
   draw(route) {
     if (route.params.pool) return this.#detail.draw(route);
-    if (this.#node !== route.node) return html`<h1 class="hidden">Pools</h1><p class="empty">asking …</p>`;
-    return html`
-      <h1 class="hidden">Pools</h1>
-      ${this.#pools.length ? html`<div class="cards">${repeat(this.#pools, (pool) => pool.name, (pool) => this.#card(pool))}</div>` : html`<p class="empty">This node has no pools.</p>`}`;
+    if (this.#node !== route.node)
+      return html`<h1 class="hidden">Pools</h1>
+        <p class="empty">asking …</p>`;
+    return html` <h1 class="hidden">Pools</h1>
+      ${
+        this.#pools.length
+          ? html`<div class="cards">
+              ${repeat(
+                this.#pools,
+                (pool) => pool.name,
+                (pool) => this.#card(pool),
+              )}
+            </div>`
+          : html`<p class="empty">This node has no pools.</p>`
+      }`;
   }
 
   #card(pool) {
     return html`<article class="card" aria-label="Pool ${pool.name}">
-      <header><h2><a href=${this.#app.link({ pool: pool.name })}>${pool.name}</a></h2> ${state(pool)}</header>
-      ${occupancy(pool)}
-      ${facts(pool)} ${counters(pool)} ${startFailure(pool)}
-      <p class="note">${processLink(this.#app, pool.sup)} ${processLink(this.#app, pool.man)} ${processLink(this.#app, pool.worker_sup)}</p>
+      <header>
+        <h2><a href=${this.#app.link({ pool: pool.name })}>${pool.name}</a></h2>
+        ${state(pool)}
+      </header>
+      ${occupancy(pool)} ${facts(pool)} ${counters(pool)} ${startFailure(pool)}
+      <p class="note">
+        ${processLink(this.#app, pool.sup)} ${processLink(this.#app, pool.man)}
+        ${processLink(this.#app, pool.worker_sup)}
+      </p>
     </article>`;
   }
 }
@@ -74,20 +90,43 @@ export function state({ state: word, phase, suspended, healthy, breaker }) {
     ${phase !== "up" && phase !== word ? html`<span class="tag bad">${phase}</span>` : nothing}
     ${suspended ? html`<span class="tag warn">suspended</span>` : nothing}
     ${breaker === "closed" ? nothing : html`<span class="tag bad">breaker ${breaker.replace("_", " ")}</span>`}
-    ${healthy ? nothing : html`<span class="tag bad">not healthy</span>`}</span>`;
+    ${healthy ? nothing : html`<span class="tag bad">not healthy</span>`}</span
+  >`;
 }
 
-export const facts = (pool) => html`<dl class="facts">
-  <div><dt>Waiting</dt><dd class=${pool.waiting ? "warn-text" : ""}>${number(pool.waiting)}${pool.waiting ? html` <span class="dim">for ${seconds(pool.oldest_wait)}</span>` : nothing}</dd></div>
-  <div><dt>Oldest hold</dt><dd>${seconds(pool.oldest_hold)}</dd></div>
-  <div><dt>Breaker</dt><dd>${pool.breaker.replace("_", " ")}</dd></div>
-  <div><dt>Phase</dt><dd>${pool.phase}</dd></div>
-  <div><dt>Epoch</dt><dd>${number(pool.epoch)}</dd></div></dl>`;
+export const facts = (pool) =>
+  html`<dl class="facts">
+    <div>
+      <dt>Waiting</dt>
+      <dd class=${pool.waiting ? "warn-text" : ""}>
+        ${number(pool.waiting)}
+        ${pool.waiting ? html`<span class="dim">for ${seconds(pool.oldest_wait)}</span>` : nothing}
+      </dd>
+    </div>
+    <div>
+      <dt>Oldest hold</dt>
+      <dd>${seconds(pool.oldest_hold)}</dd>
+    </div>
+    <div>
+      <dt>Breaker</dt>
+      <dd>${pool.breaker.replace("_", " ")}</dd>
+    </div>
+    <div>
+      <dt>Phase</dt>
+      <dd>${pool.phase}</dd>
+    </div>
+    <div>
+      <dt>Epoch</dt>
+      <dd>${number(pool.epoch)}</dd>
+    </div>
+  </dl>`;
 
 export function counters(pool) {
   const some = COUNTERS.filter(([key]) => pool[key]);
   if (!some.length) return nothing;
-  return html`<ul class="counters" aria-label="Since it was started">${some.map(([key, label]) => html`<li><strong>${number(pool[key])}</strong> ${label}</li>`)}</ul>`;
+  return html`<ul class="counters" aria-label="Since it was started">
+    ${some.map(([key, label]) => html`<li><strong>${number(pool[key])}</strong> ${label}</li>`)}
+  </ul>`;
 }
 
 export const startFailure = ({ last_start_failure: text }) =>

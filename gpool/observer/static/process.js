@@ -6,7 +6,7 @@
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { get, nodePath } from "./api.js";
 import { clock, counted, number, pid, seconds } from "./format.js";
-import { stack } from "./frame.js";
+import { preformatted } from "./frame.js";
 import { processLink, processList } from "./link.js";
 import { badge, status } from "./status.js";
 
@@ -24,7 +24,9 @@ export class ProcessWindow {
   }
 
   path({ node, params }) {
-    return this.#forgotten.has(keyOf(node, params.pid)) ? null : nodePath(node, `processes/${encodeURIComponent(params.pid)}`);
+    return this.#forgotten.has(keyOf(node, params.pid))
+      ? null
+      : nodePath(node, `processes/${encodeURIComponent(params.pid)}`);
   }
 
   take({ process, now }, { node, params }) {
@@ -60,66 +62,107 @@ export class ProcessWindow {
   draw(route) {
     const process = this.shown(route);
     const forgotten = this.#forgotten.has(keyOf(route.node, route.params.pid));
-    return html`<aside class="window ${this.#isDead(route) ? "is-dead" : ""}" aria-labelledby="window-title" data-place tabindex="-1">
+    return html`<aside
+      class="window ${this.#isDead(route) ? "is-dead" : ""}"
+      aria-labelledby="window-title"
+      data-place
+      tabindex="-1"
+    >
       <header>
-        <h2 id="window-title" tabindex="-1">${process ? html`${process.label} <span class="pid">${process.pid}</span>` : pid(route.params.pid)}${this.#isDead(route) ? html` <strong class="dead-title">*DEAD*</strong>` : nothing}</h2>
+        <h2 id="window-title" tabindex="-1">
+          ${process ? html`${process.label} <span class="pid">${process.pid}</span>` : pid(route.params.pid)}
+          ${this.#isDead(route) ? html`<strong class="dead-title">*DEAD*</strong>` : nothing}
+        </h2>
         <a class="button close" href=${this.#app.link({ pid: null })} aria-label="Close the window">✕</a>
       </header>
-      ${process ? this.#known(process, forgotten, route) : html`<p class="empty">${forgotten ? `Node ${route.node} knows no process ${pid(route.params.pid)}: it never was, or it ended too long ago.` : "asking …"}</p>`}
+      ${process ? this.#known(process, forgotten, route) : html`<p class="empty">${whyNot(forgotten, route)}</p>`}
     </aside>`;
   }
 
   #known(process, forgotten, route) {
     const dead = this.#isDead(route);
     const { at } = this.#last.get(keyOf(route.node, route.params.pid));
-    return html`
-      ${forgotten ? html`<p class="note">Its node has forgotten it. This was its last answer, at ${clock(at)}.</p>` : nothing}
-      ${dead || process.reason !== null ? html`<p class="reason"><span>Exit reason</span> <code>${process.reason ?? "not known: it ended after this answer"}</code></p>` : nothing}
-      ${dead ? nothing : this.#app.actions.forProcess(process)}
-      ${this.#overview(process)} ${this.#relations(process)} ${this.#mailbox(process, dead, route)} ${this.#state(process, dead, route)}
-      <section><h3>Stack</h3>${stack(process.stack, "Stack") === nothing ? html`<p class="note">${dead ? "It has none any more." : "Not on the hub yet: it has no stack."}</p>` : stack(process.stack, "Stack")}</section>`;
+    return html`${forgotten ? html`<p class="note">Its node has forgotten it. Last answer: ${clock(at)}.</p>` : nothing}
+      ${dead || process.reason !== null ? reason(process) : nothing}
+      ${dead ? nothing : this.#app.actions.forProcess(process)} ${this.#overview(process)}
+      ${this.#relations(process)} ${this.#mailbox(process, dead, route)} ${this.#state(process, dead, route)}
+      <section>
+        <h3>Stack</h3>
+        ${process.stack.length
+          ? preformatted(process.stack.join("\n"), "Stack")
+          : html`<p class="note">none</p>`}
+      </section>`;
   }
 
   #overview(process) {
-    const row = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+    const row = (name, value) =>
+      html`<div>
+        <dt>${name}</dt>
+        <dd>${value}</dd>
+      </div>`;
     const supervised = process.supervisor !== null;
     const dead = process.status === "dead";
-    return html`<section><h3>Overview</h3><dl>
-      ${row("Status", status(process.status))}
-      ${process.name !== null ? row("Name", process.name) : nothing}
-      ${row("Initial call", html`<code>${process.initial_call}</code>`)}
-      ${row("Current function", html`<code>${process.current_function ?? "–"}</code>`)}
-      ${row("Parent", processLink(this.#app, process.parent))}
-      ${process.ancestors.length ? row("Ancestors", processList(this.#app, process.ancestors)) : nothing}
-      ${supervised ? row("Supervisor", processLink(this.#app, process.supervisor)) : nothing}
-      ${supervised ? row("Child", html`<code>${process.child_id}</code>${process.type ? `, a ${process.type}` : ""}`) : nothing}
-      ${row("Restarts", process.restarts === null ? html`<span class="dim">nobody supervises it</span>` : process.restarts ? badge(process.restarts) : 0)}
-      ${process.strategy ? row("Strategy", html`<code>${process.strategy}</code>`) : nothing}
-      ${process.pool ? row("Pool", html`<a href=${this.#app.pathTo("pools", { pool: process.pool, pid: process.id })}>${process.pool}</a>`) : nothing}
-      ${row("Traps exits", process.trap_exit ? "yes" : "no")}
-      ${row(dead ? "Lived" : "Age", seconds(process.age))}
-      ${process.ended === null ? nothing : row("Ended", `${seconds(process.ended)} ago`)}
-      ${process.last_exit !== null && process.last_exit !== process.reason ? row("Last exit", html`<code>${process.last_exit}</code>`) : nothing}
-    </dl></section>`;
+    return html`<section>
+      <h3>Overview</h3>
+      <dl>
+        ${row("Status", status(process.status))}
+        ${process.name !== null ? row("Name", process.name) : nothing}
+        ${row("Initial call", html`<code>${process.initial_call}</code>`)}
+        ${row("Current function", html`<code>${process.current_function ?? "–"}</code>`)}
+        ${row("Parent", processLink(this.#app, process.parent))}
+        ${process.ancestors.length ? row("Ancestors", processList(this.#app, process.ancestors)) : nothing}
+        ${supervised ? row("Supervisor", processLink(this.#app, process.supervisor)) : nothing}
+        ${supervised ? row("Child", html`<code>${process.child_id}</code>, a ${process.type ?? "worker"}`) : nothing}
+        ${row("Restarts", process.restarts === null ? UNSUPERVISED : process.restarts ? badge(process.restarts) : 0)}
+        ${process.strategy ? row("Strategy", html`<code>${process.strategy}</code>`) : nothing}
+        ${process.pool ? row("Pool", this.#poolLink(process)) : nothing}
+        ${row("Traps exits", process.trap_exit ? "yes" : "no")}
+        ${row(dead ? "Lived" : "Age", seconds(process.age))}
+        ${process.ended === null ? nothing : row("Ended", `${seconds(process.ended)} ago`)}
+        ${
+          [null, process.reason].includes(process.last_exit)
+            ? nothing
+            : row("Last exit", html`<code>${process.last_exit}</code>`)
+        }
+      </dl>
+    </section>`;
+  }
+
+  #poolLink({ pool, id }) {
+    return html`<a href=${this.#app.pathTo("pools", { pool, pid: id })}>${pool}</a>`;
   }
 
   #relations(process) {
-    const one = (name, refs, more) => html`<section><h3>${name} <span class="dim">${number(refs.length + more)}</span></h3>
-      ${refs.length ? html`<div class="short" tabindex="0" role="region" aria-label=${name}>${processList(this.#app, refs, more)}</div>` : html`<p class="note">none</p>`}</section>`;
+    const one = (name, refs, more) =>
+      html`<section>
+        <h3>${name} <span class="dim">${number(refs.length + more)}</span></h3>
+        ${
+          refs.length
+            ? html`<div class="short" tabindex="0" role="region" aria-label=${name}>
+                ${processList(this.#app, refs, more)}
+              </div>`
+            : html`<p class="note">none</p>`
+        }
+      </section>`;
     return html`<div class="relations">
       ${one("Links", process.links, process.links_more)}
       ${one("Monitors", process.monitors, process.monitors_more)}
-      ${one("Monitored by", process.monitored_by, process.monitored_by_more)}</div>`;
+      ${one("Monitored by", process.monitored_by, process.monitored_by_more)}
+    </div>`;
   }
 
   #mailbox(process, dead, route) {
     const { messages } = this.#onDemand(route);
     const ask = () => this.#ask(route, "messages", { limit: MESSAGES });
-    return html`<section><h3>Mailbox</h3>
-      <p>${counted(process.mailbox, "message")} ${dead || !process.mailbox && !messages ? nothing : html`<button type="button" @click=${ask}>${messages ? "Show the first again" : "Show the first messages"}</button>`}</p>
-      ${!messages ? nothing : messages.error ? html`<p class="note">${messages.error}</p>` : html`
-        <ol class="messages">${messages.answer.messages.map((text) => html`<li><code>${text}</code></li>`)}</ol>
-        <p class="note">${messages.answer.length > messages.answer.messages.length ? `the first ${messages.answer.messages.length} of ${number(messages.answer.length)}, ` : ""}at ${clock(messages.answer.now)}</p>`}
+    const button = html`<button type="button" @click=${ask}>
+      ${messages ? "Show the first again" : "Show the first messages"}
+    </button>`;
+    return html`<section>
+      <h3>Mailbox</h3>
+      <p>
+        ${counted(process.mailbox, "message")} ${dead || (!process.mailbox && !messages) ? nothing : button}
+      </p>
+      ${shownOnDemand(messages, messageList)}
     </section>`;
   }
 
@@ -127,10 +170,13 @@ export class ProcessWindow {
     if (dead) return nothing;
     const { state } = this.#onDemand(route);
     const ask = () => this.#ask(route, "state");
-    return html`<section><h3>State</h3>
-      ${process.state_shown ? html`<p><button type="button" @click=${ask}>${state ? "Show it again" : "Show the state"}</button></p>`
-        : html`<p class="note">Its owner does not show it, as states may hold secrets. A GenServer shows what its <code>format_status</code> returns: override that to show a state here.</p>`}
-      ${!state ? nothing : state.error ? html`<p class="note">${state.error}</p>` : html`<pre class="stack" tabindex="0" role="region" aria-label="State">${state.answer.state}</pre><p class="note">at ${clock(state.answer.now)}</p>`}
+    const button = html`<p>
+      <button type="button" @click=${ask}>${state ? "Show it again" : "Show the state"}</button>
+    </p>`;
+    return html`<section>
+      <h3>State</h3>
+      ${process.state_shown ? button : HOW_TO_SHOW}
+      ${shownOnDemand(state, (answer) => preformatted(answer.state, "State"))}
     </section>`;
   }
 
@@ -143,12 +189,49 @@ export class ProcessWindow {
   async #ask(route, what, query) {
     const asked = this.#onDemand(route);
     try {
-      asked[what] = { answer: await get(nodePath(route.node, `processes/${encodeURIComponent(route.params.pid)}/${what}`, query)) };
+      asked[what] = {
+        answer: await get(
+          nodePath(route.node, `processes/${encodeURIComponent(route.params.pid)}/${what}`, query),
+        ),
+      };
     } catch (error) {
       asked[what] = { error: error.message };
     }
     this.#app.redraw();
   }
 }
+
+const UNSUPERVISED = html`<span class="dim">nobody supervises it</span>`;
+
+const HOW_TO_SHOW = html`<p class="note">
+  Its owner does not show it, as states may hold secrets. A GenServer shows what its
+  <code>format_status</code> returns: override that to show a state here.
+</p>`;
+
+/** What was answered, and when; or why it was not. */
+function shownOnDemand(asked, draw) {
+  if (!asked) return nothing;
+  if (asked.error) return html`<p class="note">${asked.error}</p>`;
+  return html`${draw(asked.answer)}
+    <p class="note">at ${clock(asked.answer.now)}</p>`;
+}
+
+function messageList({ messages, length }) {
+  const more = length - messages.length;
+  return html`<ol class="messages">
+    ${messages.map((text) => html`<li><code>${text}</code></li>`)}
+    ${more > 0 ? html`<li class="dim">and ${number(more)} more</li>` : nothing}
+  </ol>`;
+}
+
+const whyNot = (forgotten, { node, params }) =>
+  forgotten
+    ? `Node ${node} knows no process ${pid(params.pid)}: it never was, or it ended too long ago.`
+    : "asking …";
+
+const reason = (process) =>
+  html`<p class="reason">
+    <span>Exit reason</span> <code>${process.reason ?? "not known: it ended after this answer"}</code>
+  </p>`;
 
 const keyOf = (node, id) => `${node}/${id}`;

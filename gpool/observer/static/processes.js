@@ -56,26 +56,35 @@ export class Processes {
   draw(route) {
     const ask = wanted(route.params);
     const answer = this.#asked === `${route.node} ${ask.which}` ? this.#answer : null;
-    return html`
-      <h1 class="hidden">Processes</h1>
+    return html` <h1 class="hidden">Processes</h1>
       <div class="bar">
         ${this.#choice(ask)}
-        ${searchBox(this.#app, { label: "Filter processes", value: ask.filter, set: (filter) => ({ filter, page: null }) })}
+        ${searchBox(this.#app, "Filter processes", ask.filter, (filter) => ({ filter, page: null }))}
         <span class="note grow">${answer ? worded(answer) : "asking …"}</span>
         ${answer && answer.pages > 1 ? this.#pager(answer) : nothing}
-        <label class="per"><span>Rows</span> <select @change=${(event) => this.#app.go({ per: event.target.value, page: null })}>
-          ${PER.map((n) => html`<option value=${n} .selected=${n === ask.per}>${n}</option>`)}</select></label>
+        <label class="per"
+          ><span>Rows</span>
+          <select @change=${(event) => this.#app.go({ per: event.target.value, page: null })}>
+            ${PER.map((n) => html`<option value=${n} .selected=${n === ask.per}>${n}</option>`)}
+          </select></label
+        >
       </div>
       ${answer ? this.#table(answer, ask, route) : nothing}`;
   }
 
   #choice(ask) {
     const counts = this.#app.node?.counts ?? {};
-    const one = (which, label, count) => html`<a
-      href=${this.#app.link({ which: which === "live" ? null : which, sort: null, order: null, page: null })}
-      aria-current=${which === ask.which ? "true" : nothing} class=${which === "zombies" && count ? "alarm" : ""}>${label} <span>${number(count)}</span></a>`;
+    const one = (which, label, count) =>
+      html`<a
+        href=${this.#app.link({ which: which === "live" ? null : which, sort: null, order: null, page: null })}
+        aria-current=${which === ask.which ? "true" : nothing}
+        class=${which === "zombies" && count ? "alarm" : ""}
+        >${label} <span>${number(count)}</span></a
+      >`;
     return html`<div class="segments" role="group" aria-label="Which processes">
-      ${one("live", "Live", counts.processes)}${one("ended", "Ended", counts.ended)}${one("zombies", "Zombies", counts.zombies)}</div>`;
+      ${one("live", "Live", counts.processes)}${one("ended", "Ended", counts.ended)}
+      ${one("zombies", "Zombies", counts.zombies)}
+    </div>`;
   }
 
   #pager({ page, pages }) {
@@ -86,36 +95,81 @@ export class Processes {
     return html`<nav class="pager" aria-label="Pages">
       ${to(1, "«", "first page")}${to(page - 1, "‹", "previous page")}
       <span>${number(page)} / ${number(pages)}</span>
-      ${to(page + 1, "›", "next page")}${to(pages, "»", "last page")}</nav>`;
+      ${to(page + 1, "›", "next page")}${to(pages, "»", "last page")}
+    </nav>`;
   }
 
   #table(answer, ask, route) {
     const columns = WHICH[ask.which];
     if (!answer.processes.length) return html`<p class="empty">${nobody(ask)}</p>`;
-    return html`<div class="scroll" tabindex="0" role="region" aria-label="Processes" data-place><table class="processes">
-      <thead><tr>${columns.map((column) => this.#header(column, ask))}</tr></thead>
-      <tbody>${repeat(answer.processes, (row) => row.id, (row) => this.#row(row, ask.which, String(row.id) === route.params.pid))}</tbody>
-    </table></div>`;
+    return html`<div class="scroll" tabindex="0" role="region" aria-label="Processes" data-place>
+      <table class="processes">
+        <thead>
+          <tr>
+            ${columns.map((column) => this.#header(column, ask))}
+          </tr>
+        </thead>
+        <tbody>
+          ${repeat(
+            answer.processes,
+            (row) => row.id,
+            (row) => this.#row(row, ask.which, String(row.id) === route.params.pid),
+          )}
+        </tbody>
+      </table>
+    </div>`;
   }
 
   #header([key, label, kind], { sort, order }) {
     if (!key) return html`<th scope="col" class=${kind ?? ""}>${label}</th>`;
     const current = key === sort;
-    const next = current ? (order === "asc" ? "desc" : "asc") : kind === NUMBER && key !== "id" ? "desc" : "asc";
+    const next = current
+      ? order === "asc"
+        ? "desc"
+        : "asc"
+      : kind === NUMBER && key !== "id"
+        ? "desc"
+        : "asc";
     return html`<th scope="col" class=${kind ?? ""} aria-sort=${current ? `${order}ending` : nothing}>
-      <button type="button" @click=${() => this.#app.go({ sort: key, order: next, page: null }, { replace: true })}>${label}<span class="arrow" aria-hidden="true">${current ? (order === "asc" ? "▲" : "▼") : ""}</span></button></th>`;
+      <button
+        type="button"
+        @click=${() => this.#app.go({ sort: key, order: next, page: null }, { replace: true })}
+      >
+        ${label}<span class="arrow" aria-hidden="true">${current ? (order === "asc" ? "▲" : "▼") : ""}</span>
+      </button>
+    </th>`;
   }
 
   #row(row, which, open) {
-    const name = html`<th scope="row" class="text"><a href=${this.#app.link({ pid: row.id })}>${row.label}</a></th>`;
+    const name = html`<th scope="row" class="text">
+      <a href=${this.#app.link({ pid: row.id })}>${row.label}</a>
+    </th>`;
     const click = (event) => this.#clicked(event, row.id);
     if (which !== "live") {
-      return html`<tr class=${open ? "open" : ""} @click=${click}><td class="n">${row.pid}</td>${name}<td class="text">${row.reason ?? "–"}</td><td>${status(row.status)}</td>
-        <td class="n">${row.restarts ?? "–"}</td><td class="n">${seconds(row.age)}</td><td class="n">${row.ended === null ? "–" : `${seconds(row.ended)} ago`}</td></tr>`;
+      return html`<tr class=${open ? "open" : ""} @click=${click}>
+        <td class="n">${row.pid}</td>
+        ${name}
+        <td class="text">${row.reason ?? "–"}</td>
+        <td>${status(row.status)}</td>
+        <td class="n">${row.restarts ?? "–"}</td>
+        <td class="n">${seconds(row.age)}</td>
+        <td class="n">${row.ended === null ? "–" : `${seconds(row.ended)} ago`}</td>
+      </tr>`;
     }
-    return html`<tr class=${open ? "open" : ""} @click=${click}><td class="n">${row.pid}</td>${name}<td class="text code">${row.current_function ?? "–"}</td><td>${status(row.status)}</td>
-      <td class="n ${row.mailbox ? "" : "zero"}">${number(row.mailbox)}</td><td class="n">${row.restarts === null ? html`<span class="dim" title="nobody supervises it">–</span>` : row.restarts ? badge(row.restarts) : html`<span class="zero">0</span>`}</td>
-      <td class="n ${row.links ? "" : "zero"}">${number(row.links)}</td><td class="n ${row.monitors ? "" : "zero"}">${number(row.monitors)}</td><td class="n ${row.monitored_by ? "" : "zero"}">${number(row.monitored_by)}</td><td class="n">${seconds(row.age)}</td></tr>`;
+    return html`<tr class=${open ? "open" : ""} @click=${click}>
+      <td class="n">${row.pid}</td>
+      ${name}
+      <td class="text code">${row.current_function ?? "–"}</td>
+      <td>${status(row.status)}</td>
+      <td class="n ${row.mailbox ? "" : "zero"}">${number(row.mailbox)}</td>
+      <td class="n">
+        ${row.restarts === null ? UNSUPERVISED : row.restarts ? badge(row.restarts) : html`<span class="zero">0</span>`}
+      </td>
+      <td class="n ${row.links ? "" : "zero"}">${number(row.links)}</td>
+      <td class="n ${row.monitors ? "" : "zero"}">${number(row.monitors)}</td>
+      <td class="n ${row.monitored_by ? "" : "zero"}">${number(row.monitored_by)}</td>
+      <td class="n">${seconds(row.age)}</td>
+    </tr>`;
   }
 
   /** A click anywhere in the row opens the window, unless it was one to select text. */
@@ -123,6 +177,8 @@ export class Processes {
     if (!event.target.closest("a") && getSelection().isCollapsed) this.#app.go({ pid: id });
   }
 }
+
+const UNSUPERVISED = html`<span class="dim" title="nobody supervises it">–</span>`;
 
 function wanted({ which, sort, order, filter = "", page, per }) {
   const set = which in WHICH ? which : "live";
@@ -146,5 +202,9 @@ function worded({ total, page, per, processes, filter }) {
 
 function nobody({ which, filter }) {
   if (filter) return `No process here contains “${filter}”.`;
-  return { live: "No processes.", ended: "No process has ended lately.", zombies: "No zombies: every process that was told to exit did." }[which];
+  return {
+    live: "No processes.",
+    ended: "No process has ended lately.",
+    zombies: "No zombies: every process that was told to exit did.",
+  }[which];
 }

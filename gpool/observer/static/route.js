@@ -25,7 +25,9 @@ function decode(part) {
 
 export function format({ node, view, params = {} }) {
   if (!node) return "#/";
-  const filled = Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const filled = Object.entries(params).filter(
+    ([, value]) => value !== null && value !== undefined && value !== "",
+  );
   const query = new URLSearchParams(filled).toString();
   return `#/${encodeURIComponent(node)}/${view}${query && `?${query}`}`;
 }

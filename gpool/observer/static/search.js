@@ -6,7 +6,7 @@ const PAUSE = 250; // ms
 let waiting = 0; // one box is seen at a time
 
 /** `set(text)` gives the route's params for that text. */
-export function searchBox(app, { label, value, set }) {
+export function searchBox(app, label, value, set) {
   const search = (text) => {
     clearTimeout(waiting);
     app.go(set(text), { replace: true });
@@ -16,7 +16,16 @@ export function searchBox(app, { label, value, set }) {
     waiting = setTimeout(() => target.isConnected && search(target.value), PAUSE);
   };
   const key = (event) => event.key === "Enter" && search(event.target.value);
-  return html`<input type="search" placeholder=${label} aria-label=${label} .value=${value ?? ""} spellcheck="false" autocomplete="off" @input=${typed} @keydown=${key}>`;
+  return html`<input
+    type="search"
+    placeholder=${label}
+    aria-label=${label}
+    .value=${value ?? ""}
+    spellcheck="false"
+    autocomplete="off"
+    @input=${typed}
+    @keydown=${key}
+  />`;
 }
 
 /** The text with what was searched for in <mark>. */

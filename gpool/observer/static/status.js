@@ -33,9 +33,11 @@ export const shape = (status, x, y) =>
   svg`<g class="mark ${status}" transform="translate(${x} ${y})">${SHAPES[status] ?? nothing}</g>`;
 
 /** The shape in running text; the word stands beside it, so it is hidden from screen readers. */
-export const mark = (status) => html`<svg class="mark ${status}" viewBox="0 0 10 10" aria-hidden="true">${SHAPES[status] ?? nothing}</svg>`;
+export const mark = (status) =>
+  html`<svg class="mark ${status}" viewBox="0 0 10 10" aria-hidden="true">${SHAPES[status] ?? nothing}</svg>`;
 
-export const status = (word) => (word ? html`<span class="status ${word}">${mark(word)}${word}</span>` : nothing);
+export const status = (word) =>
+  word ? html`<span class="status ${word}">${mark(word)}${word}</span>` : nothing;
 
 /** "×2": how often a child was restarted. */
 export const badge = (restarts) =>

@@ -68,12 +68,18 @@ export class Tree {
   draw(route) {
     const answer = this.#node === route.node ? this.#answer : null;
     const asList = route.params.as ? route.params.as === "list" : this.#asList;
-    const choice = (value, label) => html`<a href=${this.#app.link({ as: value })} aria-current=${(value === "list") === asList ? "true" : nothing}>${label}</a>`;
-    return html`
-      <h1 class="hidden">Supervision tree</h1>
+    const choice = (value, label) =>
+      html`<a
+        href=${this.#app.link({ as: value })}
+        aria-current=${(value === "list") === asList ? "true" : nothing}
+        >${label}</a
+      >`;
+    return html` <h1 class="hidden">Supervision tree</h1>
       <div class="bar">
-        <div class="segments" role="group" aria-label="Shown as">${choice("drawing", "Drawing")}${choice("list", "List")}</div>
-        ${searchBox(this.#app, { label: "Search the tree", value: route.params.filter, set: (filter) => ({ filter }) })}
+        <div class="segments" role="group" aria-label="Shown as">
+          ${choice("drawing", "Drawing")}${choice("list", "List")}
+        </div>
+        ${searchBox(this.#app, "Search the tree", route.params.filter, (filter) => ({ filter }))}
         <span class="note grow">${answer ? `${number(answer.nodes)} nodes` : "asking …"}</span>
         <button type="button" @click=${() => this.#all(true)}>Expand all</button>
         <button type="button" @click=${() => this.#all(false)}>Collapse all</button>
@@ -83,7 +89,10 @@ export class Tree {
 
   #drawTree(answer, route, asList) {
     const items = this.#visible(answer);
-    if (!items.length) return html`<p class="empty">${answer.filter ? `Nothing in the tree contains “${answer.filter}”.` : "There is no supervisor here."}</p>`;
+    if (!items.length)
+      return html`<p class="empty">
+        ${answer.filter ? `Nothing in the tree contains “${answer.filter}”.` : "There is no supervisor here."}
+      </p>`;
     if (!items.some(({ key }) => key === this.#focused)) this.#focused = items[0].key;
     const tree = {
       items,
@@ -110,12 +119,22 @@ export class Tree {
       const level = parent ? parent.level + 1 : 1;
       const size = children.length + (more ? 1 : 0);
       children.forEach((node, i) => {
-        const item = { key: node.key, node, parent, level, index: i + 1, size, open: null, below: node.children.length + node.more };
+        const item = {
+          key: node.key,
+          node,
+          parent,
+          level,
+          index: i + 1,
+          size,
+          open: null,
+          below: node.children.length + node.more,
+        };
         if (item.below) item.open = this.#isOpen(node.key, level, big, filter);
         items.push(item);
         if (item.open) walk(node.children, node.more, item);
       });
-      if (more) items.push({ key: `${parent.key}/…`, more, parent, level, index: size, size, open: null, below: 0 });
+      if (more)
+        items.push({ key: `${parent.key}/…`, more, parent, level, index: size, size, open: null, below: 0 });
     };
     walk(roots, 0, null);
     return items;
@@ -192,12 +211,25 @@ export class Tree {
 }
 
 function legend() {
-  return html`<details class="legend"><summary>Legend</summary><ul>
-    ${STATUSES.map((word) => html`<li>${mark(word)} ${MEANING[word]}</li>`)}
-    <li><span class="key-box supervisor"></span> supervisor, with its strategy below its name</li>
-    <li><span class="key-box worker"></span> worker</li>
-    <li>${badge(2)} restarted twice</li>
-    <li><svg class="key-line" viewBox="0 0 30 8" aria-hidden="true"><path d="M1 4H29" class="tie links"/></svg> links of the one that is open</li>
-    <li><svg class="key-line" viewBox="0 0 30 8" aria-hidden="true"><path d="M1 4H29" class="tie monitors"/></svg> monitors of the one that is open</li>
-  </ul></details>`;
+  return html`<details class="legend">
+    <summary>Legend</summary>
+    <ul>
+      ${STATUSES.map((word) => html`<li>${mark(word)} ${MEANING[word]}</li>`)}
+      <li><span class="key-box supervisor"></span> supervisor, with its strategy below its name</li>
+      <li><span class="key-box worker"></span> worker</li>
+      <li>${badge(2)} restarted twice</li>
+      <li>
+        <svg class="key-line" viewBox="0 0 30 8" aria-hidden="true">
+          <path d="M1 4H29" class="tie links" />
+        </svg>
+        links of the one that is open
+      </li>
+      <li>
+        <svg class="key-line" viewBox="0 0 30 8" aria-hidden="true">
+          <path d="M1 4H29" class="tie monitors" />
+        </svg>
+        monitors of the one that is open
+      </li>
+    </ul>
+  </details>`;
 }

@@ -7,32 +7,66 @@ import { marked } from "./search.js";
 import { badge, mark } from "./status.js";
 
 export function treeList(tree) {
-  return html`<div class="treelist" role="tree" aria-label="Supervision tree" data-place tabindex="-1" @keydown=${tree.keys}>
-    ${repeat(tree.items, (item) => item.key, (item) => row(tree, item))}</div>`;
+  return html`<div
+    class="treelist"
+    role="tree"
+    aria-label="Supervision tree"
+    data-place
+    tabindex="-1"
+    @keydown=${tree.keys}
+  >
+    ${repeat(
+      tree.items,
+      (item) => item.key,
+      (item) => row(tree, item),
+    )}
+  </div>`;
 }
 
 function row(tree, item) {
   const { node } = item;
-  return html`<div role="treeitem" class=${classes(tree, item)} data-key=${item.key} .style=${`--level: ${item.level - 1}`}
-    tabindex=${item.key === tree.focused ? 0 : -1} aria-label=${said(item)} aria-level=${item.level} aria-posinset=${item.index} aria-setsize=${item.size}
-    aria-expanded=${item.open ?? nothing} aria-selected=${node && node.id !== null && node.id === tree.selected}
-    @focus=${() => tree.focuses(item)} @click=${() => tree.opens(item)}>
-    <span class="twisty" @click=${(event) => toggle(event, tree, item)}>${item.open === null ? "" : item.open ? "▾" : "▸"}</span>
-    ${node ? content(tree, item) : html`<span class="more">${number(item.more)} more …</span>`}</div>`;
+  return html`<div
+    role="treeitem"
+    class=${classes(tree, item)}
+    data-key=${item.key}
+    .style=${`--level: ${item.level - 1}`}
+    tabindex=${item.key === tree.focused ? 0 : -1}
+    aria-label=${said(item)}
+    aria-level=${item.level}
+    aria-posinset=${item.index}
+    aria-setsize=${item.size}
+    aria-expanded=${item.open ?? nothing}
+    aria-selected=${node && node.id !== null && node.id === tree.selected}
+    @focus=${() => tree.focuses(item)}
+    @click=${() => tree.opens(item)}
+  >
+    <span class="twisty" @click=${(event) => toggle(event, tree, item)}
+      >${item.open === null ? "" : item.open ? "▾" : "▸"}</span
+    >
+    ${node ? content(tree, item) : html`<span class="more">${number(item.more)} more …</span>`}
+  </div>`;
 }
 
 function content({ filter }, { node, open, below }) {
   return html`${mark(node.status)}<span class="label ${node.type}">${marked(node.label, filter)}</span>
     ${node.child_id === null ? nothing : html`<code class="child">${marked(node.child_id, filter)}</code>`}
-    ${badge(node.restarts)}
-    ${open === false ? html`<span class="count">${number(below)}</span>` : nothing}
+    ${badge(node.restarts)} ${open === false ? html`<span class="count">${number(below)}</span>` : nothing}
     ${node.strategy ? html`<span class="strategy">${node.strategy}</span>` : nothing}
-    <span class="end">${node.mailbox ? html`<span class="mailbox"><span aria-hidden="true">✉</span> ${number(node.mailbox)}<span class="words"> in mailbox</span></span>` : nothing}
-      <span class="word">${node.status}</span><span class="pid">${node.id === null ? "" : pid(node.id)}</span></span>`;
+    <span class="end"
+      >${node.mailbox ? mailbox(node.mailbox) : nothing} <span class="word">${node.status}</span
+      ><span class="pid">${node.id === null ? "" : pid(node.id)}</span></span
+    >`;
 }
 
+const mailbox = (length) =>
+  html`<span class="mailbox">
+    <span aria-hidden="true">✉</span> ${number(length)}<span class="words"> in mailbox</span>
+  </span>`;
+
 function classes(tree, { key, node }) {
-  return [node && node.id !== null && node.id === tree.selected && "open", tree.fresh.has(key) && "fresh"].filter(Boolean).join(" ");
+  return [node && node.id !== null && node.id === tree.selected && "open", tree.fresh.has(key) && "fresh"]
+    .filter(Boolean)
+    .join(" ");
 }
 
 function toggle(event, tree, item) {
@@ -51,5 +85,7 @@ export function said({ node, more }) {
     node.status,
     node.restarts && `restarted ${node.restarts} ${node.restarts === 1 ? "time" : "times"}`,
     node.id !== null && pid(node.id),
-  ].filter(Boolean).join(", ");
+  ]
+    .filter(Boolean)
+    .join(", ");
 }

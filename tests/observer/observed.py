@@ -1,0 +1,112 @@
+"""A process to look at: two pools, those who hold and wait, a server that shows its state.
+
+Its levers are words on its stdin, each answered with ``ready`` when it has been pulled::
+
+    kill       PoolMan of the pool db, as an operator would
+    end        the process mortal, of an error
+    start      a new mortal
+    block      the hub, until the next line: that comes as `unblock`
+    unblock
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.socket import wait_read
+
+import gpool
+import gpool.observer
+
+NEVER = Event()
+
+
+class Accountant(gpool.GenServer):
+    """Shows its state, but for what nobody should see."""
+
+    def init(self) -> None:
+        """Begin with some orders."""
+        self.orders, self.password = 17, "swordfish"
+
+    def format_status(self) -> Any:
+        """Leave out the password."""
+        return {"orders": self.orders, "password": "***"}
+
+
+class Doubler(gpool.GenServer):
+    """The article's worker."""
+
+
+def hold(pool: gpool.Pool[Any]) -> None:
+    """Borrow a worker and never give it back."""
+    with pool.checkout(timeout=None):
+        NEVER.wait()
+
+
+def wait_for_one(pool: gpool.Pool[Any]) -> None:
+    """Ask for a worker that nobody gives back."""
+    pool.checkout(timeout=600)
+
+
+def sleeper() -> None:
+    """Read no message."""
+    NEVER.wait()
+
+
+def mortal() -> None:
+    """Live until a message says otherwise."""
+    raise ValueError(gpool.receive())
+
+
+def block() -> None:
+    """Read a line as if gevent were not there."""
+    os.read(0, 100)
+
+
+def main(workers: int) -> None:
+    """Start everything, then pull levers."""
+    gpool.observer.start(allow_actions=True)
+    db = gpool.start_pool(Doubler, size=workers, max_overflow=1, name="db")
+    cache = gpool.start_pool(gpool.Resource(create=list), size=2, name="cache")
+    for pool in (db, cache):
+        pool.wait_ready()
+    for _ in range(2):
+        gpool.spawn(hold, cache)
+    gpool.spawn(hold, db)
+    gevent.sleep(0)
+    gpool.spawn(wait_for_one, cache)
+    Accountant.start(server_name="accountant")
+    deaf = gpool.spawn(sleeper)
+    gpool.register("sleeper", deaf)
+    for text in ("first", "<b>second</b>", "third"):
+        gpool.send(deaf, text)
+    lever = "start"
+    while lever:
+        pull(lever, db)
+        print("ready", flush=True)
+        wait_read(0)
+        lever = os.read(0, 100).decode().strip()
+
+
+def pull(lever: str, db: gpool.Pool[Any]) -> None:
+    """Do what a lever is for."""
+    match lever:
+        case "start":
+            gpool.register("mortal", gpool.spawn(mortal))
+        case "end":
+            gpool.send("mortal", "it was time")
+        case "kill":
+            gpool.exit(db.tree().pool_man, "kill")
+        case "block":
+            print("ready", flush=True)
+            block()
+        case _:
+            raise ValueError(lever)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
