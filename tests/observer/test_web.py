@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import logging
+import sys
 
 import gevent
 import pytest
+from gevent import subprocess
 from gevent.select import select
 
 from gpool.observer import relay, web
@@ -351,10 +355,11 @@ class TestLooking:
         ask(port, f"/api/nodes/4711{target}")
         assert node.seen == [("GET", target.rstrip("?"), b"")]
 
-    def test_a_slash_within_a_name_stays_in_the_path(self, node, port):
-        """WSGI does not tell it from one between names; nor does it in the node."""
-        ask(port, "/api/nodes/4711/v1/pools/a%2Fb")
-        assert node.environs[0]["PATH_INFO"] == "/v1/pools/a/b"
+    @pytest.mark.parametrize("name", ["a%2Fb", "a%2F..%2Fb", "%2F", "a%2F%2Fb"])
+    def test_a_slash_within_a_pool_s_name_is_part_of_it(self, node, port, name):
+        """WSGI does not tell it from one between names: only pools have names here."""
+        ask(port, f"/api/nodes/4711/v1/pools/{name}")
+        assert node.seen == [("GET", f"/v1/pools/{name}", b"")]
 
     def test_passes_on_errors(self, node, port):
         """A node's refusal is its status and its sentence."""
@@ -394,13 +399,16 @@ class TestLooking:
             "/api/nodes/",
             "/api/nodes/4711",
             "/api/nodes/4711/",
-            "/api/nodes/4711/v1",
+            "/api/nodes/4711/v10/node",
             "/api/nodes/4711/v1/",
             "/api/nodes/4711/v2/node",
             "/api/nodes/4711/v1/../v1/node",
             "/api/nodes/4711/v1/%2e%2e/node",
             "/api/nodes/4711/v1/./node",
             "/api/nodes/4711/v1//node",
+            "/api/nodes/4711/v1/pools/",
+            "/api/nodes/4711/v1/pools/..",
+            "/api/nodes/4711/v1/processes/..%2fx",
             "/api/nodes/4711/v1/node%00",
             "/api/nodes/4711/v1/node%0d%0aX:%20y",
             "/api/nodes/4711/v1/%ff",
@@ -641,3 +649,85 @@ class TestMount:
         """A mount begins with a slash and does not end with one."""
         with pytest.raises(ValueError, match="path: expected one such as '/observer'"):
             mount(app, path, app)
+
+
+PROGRAM = """
+import os, sys
+sys.path.append(sys.argv[1])
+import gevent.socket
+import gpool, gpool.observer
+
+class Doubler(gpool.GenServer):
+    pass
+
+gpool.observer.start(run_dir=sys.argv[2], allow_actions=True)
+gpool.start_pool(Doubler, size=2, name="a/b ä").wait_ready()
+print("ready", flush=True)
+if sys.argv[3] == "blocked":
+    os.read(0, 1)
+gevent.socket.wait_read(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Give the run directory of two observed processes, and both: the second is blocked."""
+    with a_run_dir() as path, contextlib.ExitStack() as stack:
+        started = []
+        for how in ("idle", "blocked"):
+            command = [sys.executable, "-c", PROGRAM, sys.path[-1], str(path), how]
+            process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+            started.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        for process in started:
+            assert process.stdout.readline() == "ready\n"
+        yield path, *started
+
+
+class TestWithAgents:
+    @pytest.fixture
+    def run_dir(self, processes):
+        """Give the run directory of the processes, for `acting`."""
+        return processes[0]
+
+    def test_shows_them_all_be_they_blocked(self, acting, processes):
+        """A process whose hub is blocked is in the list with the others, and says so."""
+        _, idle, blocked = processes
+        nodes = {each["node"]: each for each in ask(acting, "/api/nodes").json["nodes"]}
+        assert set(nodes) == {str(idle.pid), str(blocked.pid)}
+        assert nodes[str(idle.pid)]["hub"] == {"blocked": False}
+        assert nodes[str(blocked.pid)]["hub"]["blocked"] is True
+
+    def test_shows_a_pool_whatever_it_is_called(self, acting, processes):
+        """A name with a slash, a space and an umlaut goes there and comes back."""
+        reply = ask(acting, f"/api/nodes/{processes[1].pid}/v1/pools/a%2Fb%20%C3%A4")
+        assert reply.json["pool"]["name"] == "a/b ä"
+
+    def test_passes_on_an_action_and_its_outcome(self, acting, processes):
+        """A resize is accepted, polled until it is done, and has been done."""
+        at = f"/api/nodes/{processes[1].pid}/v1/"
+        body = {"action": "resize", "pool": "a/b ä", "size": 3, "max_overflow": 0}
+        reply = act(acting, at + "actions", json.dumps(body | {"confirm": "a/b ä"}).encode())
+        assert reply.status == 202
+        action = reply.json["action"]
+        while action["state"] == "running":
+            action = ask(acting, f"{at}actions/{action['id']}").json["action"]
+        assert action["state"] == "done"
+        assert ask(acting, f"{at}pools/a%2Fb%20%C3%A4").json["pool"]["size"] == 3
+
+    def test_passes_on_that_one_must_confirm(self, acting, processes):
+        """What the node checks again, it refuses in its own words."""
+        body = {"action": "drain", "pool": "a/b ä", "timeout": 1.0, "confirm": "yes"}
+        path = f"/api/nodes/{processes[1].pid}/v1/actions"
+        reply = act(acting, path, json.dumps(body).encode())
+        assert reply.status == 400
+        assert "confirm" in reply.json["error"]
+
+    def test_forgets_one_that_was_killed(self, acting, processes):
+        """Its socket is left by SIGKILL, and unlinked by whoever asks next."""
+        run_dir, _, blocked = processes
+        blocked.kill()
+        blocked.wait()
+        assert (run_dir / f"{blocked.pid}.sock").exists()
+        assert len(ask(acting, "/api/nodes").json["nodes"]) == 1
+        assert not (run_dir / f"{blocked.pid}.sock").exists()
