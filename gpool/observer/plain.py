@@ -285,7 +285,9 @@ def pool(answer: Answer, limit: int | None = None) -> list[Line]:
     lines += _section("holders, the oldest first", holders(found, limit), limit)
     lines += _section("waiters, the next one first", waiters(found, limit), limit)
     lines += [Line("last errors", "head")] if found["errors"] else []
-    return lines + [_indented(line) for line in _told(found["errors"], answer["now"], limit)]
+    return lines + [
+        _indented(line) for line in _told(found["errors"], answer["now"], limit and limit - 2)
+    ]
 
 
 def pool_facts(found: Answer, columns: int) -> list[tuple[str, str]]:
