@@ -25,7 +25,7 @@ MORE: Final = "…"
 GAP: Final = "  "  # between two columns
 _STEPS: Final = "▁▂▃▄▅▆▇█"
 # For a terminal that has no more than ASCII; a column for a column.
-ASCII: Final = str.maketrans("├└─│…█▓░×·▲▼▁▂▃▄▅▆▇", "|`-|~#=.x-^v_.,-=+*")
+ASCII: Final = str.maketrans("├└─│…█▓░·▲▼▁▂▃▄▅▆▇", "|`-|~#=.-^v_.,-=+*")
 
 
 class Line(NamedTuple):

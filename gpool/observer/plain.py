@@ -81,7 +81,8 @@ def _node(answer: Answer) -> tuple[Any, ...]:
 def processes(answer: Answer, limit: int | None = None) -> list[Line]:
     """Return a table of processes; below it, how many there are beyond these."""
     columns = [
-        Column("PID"), Column("NAME OR INITIAL CALL", least=12), Column("CURRENT FUNCTION", least=8),
+        Column("PID"), Column("NAME OR INITIAL CALL", least=12),
+        Column("CURRENT FUNCTION", least=8),
         Column("STATUS"), Column("MSGQ", right=True), Column("RESTARTS", right=True),
         Column("LINKS", right=True), Column("MON", right=True), Column("BY", right=True),
         Column("AGE", right=True),
@@ -158,7 +159,7 @@ def branch_badges(node: Answer) -> list[str]:
     if node["status"] not in ORDINARY:
         badges.append(str(node["status"]))
     if node["restarts"]:
-        badges.append(f"restarted {node['restarts']}×")
+        badges.append(f"restarted {node['restarts']}x")
     if node["mailbox"]:
         badges.append(f"mailbox {node['mailbox']}")
     return badges
@@ -402,7 +403,7 @@ def event_lines(event: Answer, now: float, limit: int | None = None) -> list[Lin
     """Return an event: a line of what, when and who, and its text, folded if need be."""
     who = ref(event["process"]) if event["process"] else None
     pool = f"pool {clean(event['pool'])}" if event["pool"] else None
-    times = f"{event['count']}×" if event["count"] > 1 else None
+    times = f"{event['count']}x" if event["count"] > 1 else None
     said = (moment(event["at"], now), f"{event['level']:7}", clean(event["kind"]), times, who, pool)
     tone = LEVELS.get(event["level"], "plain")
     head = Line(cut("  ".join(filter(None, said)), limit), tone)
