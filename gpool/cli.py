@@ -360,13 +360,19 @@ def web(options: argparse.Namespace) -> int:
 def top(options: argparse.Namespace) -> int:
     """Keep looking, in this terminal; needs Textual."""
     try:
-        from gpool.observer.tui.app import Top
+        from gpool.observer.tui.app import Nodes, Top
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("textual", "rich"):
             raise
         raise Refused("top needs Textual: pip install 'gpool[tui]'") from None
-    Top(RunDir(options.run_dir), node=options.node).run()
-    return 0
+    run_dir = RunDir(options.run_dir)
+    if not run_dir.nodes():
+        raise _nobody(options)
+    if options.node is not None:
+        run_dir.socket(options.node)  # raises if no node can be called that
+    screen = Top(Nodes(run_dir), node=options.node)
+    screen.run()
+    return screen.return_code or 0
 
 
 # What they are called, and their options.

@@ -215,7 +215,7 @@ def facts(found: Answer) -> list[tuple[str, str]]:
 
 def relations(found: Answer) -> list[tuple[str, list[Answer]]]:
     """Return the processes that a process has to do with, under headings."""
-    one = [(name, [found[name]] if found[name] else []) for name in ("parent", "supervisor")]
+    one = [(name, [found[name]] if found[name] else []) for name in ("supervisor", "parent")]
     many = [
         (name.replace("_", " "), list(found[name]))
         for name in ("ancestors", "links", "monitors", "monitored_by")
@@ -295,7 +295,7 @@ def pool_facts(found: Answer, columns: int) -> list[tuple[str, str]]:
     """Return a pool's numbers, in words; a bar or a chart takes so many columns."""
     said = [
         ("workers", pool_bar(found, columns)),
-        ("", _counted(found, ("busy", "idle", "starting", "finishing", "resetting", "closing"))),
+        ("", _workers(found)),
         ("size", f"{pool_size(found)}, of them {found['overflow']} overflow now"),
         ("waiting", f"{found['waiting']}, the longest {duration(found['oldest_wait'] or None)}"),
         ("longest hold", duration(found["oldest_hold"])),
@@ -303,14 +303,15 @@ def pool_facts(found: Answer, columns: int) -> list[tuple[str, str]]:
         ("hold", percentiles(found, "hold")),
         ("checkouts", rate(found)),
         ("breaker", f"{found['breaker']}, epoch {found['epoch']}"),
-        ("refused", _counted(found, ("timed_out", "refused", "failed_fast", "deadlocks"), True)),
-        ("lost", _counted(found, _LOST, True)),
+        ("refused", _counted(found, ("timed_out", "refused", "failed_fast", "deadlocks"))),
+        ("lost", _counted(found, _LOST)),
         ("last failure", clean(found["last_start_failure"] or "")),
     ]
     said += charts(found, columns)
     return [(name, value) for name, value in said if value]
 
 
+_UNDER_WAY: Final = ("starting", "finishing", "resetting", "closing")
 _LOST: Final = (
     "cancelled", "stale", "reclaimed", "overheld", "revoked", "start_failures", "unclosed", "lost",
 )  # fmt: skip
@@ -318,15 +319,20 @@ _LOST: Final = (
 
 def pool_bar(found: Answer, columns: int) -> str:
     """Return a bar of a pool's workers: busy, under way, idle, not there."""
-    under_way = sum(found[name] for name in ("starting", "finishing", "resetting", "closing"))
+    under_way = sum(found[name] for name in _UNDER_WAY)
     total = found["size"] + found["max_overflow"]
     parts = ((found["busy"], "█"), (under_way, "▓"), (found["idle"], "░"))
     return bar(parts, total, min(columns, max(total, 10)))
 
 
-def _counted(found: Answer, names: Iterable[str], only_some: bool = False) -> str:
+def _workers(found: Answer) -> str:
+    always = f"{found['busy']} busy, {found['idle']} idle"
+    return ", ".join(filter(None, (always, _counted(found, _UNDER_WAY))))
+
+
+def _counted(found: Answer, names: Iterable[str]) -> str:
     told = [(found[name], name.replace("_", " ")) for name in names]
-    return ", ".join(f"{count} {name}" for count, name in told if count or not only_some)
+    return ", ".join(f"{count} {name}" for count, name in told if count)
 
 
 def percentiles(found: Answer, what: str) -> str:
