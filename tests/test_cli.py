@@ -16,6 +16,7 @@ import pytest
 
 import gpool
 from gpool import cli
+from gpool.observer.client import NodeError
 from tests.observer.fake_node import STACK, FakeNode, event, row, served
 
 
@@ -147,12 +148,11 @@ class TestAnyCommand:
 
     def test_answers_for_those_that_can(self, run, two):
         """If one of several fails, the others are shown, and it is told of."""
-        two[0].rows = None
-        two[0].get = two[0].post  # refuses with 403
+        two[0].refuses = NodeError(500, "it is broken")
         code, out, err = run("pools", "--json")
         assert code == 1
         assert json.loads(out)["node"] == "4712"
-        assert err.startswith("gpool: node 4711: ")
+        assert err == "gpool: node 4711: it is broken\n"
 
 
 class TestJson:

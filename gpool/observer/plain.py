@@ -195,20 +195,21 @@ def process(answer: Answer, limit: int | None = None) -> list[Line]:
 
 def facts(found: Answer) -> list[tuple[str, str]]:
     """Return what there is to say of a process, in words; links are not among it."""
+    is_dead = found["ended"] is not None
     said = {
         "name": found["name"],
-        "initial call": found["initial_call"],
-        "current function": found["current_function"],
         "status": found["status"],
+        "exit reason": found["reason"],
+        "last exit": None if found["last_exit"] == found["reason"] else found["last_exit"],
+        "initial call": found["initial_call"],
+        "current function": None if is_dead else found["current_function"],
         "mailbox": found["mailbox"],
-        "restarts": "-" if found["restarts"] is None else found["restarts"],
+        "restarts": found["restarts"],
+        "lived" if is_dead else "age": duration(found["age"]),
+        "ended": f"{duration(found['ended'])} ago" if is_dead else None,
         "child": " ".join(filter(None, (found["child_id"], found["type"], found["strategy"]))),
         "pool": found["pool"],
         "traps exits": "yes" if found["trap_exit"] else None,
-        "lived" if found["ended"] is not None else "age": duration(found["age"]),
-        "ended": None if found["ended"] is None else f"{duration(found['ended'])} ago",
-        "exit reason": found["reason"],
-        "last exit": None if found["last_exit"] == found["reason"] else found["last_exit"],
     }
     return [(name, clean(value)) for name, value in said.items() if value not in (None, "")]
 

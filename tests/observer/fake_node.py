@@ -111,6 +111,7 @@ class FakeNode:
         self.path = f"/nowhere/{node}.sock"
         self.actions = actions
         self.gone = False
+        self.refuses: NodeError | None = None  # what it answers to everything
         self.hub: dict[str, Any] = {"blocked": False}
         self.title = "gunicorn app:app"
         self.rows = [
@@ -137,6 +138,8 @@ class FakeNode:
         """Answer, as a client does."""
         if self.gone:
             raise NodeGone(self.path)
+        if self.refuses is not None:
+            raise self.refuses
         query = {name: value for name, value in query.items() if value not in (None, "")}
         self.asked.append((path, query))
         envelope = {"api": 1, "node": self.node, "now": NOW, "hub": self.hub}
@@ -216,6 +219,21 @@ class FakeNode:
             if event["seq"] > int(after) and levels.index(event["level"]) >= levels.index(level)
         ]  # fmt: skip
         return {"events": found, "last": max(event["seq"] for event in self.events)}
+
+
+class FakeNodes:
+    """Nodes that need no run directory."""
+
+    def __init__(self, *nodes: FakeNode) -> None:
+        self.nodes = {node.node: node for node in nodes}
+
+    def names(self) -> list[str]:
+        """Return what those are called that are not gone."""
+        return [name for name, node in self.nodes.items() if not node.gone]
+
+    def client(self, node: str) -> FakeNode:
+        """Return a node, which answers by itself."""
+        return self.nodes[node]
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -93,7 +93,8 @@ class Top(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow-screen"), (110, "-wide-screen")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(at), f"tab('{tab}')", show=False) for at, tab in enumerate(TABS, 1)),
-        Binding("slash", "filter", "Filter", key_display="/"),
+        # Has priority, so that it is there for what one types right after it.
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
         Binding("p", "pause", "Pause"),
         Binding("plus,equals_sign", "faster", "Faster", show=False),
         Binding("minus", "slower", "Slower", show=False),
@@ -109,6 +110,7 @@ class Top(App[None]):
 
     def __init__(self, nodes: Nodes, node: str | None = None) -> None:
         super().__init__()
+        self.animation_level = "none"  # at the other end of a slow line it is only flicker
         self._observed = nodes
         self._names: list[str] = nodes.names()
         self.node = node if node is not None else next(iter(self._names), "")
@@ -155,9 +157,9 @@ class Top(App[None]):
         """Ask the questions of the visible view, unless that is being done."""
         if self._looking:
             self._again = True
-            return
-        self._looking = True
-        self.run_worker(self._look(), group="look")
+        elif self.node:
+            self._looking = True
+            self.run_worker(self._look(), group="look")
 
     async def _look(self) -> None:
         try:
@@ -291,7 +293,7 @@ class Top(App[None]):
         pane = self.query_one(TabbedContent).active_pane
         found = pane.query("Table, Branches").first(Widget) if pane is not None else None
         if found is not None:
-            found.focus()
+            self.set_focus(found)
 
     def action_filter(self) -> None:
         """Ask what to look for."""
@@ -300,7 +302,7 @@ class Top(App[None]):
             field = self.query_one("#filter", Input)
             field.value = view.filter_text
             field.display = True
-            field.focus()
+            self.set_focus(field)  # at once: the next key may be under way already
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Look for that."""
@@ -366,8 +368,8 @@ class Top(App[None]):
         """Offer an action only where it can be done."""
         if action == "act":
             return self._act_of(str(parameters[0])) is not None
-        if action in ("node", "filter"):
-            return len(self.screen_stack) == 1 and (action == "filter" or len(self._names) > 1)
+        if action == "filter":
+            return len(self.screen_stack) == 1 and not isinstance(self.focused, Input)
         return True
 
     def _act_of(self, key: str) -> Act | None:

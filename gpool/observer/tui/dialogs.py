@@ -18,22 +18,22 @@ HELP: Final = """\
 1 2 3 4    processes, tree, pools, events
 [ ]        the node before, the next one
 enter      the window of a process; in it: follow a link
-escape     back                  /  filter; escape there: none
-p          pause, go on          + -  look more often, less often
-?          this                  q  quit
+escape     back               /    filter; escape there: no filter
+p          pause, go on       + -  look more often, less often
+?          this               q    quit
 
-Processes  a letter sorts by the column where it is underlined, again:
-           the other way round (l links, o monitors, b monitored by);
-           z ended ones, zombies      . ,  next page, page before
-Window     m  messages in its mailbox     s  its state, if it shows it
+Processes  a letter sorts by the column in which it is underlined
+           (l links, o monitors, b monitored by), again: reverse
+           z  ended ones, zombies     . ,  next page, page before
+Window     m  messages in its mailbox    s  state, if it shows it
 Tree       space, left, right  fold and unfold
 Pools      enter, tab  go to the clients of a pool
-Events     l  errors only, or more
+Events     l  from which level on
 
 Only if the node allows it, and asked once more:
-K kill a process      S stop a child      R restart a child
-Z resize a pool       Y replace its workers      D drain it
-U suspend it          O let it go on"""
+K kill a process    S stop a child          R restart a child
+Z resize a pool     Y replace its workers   D drain it
+U suspend it        O let it go on"""
 
 
 class Help(ModalScreen[None]):
@@ -46,7 +46,6 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Lay it out."""
         with VerticalScroll(classes="dialog"):
-            yield Static("Keys", classes="title")
             yield Static(Text(HELP))
 
     def action_close(self) -> None:

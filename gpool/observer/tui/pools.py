@@ -101,7 +101,7 @@ class Pools(Vertical):
         """Open the window of a client, or go from a pool to its clients."""
         table = event.data_table
         if table.id == "pool-table":
-            self.query_one("#clients", Table).focus()
+            self.screen.set_focus(self.query_one("#clients", Table))
         elif isinstance(table, Table) and (table.current or "").isdecimal():
             self.post_message(OpenProcess(int(table.current or 0)))
 

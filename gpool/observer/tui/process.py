@@ -50,6 +50,7 @@ class ProcessWindow(Screen[None]):
         Binding("escape", "back", "Back"),
         Binding("m", "messages", "Messages"),
         Binding("s", "state", "State"),
+        Binding("p", "app.pause", "Pause", show=False),  # no room for all beside the actions
     ]
 
     def __init__(self, id: int) -> None:
@@ -187,11 +188,12 @@ def _facts(found: Answer, columns: int) -> Text:
     """Return what there is to say; two short facts share a line that has room for them."""
     half = columns // 2
     drawn, column = lines(), 0
-    for name, value in sorted(plain.facts(found), key=lambda fact: not _is_long(fact[1], half)):
+    for name, value in plain.facts(found):
+        is_long = _is_long(value, half)
         if column:
-            drawn.append(" " * (half - column))
+            drawn.append("\n" if is_long else " " * (half - column))
         drawn.append_text(_fact(name, value))
-        column = 0 if column or _is_long(value, half) else NAME + width(value)
+        column = 0 if is_long or (column and not is_long) else NAME + width(value)
         drawn.append("" if column else "\n")
     drawn.rstrip()
     return drawn

@@ -72,6 +72,7 @@ class Processes(Vertical):
         self._sort, self._order = "label", "asc"
         self._page = 1
         self._answer: Answer | None = None
+        self._shown: Sequence[Question] = ()  # what was asked for the table that is shown
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
@@ -90,7 +91,8 @@ class Processes(Vertical):
         """Show the page."""
         self._answer = answered(answers[0])
         self._page = min(self._page, max(1, self._answer["pages"]))
-        self._draw()
+        is_new, self._shown = self._shown != self.questions(), self.questions()
+        self._draw(is_new)
 
     def target(self) -> Target | None:
         """Return the process under the cursor."""
@@ -134,7 +136,7 @@ class Processes(Vertical):
         if (current := self.query_one(Table).current) is not None:
             self.post_message(OpenProcess(int(current)))
 
-    def _draw(self) -> None:
+    def _draw(self, is_new: bool = False) -> None:
         assert self._answer is not None
         self.query_one(".caption", Static).update(text(_caption(self._answer), "dim"))
         columns = self._columns(self._answer["which"])
@@ -142,7 +144,7 @@ class Processes(Vertical):
             Row(str(row["id"]), [_cell(column, row) for column in columns])
             for row in self._answer["processes"]
         ]
-        self.query_one(Table).fill([self._heading(column) for column in columns], rows)
+        self.query_one(Table).fill(list(map(self._heading, columns)), rows, is_new)
 
     def _columns(self, kind: str) -> list[Sortable]:
         is_wide = self.app.size.width >= WIDE

@@ -52,9 +52,15 @@ class Table(DataTable[Text]):
         at = self.cursor_row
         return self.rows_shown[at].key if 0 <= at < len(self.rows_shown) else None
 
-    def fill(self, headings: Sequence[Heading], rows: Sequence[Row]) -> None:
-        """Show these rows; what has not changed is not drawn anew."""
-        current, before = self.current, self.cursor_row
+    def fill(self, headings: Sequence[Heading], rows: Sequence[Row], is_new: bool = False) -> None:
+        """Show these rows; what has not changed is not drawn anew.
+
+        Args:
+            headings: Of the columns.
+            rows: All there are.
+            is_new: It is another table than before, so begin at its top.
+        """
+        current, before = (None, 0) if is_new else (self.current, self.cursor_row)
         widths = self._fitted(headings, rows)
         if widths != self._widths or list(headings) != self._headings:
             self._set_up(headings, widths)
