@@ -9,8 +9,13 @@ A map, from the bottom up::
     testing                            settle and a virtual clock, for your tests too
 
 Everything public can be imported from here; ``gpool.sys`` looks into servers,
-``gpool.telemetry`` has the events and ``attach``.
+``gpool.telemetry`` has the events and ``attach``.  Above all of it, never imported by it:
+``gpool.observer`` shows a running system, ``gpool.cli`` is the command.
 """
+
+import importlib as _importlib
+import logging as _logging
+import os as _os
 
 from gpool import telemetry
 from gpool.errors import (
@@ -59,6 +64,7 @@ from gpool.otp.gen_server import (
 from gpool.otp.key_registry import Registry
 from gpool.otp.methods import call, cast
 from gpool.otp.pid import Down, Error, Exit, ExitSignal, Pid, Ref
+from gpool.otp.pid import table as _table
 from gpool.otp.process import (
     demonitor,
     exit,
@@ -76,21 +82,41 @@ from gpool.otp.process import (
 )
 from gpool.otp.process_info import (
     ProcessInfo,
+    peek,
     process_info,
     processes,
     recently_ended,
     zombies,
 )
 from gpool.otp.registry import register, unregister, whereis
+from gpool.otp.supervision import (
+    Supervised,
+    Supervision,
+    place_of,
+    restarts_of,
+    supervision,
+    supervisor_of,
+)
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
-from gpool.pool.lease import Holder, Lease
-from gpool.pool.pool import Pool
+from gpool.pool.lease import Holder, Lease, WaitingClient
+from gpool.pool.pool import Pool, PoolTree
 from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
 from gpool.pool.stats import Stats, Status
 
+
+def _start_observer() -> None:
+    """Start the Observer's agent at the first use, if the environment asks for it."""
+    if _os.environ.get("GPOOL_OBSERVER", "0") not in ("", "0"):
+        try:
+            _importlib.import_module("gpool.observer").start()
+        except Exception:  # nobody's use of gpool fails of it
+            _logging.getLogger("gpool").exception("GPOOL_OBSERVER: the agent did not start")
+
+
 _application.listeners.append(stdlib_logging.log)  # see the Application's boot()
+_table.beginnings.append(_start_observer)
 
 __version__ = "0.1.0"
 
@@ -135,6 +161,7 @@ __all__ = [
     "PoolFailed",
     "PoolFull",
     "PoolNotReady",
+    "PoolTree",
     "ProcessInfo",
     "ReceiveTimeout",
     "Ref",
@@ -151,9 +178,12 @@ __all__ = [
     "Stats",
     "Status",
     "Stop",
+    "Supervised",
+    "Supervision",
     "Supervisor",
     "Timeout",
     "UnknownPool",
+    "WaitingClient",
     "WrongHolder",
     "WrongHub",
     "call",
@@ -164,12 +194,15 @@ __all__ = [
     "is_alive",
     "link",
     "monitor",
+    "peek",
+    "place_of",
     "process_info",
     "processes",
     "receive",
     "recently_ended",
     "register",
     "reply",
+    "restarts_of",
     "running_pools",
     "self",
     "send",
@@ -181,6 +214,8 @@ __all__ = [
     "start_pool",
     "stop",
     "stop_pool",
+    "supervision",
+    "supervisor_of",
     "sys",
     "telemetry",
     "trap_exit",

@@ -32,7 +32,7 @@ LAYERS = (
     ("otp.key_registry",),
     ("otp.child",),
     ("otp.supervisor",),
-    ("otp.dynamic_supervisor",),
+    ("otp.dynamic_supervisor", "otp.supervision"),
     ("pool.options",),
     ("pool.slot", "pool.transition"),
     ("pool.idle", "pool.line"),

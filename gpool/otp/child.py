@@ -47,7 +47,7 @@ class Child:
     only a restarting one has a `retry`.
     """
 
-    __slots__ = ("failures", "lives_since", "pid", "reason", "retry", "spec")
+    __slots__ = ("failures", "lives_since", "pid", "reason", "retry", "spec", "starts")
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
@@ -56,6 +56,7 @@ class Child:
         self.failures = 0  # in a row, for its backoff
         self.lives_since: float | None = None  # s of gpool's clock, for its backoff
         self.retry: TryAgain | None = None  # the message that it waits for
+        self.starts = 0  # those that went well
 
     @property
     def restarting(self) -> bool:
@@ -77,6 +78,11 @@ class Child:
         """Whether it goes for good when it ends."""
         return self.spec.restart == "temporary"
 
+    @property
+    def restarts(self) -> int:
+        """Times that it was started again, by whomever."""
+        return max(self.starts - 1, 0)
+
     def forget_arguments(self) -> None:
         """Let go of what it was started with: it will never be started again."""
         if self.spec.args or self.spec.kwargs:
@@ -87,6 +93,7 @@ class Child:
         if self.retry is not None:
             self.cancel_retry()
         self.pid = pid
+        self.starts += 1
         if self.spec.backoff is not None:
             self.lives_since = clock.now()
 

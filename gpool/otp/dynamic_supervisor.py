@@ -194,8 +194,9 @@ class DynamicSupervisor(Supervisor):
     def _find_stopped(self, id: Any) -> Child:
         raise ChildError(self, id, "simple_one_for_one")
 
-    def _newest_first(self) -> list[Child]:
-        return list(reversed(self.running.values()))
+    def in_start_order(self) -> list[Child]:
+        """Return the children; for those who look without asking."""
+        return list(self.running.values())
 
     def _counts(self) -> Counts:
         counts = super()._counts()

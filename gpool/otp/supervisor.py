@@ -398,6 +398,15 @@ class Supervisor(GenServer):
                 telemetry.emit(telemetry.UnexpectedMessage(self.pid, message))
                 return None
 
+    def format_status(self) -> dict[str, Any]:
+        """Show how it restarts, and its children."""
+        return {
+            "strategy": self.strategy,
+            "intensity": repr(self.intensity),
+            "auto_shutdown": self.auto_shutdown,
+            "children": {child.spec.id: child.shown for child in self.in_start_order()},
+        }
+
     # Answers.
 
     def _answer(self, request: Any) -> Any:
@@ -458,8 +467,12 @@ class Supervisor(GenServer):
             raise ChildError(self, id, "running")
         return child
 
+    def in_start_order(self) -> list[Child]:
+        """Return the children; for those who look without asking."""
+        return list(self.children.values())
+
     def _newest_first(self) -> list[Child]:
-        return list(reversed(self.children.values()))
+        return self.in_start_order()[::-1]
 
     def _counts(self) -> Counts:
         children = self._newest_first()
@@ -572,6 +585,7 @@ class Supervisor(GenServer):
         """Note that a child has no process any more; a temporary one is forgotten."""
         if child.pid is not None:
             self.running.pop(child.pid, None)
+            child.reason = child.pid.reason
         child.has_stopped()
         if child.is_temporary:
             self.children.pop(child.spec.id, None)

@@ -71,9 +71,20 @@ class Holder:
     worker: Any
     age: float
     line: str
+    process: Pid | None = None  # the worker's, or the one that owns or closes the resource
 
     def __str__(self) -> str:
         return f"{self.pid!r}, for {self.age:.3g} s, from {self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingClient:
+    """Who waits for a worker: the client's pid, for how many seconds, how many are left, where."""
+
+    pid: Pid
+    waited: float
+    left: float | None  # None: it waits for ever
+    line: str
 
 
 class Lease(Generic[W]):
@@ -154,8 +165,10 @@ class Lease(Generic[W]):
 
     def holder(self) -> Holder:
         """Describe who has it, for those who look."""
-        thing = NOTHING if self.slot is None else self.slot.thing
-        return Holder(self.owner.pid, thing, clock.now() - self.since, self.line)
+        slot, age = self.slot, clock.now() - self.since
+        if slot is None:
+            return Holder(self.owner.pid, NOTHING, age, self.line)
+        return Holder(self.owner.pid, slot.thing, age, self.line, slot.pid)
 
     # --- Its end ---
 
@@ -330,6 +343,17 @@ class Ticket(Waiter):
         return None if self.timeout is None else self.since + self.timeout
 
     @property
+    def line(self) -> str:
+        """Where its client waits: file, line and function."""
+        return line_of_client(self.client.pid.runner())
+
+    def waiting(self) -> WaitingClient:
+        """Describe who has it, for those who look."""
+        waited = self.waited
+        left = None if self.timeout is None else max(self.timeout - waited, 0.0)
+        return WaitingClient(self.client.pid, waited, left, self.line)
+
+    @property
     def still_waits(self) -> bool:
         """Whether it was neither granted a worker nor told that it gets none."""
         return self.lease is None and not (self.error is not None and self.woken)
@@ -376,6 +400,11 @@ class Booking(Ticket):
         super().__init__(client)
         self.code = code  # where they did ...
         self.lasti = lasti  # ... and at which instruction
+
+    @property
+    def line(self) -> str:
+        """Where they asked."""
+        return line_of(self.code, self.lasti)
 
     def grant(self, slot: Slot) -> bool:
         """As any ticket; but it knows from which line."""

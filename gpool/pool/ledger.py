@@ -25,6 +25,8 @@ what becomes of workers (``staff.py``).
 from __future__ import annotations
 
 import math
+from heapq import nsmallest
+from operator import attrgetter
 from types import CodeType
 from typing import Any, Final, Literal, get_args
 
@@ -37,7 +39,7 @@ from gpool.otp.gen import System
 from gpool.otp.pid import DEAD, FORKED, RUNNING, UNWINDING, Pid, table
 from gpool.pool.admission import Admission
 from gpool.pool.debug import DebugLease
-from gpool.pool.lease import Back, Client, Holder, Lease, is_dropped, keepers_of
+from gpool.pool.lease import Back, Client, Holder, Lease, WaitingClient, is_dropped, keepers_of
 from gpool.pool.line import Line
 from gpool.pool.manager import Manager
 from gpool.pool.options import Options
@@ -614,10 +616,16 @@ class Ledger:
             counts[slot.state] += 1
         return counts
 
-    def holders(self) -> list[Holder]:
-        """Return who holds what, the oldest slot first."""
+    def holders(self, longest: int | None = None) -> list[Holder]:
+        """Return who holds what, the oldest slot first; or so many who hold for longest."""
         leases = [slot.lease for slot in list(self.slots) if slot.lease is not None]
+        if longest is not None:
+            leases = nsmallest(longest, leases, key=attrgetter("since"))
         return [lease.holder() for lease in leases]
+
+    def waiters(self, first: int | None = None) -> list[WaitingClient]:
+        """Return who waits, the next one first; or the first so many of them."""
+        return [ticket.waiting() for ticket in self.queue.tickets()[:first]]
 
 
 def shows_no_exit(error: BaseException | None) -> bool:

@@ -22,7 +22,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from sys import _getframe, getrefcount
 from types import TracebackType
 from typing import (
@@ -50,7 +50,7 @@ from gpool.otp.gen_server import GenServer
 from gpool.otp.pid import Pid
 from gpool.pool.application import application
 from gpool.pool.dispatch import Job, check_map, run_in_turn, run_on_all_idle
-from gpool.pool.lease import SPARE, Holder, Lease
+from gpool.pool.lease import SPARE, Holder, Lease, WaitingClient
 from gpool.pool.ledger import Ledger
 from gpool.pool.options import Options, OptionsDict, check_choice, check_seconds
 from gpool.pool.pool_sup import stop_tree
@@ -70,6 +70,15 @@ P = ParamSpec("P")
 DRAIN: Final = 5.0  # s that leaving `with` gives to those who still hold a worker
 _DEFAULT: Final[Any] = object()
 _names = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTree:
+    """The processes that run a pool; None: it has none now."""
+
+    pool_sup: Pid | None
+    pool_man: Pid | None
+    worker_sup: Pid | None
 
 
 class Pool(Generic[W]):
@@ -605,10 +614,31 @@ class Pool(Generic[W]):
             ledger.phase = "stopped"
         return stats_of(ledger)
 
-    def holders(self) -> list[Holder]:
-        """Return who holds which worker, for how long, since which line; never blocks."""
+    def holders(self, longest: int | None = None) -> list[Holder]:
+        """Return who holds which worker, for how long, since which line; never blocks.
+
+        Args:
+            longest: So many of them, those who hold for longest first; None: all.
+        """
         ledger = self._ledger
-        return [] if ledger is None or ledger.is_gone else ledger.holders()
+        return [] if ledger is None or ledger.is_gone else ledger.holders(longest)
+
+    def waiters(self, first: int | None = None) -> list[WaitingClient]:
+        """Return who waits for a worker, for how long, on which line; never blocks.
+
+        Args:
+            first: So many of them; None: all.  They are in the order of their turns.
+        """
+        ledger = self._ledger
+        return [] if ledger is None or ledger.is_gone else ledger.waiters(first)
+
+    def tree(self) -> PoolTree:
+        """Return the processes that run the pool; never blocks."""
+        ledger = self._ledger
+        if ledger is None or ledger.is_gone or ledger.phase == "stopped":
+            return PoolTree(None, None, None)
+        man = None if ledger.man is None else ledger.man.pid
+        return PoolTree(ledger.sup, man, ledger.worker_sup)
 
     def healthy(self) -> bool:
         """Tell whether the pool runs, is open, and is managed, be it suspended."""

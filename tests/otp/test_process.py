@@ -1064,10 +1064,10 @@ class TestProcessInfo:
         assert (info.parent, info.message_queue_len, info.reason) == (gpool.self(), 0, None)
         assert info.current_function.startswith("Actor._run (")
 
-    def test_shows_where_a_server_rests(self):
-        """Of a server that has nothing to do the kit's own loop is all there is to show."""
+    def test_shows_that_a_server_rests(self):
+        """Of a server that has nothing to do the kit's own loop would be all there is to show."""
         server = gpool.GenServer.start()
-        assert gpool.process_info(server).current_function.startswith("_Loop.")
+        assert gpool.process_info(server).current_function == "at rest"
         assert gpool.process_info(gpool.self()).status == "running"
 
     def test_knows_the_dead(self):
@@ -1086,6 +1086,67 @@ class TestProcessInfo:
         target = Actor()
         gpool.exit(target.pid, "boom")
         assert gpool.process_info(target.pid).status == "exiting"
+
+    def test_one_item(self):
+        """Every field can be asked for alone; another word is an error that lists them."""
+        target = Actor(trap=True)
+        gpool.link(target.pid)
+        info = gpool.process_info(target.pid)
+        for field in dataclasses.fields(info)[1:]:
+            assert gpool.process_info(target.pid, field.name) == getattr(info, field.name)
+        for odd in ("pids", []):
+            with pytest.raises(ValueError, match=r"item: expected one of \[.*'links'"):
+                gpool.process_info(target.pid, odd)
+
+    def test_the_stacktrace(self):
+        """Frames as lines, outermost first: of one that waits, of the caller, of none."""
+        target = Actor()
+        settle()
+        trace = gpool.process_info(target.pid, "current_stacktrace")
+        places = [place for place, line in enumerate(trace) if "in _run\n" in line]
+        assert places
+        assert places[-1] < len(trace) - 1  # it waits deeper inside
+        mine = gpool.process_info(gpool.self(), "current_stacktrace")
+        assert any("in test_the_stacktrace" in line for line in mine)
+        dead = gpool.spawn(lambda: None)
+        settle()
+        assert gpool.process_info(dead, "current_stacktrace") == []
+
+    def test_is_read_from_another_thread(self):
+        """Who runs there is seen to run, and where: the hub that is asked may be busy."""
+        main, seen = gpool.self(), []
+
+        def look():
+            while gpool.process_info(main, "status") != "running":
+                pass
+            seen.append(gpool.process_info(main))
+            seen.append(gpool.process_info(main, "current_stacktrace"))
+
+        looking = gevent.get_hub().threadpool.spawn(look)
+        while len(seen) < 2:  # the hub gets no turn
+            pass
+        looking.get()
+        assert "test_is_read_from_another_thread" in seen[0].current_function
+        assert any("test_is_read_from_another_thread" in line for line in seen[1])
+
+
+class TestPeek:
+    def test_shows_the_first_messages(self):
+        """As many as are wanted, in order; none is taken."""
+        target = gpool.spawn(gpool.receive, lambda message: message == "end")
+        settle()
+        for n in range(5):
+            gpool.send(target, n)
+        settle()
+        assert gpool.peek(target, 3) == [0, 1, 2]
+        assert gpool.peek(target) == [0, 1, 2, 3, 4]
+        assert gpool.process_info(target, "message_queue_len") == 5
+
+    def test_of_one_that_never_had_any(self):
+        """And of a dead one: none."""
+        dead = gpool.spawn(lambda: None)
+        settle()
+        assert gpool.peek(dead) == gpool.peek(gpool.self()) == []
 
 
 class TestPid:

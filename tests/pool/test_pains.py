@@ -1208,6 +1208,8 @@ LOOKING = {
     "status": lambda pool, lease: pool.status(),
     "stats": lambda pool, lease: pool.stats(),
     "holders": lambda pool, lease: pool.holders(),
+    "waiters": lambda pool, lease: pool.waiters(),
+    "tree": lambda pool, lease: pool.tree(),
     "healthy": lambda pool, lease: pool.healthy(),
     "__repr__": lambda pool, lease: repr(pool),
     "lease.worker": lambda pool, lease: lease.worker,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import astuple
 from typing import Any
 
 import gevent
@@ -740,6 +741,60 @@ class TestLooking:
         [holder] = pool.holders()
         assert (holder.pid, holder.worker, holder.age) == (gpool.self(), lease.worker, 2.0)
         assert holder.line.endswith("in TestLooking.test_holders")
+
+    def test_those_who_hold_for_longest(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
+        """Some of many: the oldest lease comes first, whatever its slot."""
+        pool.resize(3)
+        settle()
+        leases = []
+        for _ in range(3):
+            leases.append(pool.checkout())
+            clock.advance(1.0)
+        assert [holder.age for holder in pool.holders(longest=2)] == [3.0, 2.0]
+        leases.pop(0).checkin()
+        leases.append(pool.checkout())
+        assert [holder.age for holder in pool.holders(longest=9)] == [2.0, 1.0, 0.0]
+
+    def test_holders_tell_the_process_of_a_worker(
+        self, clock: VirtualClock, pool: gpool.Pool[Any]
+    ) -> None:
+        """That which owns the resource: a child of WorkerSup."""
+        with pool.checkout():
+            [holder] = pool.holders()
+            assert holder.process is not None
+            assert gpool.supervisor_of(holder.process) is pool.tree().worker_sup
+
+    def test_waiters(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
+        """Who waits, for how long, how long yet, at which line; the next one first."""
+        with pool.checkout(), pool.checkout():
+            one = gpool.spawn(lambda: pool.checkout(9.0))
+            other = gpool.spawn(lambda: pool.checkout(None))
+            settle()
+            job = pool.cast(lambda thing: None)
+            clock.advance(2.0)
+            first, second, third = pool.waiters()
+            assert [w.pid for w in (first, second, third)] == [one, other, job]
+            assert (first.waited, first.left, second.left) == (2.0, 7.0, None)
+            assert first.line.endswith("in TestLooking.test_waiters.<locals>.<lambda>")
+            assert third.line.endswith("in TestLooking.test_waiters")  # where it was cast
+            assert pool.waiters(first=1) == [first]
+        settle()
+        assert pool.waiters() == []
+
+    def test_tree(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
+        """Which processes run it; those that are restarted are others, stopped there are none."""
+        before = pool.tree()
+        calls = [gpool.process_info(pid, "initial_call") for pid in astuple(before)]
+        assert calls == ["PoolSup", "PoolMan", "WorkerSup"]
+        gpool.exit(before.pool_man, "kill")
+        assert pool.tree().pool_man is None
+        settle()
+        after = pool.tree()
+        assert after.pool_sup is before.pool_sup
+        assert after.pool_man not in (None, before.pool_man)
+        assert after.worker_sup not in (None, before.worker_sup)
+        pool.stop()
+        assert astuple(pool.tree()) == (None, None, None)
 
     def test_between_two_managers(self, pool: gpool.Pool[Any]) -> None:
         """Down, not up and not stopped."""

@@ -1,0 +1,195 @@
+"""The agent: answers for one process, from a native thread with a hub of its own.
+
+    >>> agent = Agent.of_this_process()            # doctest: +SKIP
+
+So it answers while the observed hub is blocked, and says so, and where.  It listens at a
+Unix socket that only this user may connect to, and asks the kernel who does.
+
+Rules:
+
+* The socket is bound by whoever starts the agent: what is wrong is an error there.
+* Nothing of it keeps the observed loop alive, or the process from its end.
+* A forked child starts with none: it closes the parent's listener, which would go on
+  taking connections that nobody answers, and may start its own.
+
+Not here: what it answers (``api.py``), how it reads (``reader.py``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+from gevent.pool import Pool as Greenlets
+from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.socket import socket as gevent_socket
+
+from gpool import telemetry
+from gpool.observer.api import Api
+from gpool.observer.client import Client, NodeGone
+from gpool.observer.run_dir import RunDir
+
+IDLE: Final = 10.0  # s that a client may say nothing
+CLIENTS: Final = 32  # that are served at once
+BACKLOG: Final = 64
+_start_new_thread: Final = monkey.get_original("_thread", "start_new_thread")
+
+
+class _Handler(WSGIHandler):
+    """Gives up on a client that says nothing, and tells who it is."""
+
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        sock.settimeout(IDLE)
+        super().__init__(sock, address, server)
+
+    def get_environ(self) -> dict[str, Any]:
+        """Add who asks; over a Unix socket there is no address."""
+        environ: dict[str, Any] = super().get_environ()
+        pid, uid = peer_of(self.socket)
+        environ["gpool.peer"] = f"process {pid} of uid {uid}"
+        environ["RAW_URI"] = self.path
+        environ["REMOTE_ADDR"] = environ["SERVER_NAME"] = "unix"
+        return environ
+
+    def handle_error(self, *args: Any) -> None:
+        """Drop a connection that broke: nobody is there to be told."""
+        self.close_connection = True
+
+
+class _Server(WSGIServer):
+    """Serves only those who may look: this user, and root."""
+
+    def handle(self, sock: Any, address: Any) -> None:
+        if peer_of(sock)[1] in (0, os.geteuid()):
+            super().handle(sock, address)
+        else:
+            sock.close()
+
+
+def peer_of(sock: Any) -> tuple[int, int]:
+    """Return the process and the user at the other end of a Unix socket."""
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid
+
+
+class Agent:
+    """One process's agent; see :func:`gpool.observer.start`.
+
+    Args:
+        run_dir: Where its socket goes.
+        options: Of its Api.
+    """
+
+    def __init__(self, run_dir: RunDir, **options: bool) -> None:
+        run_dir.make()
+        self._os_pid = os.getpid()
+        self.node, self._listener = _bind(run_dir)
+        self.path: Path = run_dir.socket(self.node)
+        self.api = Api(self.node, gevent.get_hub(), **options)
+        self._loop: Any = None  # of the agent's thread, while it serves
+        self._stopped = False
+        self._stop: Any = None  # ends the thread
+        telemetry.attach(self.api.events)
+        atexit.register(self.stop)
+        _start_new_thread(self._serve, ())
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it is this process's, and was not stopped."""
+        return not self._stopped and self._os_pid == os.getpid()
+
+    def stop(self) -> None:
+        """Answer no more; the socket is gone when this returns; twice is fine."""
+        if not self.is_serving:
+            return
+        self._stopped = True
+        atexit.unregister(self.stop)
+        telemetry.detach(self.api.events)
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        loop, stop = self._loop, self._stop
+        if loop is not None:
+            loop.run_callback_threadsafe(stop.set)
+
+    # --- The agent's thread ---
+
+    def _serve(self) -> None:
+        hub = gevent.get_hub()
+        self._stop = stop = Event()
+        self._loop = hub.loop
+        if self._stopped:  # before it could be told
+            stop.set()
+        sampler = gevent.spawn(self._sample)
+        server = _Server(
+            gevent_socket(fileno=self._listener), self.api, handler_class=_Handler,
+            log=None, error_log=None, spawn=Greenlets(CLIENTS),
+        )  # fmt: skip
+        server.start()
+        stop.wait()
+        self._loop = None
+        sampler.kill()
+        server.stop(timeout=0.5)
+        self.api.history.close()
+        hub.destroy(destroy_loop=True)
+
+    def _sample(self) -> None:
+        while True:
+            self.api.events.word()
+            self.api.history.sample()
+            self.api.history.wait()
+
+    # --- Forks ---
+
+    def forget(self) -> None:
+        """In a forked child: this is the parent's; let go of its listener."""
+        self._stopped = True
+        atexit.unregister(self.stop)
+        telemetry.detach(self.api.events)
+        self.api.history.close()
+        os.close(self._listener)
+
+
+def _bind(run_dir: RunDir) -> tuple[str, int]:
+    """Return a node's name that nobody has, and the descriptor of its listening socket.
+
+    Its number is this process's; another one has it only in another namespace of pids,
+    or has left its socket behind.
+    """
+    number = str(os.getpid())
+    for node in (number, *(f"{number}-{n}" for n in range(2, 100))):
+        path = run_dir.socket(node)
+        if not os.path.lexists(path) or _is_stale(path):
+            return node, _listen(path)
+    raise OSError(f"{str(run_dir.path)!r}: all names for process {number} are taken")
+
+
+def _is_stale(path: Path) -> bool:
+    """Tell whether nobody listens there; then its file is gone."""
+    try:
+        Client(path, timeout=0.5).request("GET", "/v1/node")
+    except NodeGone:
+        return not os.path.lexists(path)
+    return False
+
+
+def _listen(path: Path) -> int:
+    # Not gevent's, patched or not: it would belong to the hub of this thread.
+    real = monkey.get_original("socket", "socket")(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        real.bind(os.fspath(path))
+        path.chmod(0o600)
+        real.listen(BACKLOG)
+        real.setblocking(False)
+        return int(real.detach())
+    except BaseException:
+        real.close()
+        raise
