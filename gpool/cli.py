@@ -21,11 +21,11 @@ import argparse
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from threading import Event as Pause
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -259,7 +259,7 @@ def info(options: argparse.Namespace) -> int:
 
     code = show(options, question, plain.process)
     for error in failed:
-        _complain(f"state: {error}")
+        _complain(str(error))
     return 1 if failed else code
 
 
@@ -318,17 +318,22 @@ def _follow(options: argparse.Namespace, question: Question) -> int:
         for node, answer in answers.items():
             _print_new(options, node, answer)
         sys.stdout.flush()
-        Pause().wait(INTERVAL)
+        pause(INTERVAL)
         answers, errors = ask(options, question)
     _complain_of(errors)
     return 1
+
+
+def pause(seconds: float) -> None:
+    """Do nothing for a while; Ctrl-C ends it at any moment."""
+    select.select((), (), (), seconds)
 
 
 def _trouble(answers: Answers, errors: Errors) -> Iterator[Line]:
     for node, answer in answers.items():
         if answer["hub"]["blocked"]:
             where = answer["hub"]["stack"][-1:] or ["?"]
-            yield Line(f"node {node}: hub blocked at {clean(where[0])}", "bad")
+            yield Line(f"node {node}: hub blocked at {plain.frame_line(where[0])}", "bad")
     for node, error in errors.items():
         yield Line(f"node {node}: {clean(error)}", "bad")
 

@@ -46,10 +46,20 @@ def hub(answer: Answer, limit: int | None = None) -> list[Line]:
     found = answer["hub"]
     if not found["blocked"]:
         return []
-    stack = [clean(frame) for frame in found.get("stack", ())]
+    stack = [frame_line(frame) for frame in found.get("stack", ())]
     said = f"HUB BLOCKED for {duration(found.get('seconds'))}; what follows is of no single moment"
     lines = [cut(said, limit), *(cut(f"  {frame}", limit) for frame in stack[-FRAMES:])]
     return [Line(line, "bad") for line in lines]
+
+
+def frame_line(frame: str) -> str:
+    """Return a frame of a stack, which may have its code in a second line, as one line."""
+    return clean(": ".join(line.strip() for line in frame.splitlines()))
+
+
+def frame_lines(stack: Iterable[str]) -> list[str]:
+    """Return the lines of a stack, each frame's code below its place."""
+    return [clean(line) for frame in stack for line in textwrap.dedent(frame).splitlines()]
 
 
 def nodes(found: Mapping[str, Answer], limit: int | None = None) -> list[Line]:
@@ -140,9 +150,10 @@ def branch_label(node: Answer) -> str:
 
 def branch_name(node: Answer) -> str:
     """Return what a node of the tree is: PoolSup "db" (one_for_all)."""
-    label, child = clean(node["label"]), clean(node["child_id"] or "")
-    words = [label]
-    if child and _bare(child) not in _bare(label):
+    label, call = clean(node["label"]), clean(node["initial_call"] or node["label"])
+    words = [label] if label == call else [call, f'"{label}"']
+    child = clean(node["child_id"] or "")
+    if child != node["type"] and _bare(child) not in _bare("".join(words)):
         words.append(child)
     if node["strategy"]:
         words.append(f"({node['strategy']})")
@@ -184,7 +195,8 @@ def process(answer: Answer, limit: int | None = None) -> list[Line]:
     for heading, refs in relations(found):
         more = found.get(f"{heading.replace(' ', '_')}_more", 0)
         lines += _pairs([(heading, _refs(refs, more))], limit)
-    lines += _section("stack, outermost first", found["stack"], limit)
+    lines += _section("last exit", last_exit(found), limit)
+    lines += _section("stack, outermost first", frame_lines(found["stack"]), limit)
     if "messages" in answer:
         heading = f"messages, the first {len(answer['messages'])} of {answer['length']}"
         lines += _section(heading, answer["messages"] or ["none"], limit)
@@ -194,13 +206,12 @@ def process(answer: Answer, limit: int | None = None) -> list[Line]:
 
 
 def facts(found: Answer) -> list[tuple[str, str]]:
-    """Return what there is to say of a process, in words; links are not among it."""
+    """Return what there is to say of a process in a line; links are not among it."""
     is_dead = found["ended"] is not None
     said = {
         "name": found["name"],
         "status": found["status"],
         "exit reason": found["reason"],
-        "last exit": None if found["last_exit"] == found["reason"] else found["last_exit"],
         "initial call": found["initial_call"],
         "current function": None if is_dead else found["current_function"],
         "mailbox": found["mailbox"],
@@ -212,6 +223,14 @@ def facts(found: Answer) -> list[tuple[str, str]]:
         "traps exits": "yes" if found["trap_exit"] else None,
     }
     return [(name, clean(value)) for name, value in said.items() if value not in (None, "")]
+
+
+def last_exit(found: Answer) -> list[str]:
+    """Return the lines that tell how a process, or the one before it, ended."""
+    said = found["last_exit"]
+    if not said or said == found["reason"]:
+        return []
+    return [clean(line) for line in said.splitlines()]
 
 
 def relations(found: Answer) -> list[tuple[str, list[Answer]]]:

@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from gpool.observer.client import NodeError, NodeGone
 
 NOW = 1764200000.0
-STACK = ['File "app.py", line 40, in handle: page = view(request)',
-         'File "app.py", line 12, in view: row = db.checkout()']  # fmt: skip
+STACK = ['  File "app.py", line 40, in handle\n    page = view(request)',
+         '  File "app.py", line 12, in view\n    row = db.checkout()']  # fmt: skip
 
 
 def row(id: int, label: str, **more: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def ref(id: int | None, label: str, status: str | None = "waiting") -> dict[str,
 def branch(key: str, id: int | None, label: str, *children: Any, **more: Any) -> dict[str, Any]:
     """Return a node of the tree."""
     return {
-        "key": key, "id": id, "label": label, "child_id": None,
+        "key": key, "id": id, "label": label, "child_id": None, "initial_call": label,
         "type": "supervisor" if children else "worker", "status": "waiting", "restarts": 0,
         "strategy": None, "mailbox": 0, "pool": None, "children": list(children), "more": 0,
     } | more  # fmt: skip
@@ -54,7 +54,7 @@ def process(of: dict[str, Any], **more: Any) -> dict[str, Any]:
         "parent": ref(5, "PoolSup"), "ancestors": [ref(5, "PoolSup"), ref(1, "Application")],
         "links": [ref(5, "PoolSup")], "monitors": [ref(None, "a_name", None)],
         "monitored_by": [], "links_more": 0, "monitors_more": 0, "monitored_by_more": 0,
-        "supervisor": ref(5, "PoolSup"), "child_id": '"pool_man"', "type": "worker",
+        "supervisor": ref(5, "PoolSup"), "child_id": "pool_man", "type": "worker",
         "strategy": None, "pool": "db", "trap_exit": True, "last_exit": None,
         "stack": STACK, "state_shown": True,
     } | more  # fmt: skip
@@ -120,11 +120,12 @@ class FakeNode:
             row(30, "worker", current_function="Doubler.compute (app.py:12)", status="running"),
         ]  # fmt: skip
         self.ended = [row(9, "handle", status="dead", ended=3.0, reason="ValueError('no')")]
-        workers = branch("a/p/db/w", 6, "WorkerSup", branch("a/p/db/w/0", 30, "worker"),
+        worker = branch("a/p/db/w/0", 30, "worker", child_id="worker")
+        workers = branch("a/p/db/w", 6, "WorkerSup", worker, child_id="worker_sup",
                          strategy="one_for_one")  # fmt: skip
-        man = branch("a/p/db/m", 17, "PoolMan", restarts=2, mailbox=12)
-        sup = branch("a/p/db", 5, "PoolSup", workers, man, child_id='"db"', pool="db",
-                     strategy="one_for_all")  # fmt: skip
+        man = branch("a/p/db/m", 17, "PoolMan", child_id="pool_man", restarts=2, mailbox=12)
+        sup = branch("a/p/db", 5, "db", workers, man, child_id="db", pool="db",
+                     initial_call="PoolSup", strategy="one_for_all")  # fmt: skip
         self.tree = branch("a", 1, "Application", sup, strategy="rest_for_one")
         self.pools = {"db": pool(), "cache": pool("cache", busy=0, idle=10)}
         self.holders = [holder(41, 1.5), holder(42, 0.25)]
@@ -203,7 +204,7 @@ class FakeNode:
                 return {"length": 12, "messages": ["Down(...)", "('call', 'checkout')"]}
             case ["state"] if id == 17:
                 return {"state": "PoolState(\n  idle=3\n)"}
-        raise NodeError(403, "its owner does not show it")
+        raise NodeError(403, "state: this process shows none")
 
     def _details(self, name: str) -> dict[str, Any]:
         here = name == "db"

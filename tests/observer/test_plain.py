@@ -30,7 +30,7 @@ class TestHub:
         node.hub = {"blocked": True, "seconds": 3.2, "stack": [*["outer"] * 9, *STACK]}
         lines = plain.hub(node.get("/v1/pools"))
         assert lines[0].text.startswith("HUB BLOCKED for 3.2s")
-        assert lines[-1].text.strip() == STACK[-1]
+        assert lines[-1].text == '  File "app.py", line 12, in view: row = db.checkout()'
         assert len(lines) == 1 + plain.FRAMES
         assert {line.tone for line in lines} == {"bad"}
 
@@ -140,9 +140,9 @@ class TestProcess:
         answer |= node.get("/v1/processes/17/state")
         text = "\n".join(texts(plain.process(answer)))
         for part in (
-            "#PID<17> PoolMan", 'child             "pool_man" worker', "traps exits       yes",
+            "#PID<17> PoolMan", 'child             pool_man worker', "traps exits       yes",
             "ancestors         PoolSup #PID<5>, Application #PID<1>", "monitors          a_name",
-            f"stack, outermost first\n  {STACK[0]}", "messages, the first 2 of 12\n  Down(...)",
+            f"stack, outermost first\n{STACK[0]}", "messages, the first 2 of 12\n  Down(...)",
             "state\n  PoolState(\n    idle=3\n  )",
         ):  # fmt: skip
             assert part in text
@@ -153,6 +153,13 @@ class TestProcess:
         assert lines[0] == "#PID<9> handle  DEAD"
         assert "  ended             3.0s ago" in lines
         assert "  exit reason       ValueError('no')" in lines
+
+    def test_tells_how_the_one_before_it_ended(self):
+        """The traceback of its predecessor, line by line."""
+        trace = "Traceback (most recent call last):\n  ...\nValueError: no"
+        lines = texts(plain.process({"process": process(row(1, "worker"), last_exit=trace)}))
+        at = lines.index("last exit")
+        assert lines[at + 1 : at + 4] == [f"  {line}" for line in trace.splitlines()]
 
     def test_folds_many_links(self):
         """Hundreds of links fill lines, and what was cut is counted."""

@@ -217,7 +217,7 @@ class TestTheWindow:
             await top.press("m")
             await top.sees("MsgQ▼")
             await top.press("enter")
-            await top.sees("#PID<17> PoolMan", '"pool_man" worker', "supervisor, parent, ancestor")
+            await top.sees("#PID<17> PoolMan", "pool_man worker", "supervisor, parent, ancestor")
             await top.sees("view(request)", "row = db.checkout()")
             assert "Down(...)" not in top.screen()
             await top.press("m")
@@ -235,7 +235,7 @@ class TestTheWindow:
             await top.press("enter")
             await top.sees("#PID<1> Application")
             await top.press("s")
-            await top.sees("its owner does not show it", "row = db.checkout()")
+            await top.sees("state: this process shows none", "row = db.checkout()")
 
         drive(scenario, node, size=(80, 40))
 

@@ -166,9 +166,11 @@ class ProcessWindow(Screen[None]):
         self.query_one("#process-code", Static).update(self._code(found))
 
     def _code(self, found: Answer) -> Text:
-        drawn = lines().append("Stack", STYLES["head"]).append(", outermost first\n", STYLES["dim"])
-        for frame in found["stack"] or ["none"]:
-            drawn.append(f"{clean(frame)}\n")
+        drawn = lines()
+        if said := plain.last_exit(found):
+            drawn.append("Last exit\n", STYLES["head"]).append("\n".join([*said, "", ""]))
+        drawn.append("Stack", STYLES["head"]).append(", outermost first\n", STYLES["dim"])
+        drawn.append("\n".join([*plain.frame_lines(found["stack"] or ["none"]), ""]))
         for name in ("messages", "state"):
             drawn.append(f"\n{name.capitalize()}", STYLES["head"])
             drawn.append_text(_told(name, self._more.get(name)))
