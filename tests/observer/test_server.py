@@ -15,7 +15,7 @@ from gevent.pywsgi import MAX_REQUEST_LINE
 from gevent.select import select
 
 from gpool.observer import server as servers
-from gpool.observer.server import CONNECTIONS, WITHIN, Server
+from gpool.observer.server import CONNECTIONS, WITHIN, CannotListen, Server
 from gpool.observer.web import HEADERS
 from gpool.testing import settle
 from tests.observer.wire import (
@@ -97,14 +97,14 @@ class TestServer:
 
     def test_says_that_its_port_is_taken(self, server):
         """Two cannot listen at one port."""
-        with pytest.raises(OSError, match="Address already in use"):
+        with pytest.raises(CannotListen, match=rf"port {server.port} of 127.0.0.1: Address already"):
             Server(port=server.port)
 
     def test_listens_on_ipv6_too(self, run_dir):
         """``::1`` is written in brackets in the address, and in the Host header."""
         try:
             server = Server("::1", 0, run_dir=run_dir)
-        except OSError:
+        except CannotListen:
             pytest.skip("this machine has no IPv6")
         assert server.url.startswith("http://[::1]:")
         server.stop()
