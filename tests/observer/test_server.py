@@ -97,7 +97,9 @@ class TestServer:
 
     def test_says_that_its_port_is_taken(self, server):
         """Two cannot listen at one port."""
-        with pytest.raises(CannotListen, match=rf"port {server.port} of 127.0.0.1: Address already"):
+        with pytest.raises(
+            CannotListen, match=rf"port {server.port} of 127.0.0.1: Address already"
+        ):
             Server(port=server.port)
 
     def test_listens_on_ipv6_too(self, run_dir):
