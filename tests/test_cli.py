@@ -16,7 +16,7 @@ import pytest
 from gpool import cli
 from gpool.observer.client import NodeError
 from tests.observer.fake_node import STACK, FakeNode, event, row, served
-from tests.observer.observed import environment, observed
+from tests.observer.looked_into import environment, looked_into
 
 HANGS = 'File "app.py", line 12, in view: row = db.checkout()'
 
@@ -404,14 +404,14 @@ class TestAnObservedProcess:
 
     def test_is_told_of_by_every_command(self, run, run_dir):
         """Also while it is blocked; and it is missed once it is gone."""
-        with observed(run_dir) as tell:
-            assert "observed.py" in run("nodes")[1]
+        with looked_into(run_dir) as tell:
+            assert "looked_into.py" in run("nodes")[1]
             code, out, _ = run("ps", "--filter", "poolman")
             pid = re.search(r"#PID<\d+>", out)[0]
             assert code == 0
             assert 'PoolSup "db" (one_for_all)' in run("tree")[1]
             assert "supervisor        db #PID<" in run("info", pid)[1]
-            assert re.search(r"hold #PID<\d+> .*observed.py:\d+ in hold", run("pools", "db")[1])
+            assert re.search(r"hold #PID<\d+> .*looked_into.py:\d+ in hold", run("pools", "db")[1])
             assert "ValueError('no')" in run("ps", "--which", "ended")[1]
             assert "ProcessCrashed  crash #PID<" in run("events", "--level", "error")[1]
             tell("block")

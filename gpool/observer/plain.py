@@ -1,11 +1,11 @@
 """What nodes answer, as lines of text: pure functions, one for each thing to see.
 
-    >>> node = {"key": "a", "id": 1, "label": "Application", "child_id": None, "status": "waiting",
-    ...         "type": "supervisor", "restarts": 0, "strategy": "rest_for_one", "mailbox": 0,
-    ...         "pool": None, "children": [], "more": 3}
+    >>> node = {"key": "a", "id": 1, "label": "App", "initial_call": "App", "child_id": None,
+    ...         "status": "waiting", "type": "supervisor", "restarts": 0, "strategy": "one_for_all",
+    ...         "mailbox": 0, "pool": None, "children": [], "more": 3}
     >>> for line in tree({"roots": [node], "nodes": 4, "filter": ""}):
     ...     print(line.text)
-    Application (rest_for_one)  #PID<1>
+    App (one_for_all)  #PID<1>
     └── … 3 more
 
 `limit` is how many columns the terminal has; None: as many as it takes.

@@ -1,97 +1,112 @@
-"""A process to look into: a pool of two workers, one of them held, and a process that crashed.
+"""A process to look at: two pools, those who hold and wait, a server that shows its state.
 
-    python observed.py RUN_DIR [--actions]
+Its levers are words on its stdin, each answered with ``ready`` when it has been pulled::
 
-It says "up", and then does what it is told, a word a line: "block" stops its hub until the
-next word comes; the end of its input ends it.
+    kill       PoolMan of the pool db, as an operator would
+    end        the process mortal, of an error
+    start      a new mortal
+    block      the hub, until the next line: that comes as `unblock`
+    unblock
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import gevent
+from gevent.event import Event
+from gevent.socket import wait_read
 
 import gpool
 import gpool.observer
 
+NEVER = Event()
+
+
+class Accountant(gpool.GenServer):
+    """Shows its state, but for what nobody should see."""
+
+    def init(self) -> None:
+        """Begin with some orders."""
+        self.orders, self.password = 17, "swordfish"
+
+    def format_status(self) -> Any:
+        """Leave out the password."""
+        return {"orders": self.orders, "password": "***"}
+
 
 class Doubler(gpool.GenServer):
-    """A worker."""
-
-    @gpool.call
-    def compute(self, number: int) -> int:
-        """Double it."""
-        return 2 * number
+    """The article's worker."""
 
 
-def hold(pool: gpool.Pool[Doubler]) -> None:
-    """Keep a worker."""
-    with pool.checkout():
-        gpool.receive()
+def hold(pool: gpool.Pool[Any]) -> None:
+    """Borrow a worker and never give it back."""
+    with pool.checkout(timeout=None):
+        NEVER.wait()
 
 
-def crash() -> None:
-    """Die."""
-    raise ValueError("no")
+def wait_for_one(pool: gpool.Pool[Any]) -> None:
+    """Ask for a worker that nobody gives back."""
+    pool.checkout(timeout=600)
 
 
-def stand_still() -> None:
-    """Read as one should not: nothing else runs meanwhile."""
-    sys.stdin.readline()
+def sleeper() -> None:
+    """Read no message."""
+    NEVER.wait()
 
 
-def main(run_dir: str, *options: str) -> None:
-    """Be looked into."""
-    gpool.observer.start(run_dir=run_dir, allow_actions="--actions" in options)
-    pool = gpool.Pool(Doubler, size=2, name="db")
-    gpool.spawn(hold, pool)
-    gpool.spawn(crash)
-    pool.wait_ready()
-    gevent.idle()
-    print("up", flush=True)
-    while word := gevent.get_hub().threadpool.apply(sys.stdin.readline):
-        print(word, end="", flush=True)
-        if word == "block\n":
-            stand_still()
+def mortal() -> None:
+    """Live until a message says otherwise."""
+    raise ValueError(gpool.receive())
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of a process that uses the gpool under test."""
-    return os.environ | {"PYTHONPATH": str(Path(gpool.__file__).parents[1])}
+def block() -> None:
+    """Read a line as if gevent were not there."""
+    os.read(0, 100)
 
 
-@contextlib.contextmanager
-def observed(run_dir: Path, *options: str) -> Iterator[Callable[[str | None], None]]:
-    """Start one, and give what tells it a word; None ends it."""
-    command = [sys.executable, __file__, str(run_dir), *options]
-    with subprocess.Popen(
-        command, env=environment(), text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
+def main(workers: int) -> None:
+    """Start everything, then pull levers."""
+    gpool.observer.start(allow_actions=True)
+    db = gpool.start_pool(Doubler, size=workers, max_overflow=1, name="db")
+    cache = gpool.start_pool(gpool.Resource(create=list), size=2, name="cache")
+    for pool in (db, cache):
+        pool.wait_ready()
+    for _ in range(2):
+        gpool.spawn(hold, cache)
+    gpool.spawn(hold, db)
+    gevent.sleep(0)
+    gpool.spawn(wait_for_one, cache)
+    Accountant.start(server_name="accountant")
+    deaf = gpool.spawn(sleeper)
+    gpool.register("sleeper", deaf)
+    for text in ("first", "<b>second</b>", "third"):
+        gpool.send(deaf, text)
+    lever = "start"
+    while lever:
+        pull(lever, db)
+        print("ready", flush=True)
+        wait_read(0)
+        lever = os.read(0, 100).decode().strip()
 
-        def tell(word: str | None) -> None:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            if word is None:
-                process.stdin.close()
-                return
-            process.stdin.write(f"{word}\n")
-            process.stdin.flush()
 
-        try:
-            yield tell
-        finally:
-            process.kill()
+def pull(lever: str, db: gpool.Pool[Any]) -> None:
+    """Do what a lever is for."""
+    match lever:
+        case "start":
+            gpool.register("mortal", gpool.spawn(mortal))
+        case "end":
+            gpool.send("mortal", "it was time")
+        case "kill":
+            gpool.exit(db.tree().pool_man, "kill")
+        case "block":
+            print("ready", flush=True)
+            block()
+        case _:
+            raise ValueError(lever)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(int(sys.argv[1]))

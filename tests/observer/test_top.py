@@ -30,7 +30,7 @@ from tests.observer.fake_node import (
     event,
     row,
 )
-from tests.observer.observed import environment, observed
+from tests.observer.looked_into import environment, looked_into
 
 PATIENCE = 300  # looks at the screen until a test gives up
 
@@ -728,7 +728,7 @@ def terminal(tmp_path):
     if shutil.which("tmux") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("tmux is not installed")
     run_dir = tmp_path / "run"
-    with observed(run_dir, "--actions") as tell:
+    with looked_into(run_dir, "--actions") as tell:
         terminal = Terminal(
             tmp_path, sys.executable, "-m", "gpool", "top", "--run-dir", str(run_dir)
         )
@@ -760,7 +760,7 @@ class TestInATerminal:
         terminal.sees("HUB BLOCKED", "in stand_still: sys.stdin.readline()", "PoolMan")
         terminal.tell("go on")
         terminal.press("3")
-        terminal.sees("hold #PID<", "observed.py", "1 busy, 1 idle")
+        terminal.sees("hold #PID<", "looked_into.py", "1 busy, 1 idle")
         terminal.tell(None)
         terminal.sees("IS GONE")
         terminal.press("q")
