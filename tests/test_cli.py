@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import gpool
 from gpool import cli
 from gpool.observer.client import NodeError
 from tests.observer.fake_node import STACK, FakeNode, event, row, served
+from tests.observer.looked_into import environment, looked_into
 
 HANGS = 'File "app.py", line 12, in view: row = db.checkout()'
 
@@ -400,9 +399,27 @@ class TestTheProgram:
 RUN = "from gpool.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-def environment():
-    """Return the environment that a process gets which uses the gpool under test."""
-    return os.environ | {"PYTHONPATH": str(Path(gpool.__file__).parents[1])}
+class TestAnObservedProcess:
+    """The real thing: an agent in a process of its own."""
+
+    def test_is_told_of_by_every_command(self, run, run_dir):
+        """Also while it is blocked; and it is missed once it is gone."""
+        with looked_into(run_dir) as tell:
+            assert "looked_into.py" in run("nodes")[1]
+            code, out, _ = run("ps", "--filter", "poolman")
+            pid = re.search(r"#PID<\d+>", out)[0]
+            assert code == 0
+            assert 'PoolSup "db" (one_for_all)' in run("tree")[1]
+            assert "supervisor        db #PID<" in run("info", pid)[1]
+            assert re.search(r"hold #PID<\d+> .*looked_into.py:\d+ in hold", run("pools", "db")[1])
+            assert "ValueError('no')" in run("ps", "--which", "ended")[1]
+            assert "ProcessCrashed  crash #PID<" in run("events", "--level", "error")[1]
+            tell("block")
+            while "HUB BLOCKED" not in (out := run("tree")[1]):
+                pass
+            assert "in stand_still: sys.stdin.readline()" in out
+            assert "PoolMan" in out
+        assert run("ps")[0] == 1
 
 
 def start(code, *arguments):

@@ -15,6 +15,7 @@ Not here: what the lines are about (``plain.py``).
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -23,6 +24,7 @@ from typing import Any, Final, Literal, NamedTuple
 Tone = Literal["plain", "head", "bad", "warn", "dim"]
 MORE: Final = "…"
 GAP: Final = "  "  # between two columns
+_FOLDERS: Final = re.compile(r"[^\s(]*/")
 _STEPS: Final = "▁▂▃▄▅▆▇█"
 # For a terminal that has no more than ASCII; a column for a column.
 ASCII: Final = str.maketrans("├└─│…█▓░·▲▼▁▂▃▄▅▆▇", "|`-|~#=.-^v_.,-=+*")
@@ -51,6 +53,11 @@ def clean(text: Any) -> str:
 
 def _harmless(char: str) -> str:
     return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+
+def without_folders(text: str | None) -> str | None:
+    """Return a place in the code with the file's name alone: f (app.py:3)."""
+    return None if text is None else _FOLDERS.sub("", text)
 
 
 def width(text: str) -> int:
@@ -148,6 +155,12 @@ def duration(seconds: float | None) -> str:
     if hours < 24:
         return f"{hours}h{minutes:02}m"
     return f"{hours // 24}d{hours % 24:02}h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return how many there are: 1 pool, 2 pools."""
+    many = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else many}"
 
 
 def moment(at: float, now: float) -> str:

@@ -1,11 +1,11 @@
 """What nodes answer, as lines of text: pure functions, one for each thing to see.
 
-    >>> node = {"key": "a", "id": 1, "label": "Application", "child_id": None, "status": "waiting",
-    ...         "type": "supervisor", "restarts": 0, "strategy": "rest_for_one", "mailbox": 0,
-    ...         "pool": None, "children": [], "more": 3}
+    >>> node = {"key": "a", "id": 1, "label": "App", "initial_call": "App", "child_id": None,
+    ...         "status": "waiting", "type": "supervisor", "restarts": 0, "strategy": "one_for_all",
+    ...         "mailbox": 0, "pool": None, "children": [], "more": 3}
     >>> for line in tree({"roots": [node], "nodes": 4, "filter": ""}):
     ...     print(line.text)
-    Application (rest_for_one)  #PID<1>
+    App (one_for_all)  #PID<1>
     └── … 3 more
 
 `limit` is how many columns the terminal has; None: as many as it takes.
@@ -16,7 +16,7 @@ Not here: alignment and numbers (``layout.py``), who asks and prints (``gpool/cl
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gpool.observer.layout import (
@@ -31,6 +31,7 @@ from gpool.observer.layout import (
     sparkline,
     table,
     width,
+    without_folders,
 )
 
 Answer = Mapping[str, Any]
@@ -101,7 +102,8 @@ def processes(answer: Answer, limit: int | None = None) -> list[Line]:
     if ended:
         columns[2:3] = [Column("REASON", least=8)]
         columns.append(Column("ENDED", right=True))
-    rows = [_process_row(row, ended) for row in answer["processes"]]
+    short = clean if limit is None else without_folders
+    rows = [_process_row(row, ended, short) for row in answer["processes"]]
     lines = _titled(table(columns, rows, limit)) or [Line(_none(answer), "dim")]
     if answer["total"] > len(rows) > 0:
         lines.append(Line(f"{len(rows)} of {answer['total']}; --limit 0 shows all", "dim"))
@@ -113,9 +115,9 @@ def _none(answer: Answer) -> str:
     return f"no {which} match {clean(answer['filter'])}" if answer["filter"] else f"no {which}"
 
 
-def _process_row(row: Answer, ended: bool) -> tuple[Any, ...]:
+def _process_row(row: Answer, ended: bool, short: Callable[[str], str | None]) -> tuple[Any, ...]:
     cells = (
-        row["pid"], row["label"], row["reason"] if ended else row["current_function"],
+        row["pid"], row["label"], row["reason"] if ended else short(row["current_function"] or "-"),
         row["status"], row["mailbox"], row["restarts"], row["links"], row["monitors"],
         row["monitored_by"], duration(row["age"]),
     )  # fmt: skip
@@ -250,7 +252,7 @@ def ref(found: Answer | None) -> str:
     label = clean(found["label"])
     if found["id"] is None:
         return label
-    status = "" if found["status"] in ORDINARY else f" {found['status']}"
+    status = "" if found["status"] in (*ORDINARY, None) else f" {found['status']}"
     return f"{label} #PID<{found['id']}>{status}"
 
 
@@ -392,8 +394,9 @@ def holders(found: Answer, limit: int | None = None) -> list[str]:
         Column("HELD", right=True), Column("CLIENT", least=10), Column("WORKER", least=10),
         Column("CHECKED OUT AT", least=12),
     )  # fmt: skip
+    short = clean if limit is None else without_folders
     rows = [
-        (duration(one["age"]), ref(one["client"]), one["worker"], one["line"])
+        (duration(one["age"]), ref(one["client"]), one["worker"], short(one["line"]))
         for one in found["holders"]
     ]
     return _cut_off(table(columns, rows, limit and limit - 2), found["holders_more"])
@@ -405,8 +408,9 @@ def waiters(found: Answer, limit: int | None = None) -> list[str]:
         Column("WAITED", right=True), Column("LEFT", right=True), Column("CLIENT", least=10),
         Column("WAITS AT", least=12),
     )  # fmt: skip
+    short = clean if limit is None else without_folders
     rows = [
-        (duration(one["waited"]), duration(one["left"]), ref(one["client"]), one["line"])
+        (duration(one["waited"]), duration(one["left"]), ref(one["client"]), short(one["line"]))
         for one in found["waiters"]
     ]
     return _cut_off(table(columns, rows, limit and limit - 2), found["waiters_more"])
@@ -425,9 +429,15 @@ def _told(found: Iterable[Answer], now: float, limit: int | None) -> list[Line]:
     return [line for event in found for line in event_lines(event, now, limit)]
 
 
+def event_process(event: Answer) -> str | None:
+    """Return whom an event is about; how that one is now is no part of it."""
+    found = event["process"]
+    return ref({**found, "status": None}) if found else None
+
+
 def event_lines(event: Answer, now: float, limit: int | None = None) -> list[Line]:
     """Return an event: a line of what, when and who, and its text, folded if need be."""
-    who = ref(event["process"]) if event["process"] else None
+    who = event_process(event)
     pool = f"pool {clean(event['pool'])}" if event["pool"] else None
     times = f"{event['count']}x" if event["count"] > 1 else None
     said = (moment(event["at"], now), f"{event['level']:7}", clean(event["kind"]), times, who, pool)

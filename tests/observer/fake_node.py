@@ -151,7 +151,7 @@ class FakeNode:
         if not self.actions:
             raise NodeError(403, "actions are not allowed here")
         self.posted.append(body)
-        done = {"id": 1, "state": "done", "text": f"{body['action']}: done"}
+        done = {"id": 1, "state": "done", "text": body["action"]}
         return {"api": 1, "node": self.node, "now": NOW, "hub": self.hub, "action": done}
 
     def _answer(self, parts: list[str], query: dict[str, Any]) -> dict[str, Any]:

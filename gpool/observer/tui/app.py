@@ -403,7 +403,7 @@ class Top(App[None]):
         except GPoolError as error:
             self.notify(clean(error), severity="error", markup=False)
             return
-        failed = answer["action"]["state"] == "failed"
-        said = clean(answer["action"]["text"])
-        self.notify(said, severity="error" if failed else "information", markup=False)
+        state, said = answer["action"]["state"], clean(answer["action"]["text"])
+        severity: Any = "error" if state == "failed" else "information"
+        self.notify(f"{state}: {said}", severity=severity, markup=False)
         self.look()

@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from gpool.observer import plain
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Column, clean, moment
+from gpool.observer.layout import Column, clean, counted, moment
 from gpool.observer.tui.table import Cell, Heading, Row, Table
 from gpool.observer.tui.view import (
     STYLES,
@@ -65,7 +65,7 @@ class Events(Vertical):
         self._draw()
 
     def _matches(self, event: Answer) -> bool:
-        said = f"{event['kind']} {plain.ref(event['process'])} {event['pool']} {event['text']}"
+        said = f"{event['kind']} {plain.event_process(event)} {event['pool']} {event['text']}"
         return self.filter_text.lower() in said.lower()
 
     def target(self) -> Target | None:
@@ -106,16 +106,20 @@ class Events(Vertical):
         self.query_one(Table).fill(HEADINGS, rows)
 
     def _caption(self) -> Text:
-        said = {"info": "events", "warning": "warnings and errors", "error": "errors"}[self._level]
+        found = len(self._shown)
+        said = {
+            "info": counted(found, "event"), "error": counted(found, "error"),
+            "warning": f"{found} warnings and errors",
+        }[self._level]  # fmt: skip
         if self.filter_text:
             said += f" that match {self.filter_text!r}"
-        caption = text(f"{len(self._shown)} {said}, the latest first; ", "dim")
+        caption = text(f"{said}, the latest first; ", "dim")
         caption.append("l", f"{STYLES['dim']} underline")
         return caption.append(" levels", STYLES["dim"])
 
 
 def _cells(event: Answer, now: float) -> list[Cell]:
-    who = plain.ref(event["process"]) if event["process"] else None
+    who = plain.event_process(event)
     if who is None and event["pool"]:
         who = f"pool {event['pool']}"
     tone = plain.LEVELS.get(event["level"], "plain")

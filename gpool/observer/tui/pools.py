@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from gpool.observer import plain
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Column, Tone, clean, duration
+from gpool.observer.layout import Column, Tone, clean, counted, duration, without_folders
 from gpool.observer.tui.table import Cell, Heading, Row, Table
 from gpool.observer.tui.view import (
     GOOD,
@@ -118,7 +118,7 @@ class Pools(Vertical):
 
     def _draw(self) -> None:
         pools = self._pools()
-        said = f"{len(pools)} pools"
+        said = counted(len(pools), "pool")
         if self.filter_text:
             said += f" that match {self.filter_text!r}"
         self.query_one(".caption", Static).update(text(said, "dim"))
@@ -181,5 +181,5 @@ def _clients(pool: Answer) -> Iterator[Row]:
 def _client(one: Any, key: str, does: Cell, age: float, left: Cell, worker: Cell) -> Row:
     id = one["client"]["id"]
     cells = [Cell(plain.ref(one["client"])), does, Cell(duration(age)), left, worker,
-             Cell(one["line"], "dim")]  # fmt: skip
+             Cell(without_folders(one["line"]), "dim")]  # fmt: skip
     return Row(key if id is None else str(id), cells)

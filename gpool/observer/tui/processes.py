@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Column, clean, duration
+from gpool.observer.layout import Column, clean, counted, duration, without_folders
 from gpool.observer.tui.table import Cell, Heading, Row, Table
 from gpool.observer.tui.view import (
     Answer,
@@ -176,7 +176,9 @@ def _cell(column: Sortable, row: Answer) -> Cell:
             return Cell(value, "warn" if value else "dim")
         case "current_function" if row["ended"] is not None:
             return Cell(row["reason"], "bad")
-        case "links" | "monitors" | "monitored_by" | "current_function":
+        case "current_function":
+            return Cell(without_folders(value), "dim")
+        case "links" | "monitors" | "monitored_by":
             return Cell(value, "dim")
     return Cell(value)
 
@@ -184,8 +186,8 @@ def _cell(column: Sortable, row: Answer) -> Cell:
 def _caption(answer: Answer) -> str:
     first = (answer["page"] - 1) * answer["per"] + 1
     last = first + len(answer["processes"]) - 1
-    kind = {"live": "processes", "ended": "ended processes", "zombies": "zombies"}[answer["which"]]
-    said = f"{answer['total']} {kind}"
+    kind = {"live": "process", "ended": "ended process", "zombies": "zombie"}[answer["which"]]
+    said = counted(answer["total"], kind)
     if answer["filter"]:
         said += f" that match {answer['filter']!r}"
     if answer["pages"] > 1:

@@ -45,6 +45,7 @@ class Table(DataTable[Text]):
         self.rows_shown: list[Row] = []
         self._headings: list[Heading] = []
         self._widths: list[int] = []  # of the columns
+        self._widest: list[int] = []  # what stood in them so far, so that they do not jump about
 
     @property
     def current(self) -> str | None:
@@ -72,9 +73,12 @@ class Table(DataTable[Text]):
 
     def _fitted(self, headings: Sequence[Heading], rows: Sequence[Row]) -> list[int]:
         natural = [width(_title(heading)) for heading in headings]
+        if list(headings) == self._headings:
+            natural = self._widest
         for row in rows:
             for at, cell in enumerate(row.cells):
                 natural[at] = max(natural[at], width(clean(cell.said)))
+        self._widest = natural
         columns = [heading.column for heading in headings]
         room = (self.size.width or self.app.size.width) - SCROLLBAR
         widths = fit(columns, natural, room, gap=1)
