@@ -26,7 +26,7 @@ from benchmarks.results import Result
 
 ROOT: Final = Path(__file__).parents[1]
 SUITES: Final = (
-    "uncontended", "contended", "waiters", "calls", "processes", "memory", "growth",
+    "uncontended", "contended", "waiters", "calls", "processes", "memory", "growth", "observer",
 )  # fmt: skip
 BEAM: Final = "beam"  # a suite that runs if it is asked for
 

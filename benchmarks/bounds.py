@@ -140,8 +140,25 @@ def _growth() -> Iterable[Bound]:
         yield Bound(f"{row}, among 10,000 : among 100", "growth", row, "growth", 2.0)
 
 
+def _observer() -> Iterable[Bound]:
+    what = "checkout, observed, nobody looks : not observed"
+    yield Bound(what, "observer", "pair, observed", ": not observed", 1.02, margin=1.1)
+    for look in (
+        "processes, by name",
+        "processes, by mailbox",
+        "processes, by current function",
+        "processes, filtered",
+        "tree",
+        "tree, filtered",
+        "pools",
+        "a pool, with holders and waiters",
+    ):
+        yield Bound(f"look at 10,000 processes: {look}, ms", "observer", look, "ms", 25.0)
+
+
 BOUNDS: Final = (
     *_uncontended(), *_contended(), *_waiters(), *_calls(), *_processes(), *_memory(), *_growth(),
+    *_observer(),
 )  # fmt: skip
 
 

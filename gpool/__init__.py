@@ -9,8 +9,13 @@ A map, from the bottom up::
     testing                            settle and a virtual clock, for your tests too
 
 Everything public can be imported from here; ``gpool.sys`` looks into servers,
-``gpool.telemetry`` has the events and ``attach``.
+``gpool.telemetry`` has the events and ``attach``.  Above all of it, never imported by it:
+``gpool.observer`` shows a running system, ``gpool.cli`` is the command.
 """
+
+import importlib as _importlib
+import logging as _logging
+import os as _os
 
 from gpool import telemetry
 from gpool.errors import (
@@ -59,6 +64,7 @@ from gpool.otp.gen_server import (
 from gpool.otp.key_registry import Registry
 from gpool.otp.methods import call, cast
 from gpool.otp.pid import Down, Error, Exit, ExitSignal, Pid, Ref
+from gpool.otp.pid import table as _table
 from gpool.otp.process import (
     demonitor,
     exit,
@@ -99,7 +105,18 @@ from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
 from gpool.pool.stats import Stats, Status
 
+
+def _start_observer() -> None:
+    """Start the Observer's agent at the first use, if the environment asks for it."""
+    if _os.environ.get("GPOOL_OBSERVER", "0") not in ("", "0"):
+        try:
+            _importlib.import_module("gpool.observer").start()
+        except Exception:  # nobody's use of gpool fails of it
+            _logging.getLogger("gpool").exception("GPOOL_OBSERVER: the agent did not start")
+
+
 _application.listeners.append(stdlib_logging.log)  # see the Application's boot()
+_table.beginnings.append(_start_observer)
 
 __version__ = "0.1.0"
 

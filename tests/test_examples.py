@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
 RUN_HERE = {
     "01_first_pool.py", "02_supervisor.py", "03_links_and_monitors.py", "04_jobs.py",
-    "05_outage.py", "web.py",
+    "05_outage.py", "06_observer.py", "web.py",
 }  # fmt: skip
 RUN_BY_OTHERS = {"web_load.py"}  # by web.py
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(gpool.__file__).parents[1])}
@@ -145,6 +146,28 @@ class TestOutage:
         assert "server 1" in away
         assert away.count("breaker open") >= 1
         assert "breaker='closed'" in away
+
+
+class TestObserver:
+    def test_can_be_looked_into(self) -> None:
+        """While it runs, a second process sees its supervisors and its pools."""
+        with tempfile.TemporaryDirectory(prefix="gpool-") as folder:
+            environment = ENVIRONMENT | {"GPOOL_RUN_DIR": folder}
+            example = subprocess.Popen(
+                command("06_observer.py"), env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            assert example.stdout is not None
+            with example.stdout:
+                assert f"look into process {example.pid}" in example.stdout.readline()
+                seen = subprocess.check_output(
+                    [sys.executable, "-m", "gpool", "tree"], env=environment, text=True
+                )
+                example.send_signal(signal.SIGINT)
+                assert example.wait(timeout=10) == 0
+            for name in ("house", "customer 2", "painters", "brushes", "PoolMan", "WorkerSup"):
+                assert name in seen
+            assert not list(Path(folder).iterdir())  # it has taken its socket along
 
 
 class TestWeb:

@@ -52,10 +52,11 @@ LAYERS = (
     ("metrics", "testing"),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public
-    ("observer", "integrations", "cli"),  # public names only
+    ("observer", "integrations", "cli", "__main__"),  # public names only
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-OUTSIDE = ("observer", "integrations", "cli")
+OUTSIDE = ("observer", "integrations", "cli", "__main__")
+PUBLIC = {"", "clock", "telemetry", *OUTSIDE}  # what those outside may import of gpool
 CORE_MAY_IMPORT = {"gpool", "gevent", "greenlet"} | sys.stdlib_module_names
 
 
@@ -104,6 +105,8 @@ def faults(path: Path, root: Path = ROOT) -> list[str]:
                 found.append(f"{where} may not import {name}: the core needs gevent only")
         elif module in ("otp", "pool"):
             found.append(f"{module}/__init__.py may not import {name}: it holds a docstring only")
+        elif module in OUTSIDE and target not in PUBLIC:
+            found.append(f"{where} may not import {name}: public names only")
         elif target not in RANK:
             found.append(f"{where} imports {name}, which has no rank in LAYERS")
         elif RANK[target] >= RANK[module] and module not in OUTSIDE:
@@ -132,6 +135,7 @@ class TestTheCheck:
         root = tmp_path / "gpool"
         (root / "otp").mkdir(parents=True)
         (root / "errors.py").touch()
+        (root / "cli.py").touch()
         (root / "otp" / "pid.py").touch()
         return root
 
@@ -146,6 +150,7 @@ class TestTheCheck:
             ("errors.py", "import gpool.utils", "gpool.utils, which has no rank"),
             ("errors.py", "from . import clock", "may not import"),
             ("errors.py", "import redis", "the core needs gevent only"),
+            ("cli.py", "from gpool.otp.pid import Pid", "public names only"),
             ("otp/__init__.py", "from gpool import errors", "it holds a docstring only"),
         ],
     )

@@ -315,6 +315,8 @@ def _adopt(greenlet: Any) -> Pid:
         else:  # the main greenlet of its thread
             _bury_ended_threads(hub)
     greenlet.gpool_pid = pid
+    if not table.has_begun:
+        table.begin()
     return pid
 
 

@@ -29,7 +29,7 @@ import os
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -447,6 +447,14 @@ class Table:
         self.zombies: dict[Pid, Any] = {}  # declared dead -> the greenlet that would not go
         self.ended: deque[Pid] = deque()  # the latest dead ones, oldest first
         self.parents: list[Any] = []  # what the parents of a fork owned: kept, never touched
+        self.beginnings: list[Callable[[], object]] = []  # called at the first use of gpool
+        self.has_begun = False
+
+    def begin(self) -> None:
+        """Gpool is used for the first time in this operating system process."""
+        self.has_begun = True
+        for beginning in self.beginnings:
+            beginning()
 
     def remember(self, pid: Pid) -> None:
         """Keep a dead process for a while; what falls out lets go of its ancestors."""
@@ -467,6 +475,7 @@ class Table:
             del me.gpool_pid
         self.processes, self.names, self.raw, self.zombies = {}, {}, {}, {}
         self.ended = deque()
+        self.has_begun = False
 
 
 table: Final = Table()

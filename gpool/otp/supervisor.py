@@ -398,6 +398,15 @@ class Supervisor(GenServer):
                 telemetry.emit(telemetry.UnexpectedMessage(self.pid, message))
                 return None
 
+    def format_status(self) -> dict[str, Any]:
+        """Show how it restarts, and its children."""
+        return {
+            "strategy": self.strategy,
+            "intensity": repr(self.intensity),
+            "auto_shutdown": self.auto_shutdown,
+            "children": {child.spec.id: child.shown for child in self.in_start_order()},
+        }
+
     # Answers.
 
     def _answer(self, request: Any) -> Any:
