@@ -49,8 +49,8 @@ def hub(answer: Answer, limit: int | None = None) -> list[Line]:
         return []
     stack = [frame_line(frame) for frame in found.get("stack", ())]
     said = f"HUB BLOCKED for {duration(found.get('seconds'))}; what follows is of no single moment"
-    lines = [cut(said, limit), *(cut(f"  {frame}", limit) for frame in stack[-FRAMES:])]
-    return [Line(line, "bad") for line in lines]
+    where = [line for frame in stack[-FRAMES:] for line in _folded(frame, "  ", limit)]
+    return [Line(line, "bad") for line in [cut(said, limit), *where]]
 
 
 def frame_line(frame: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Protocol, cast
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.theme import Theme
 from textual.timer import Timer
 from textual.widget import Widget
@@ -40,6 +41,7 @@ from gpool.observer.tui.view import (
     OpenProcess,
     Question,
     View,
+    lines,
     text,
 )
 
@@ -207,6 +209,8 @@ class Top(App[None]):
             self._hub = next(answer for answer in answers if not isinstance(answer, NodeError))
         except NodeError as error:
             self._refused = str(error)
+        except NoMatches:
+            return  # the view is being taken down, with the app
         self._say()
         self.refresh_bindings()
 
@@ -252,8 +256,9 @@ class Top(App[None]):
             return text(f"NODE {self.node} IS GONE; below is the last of it{there}", "bad")
         if self._refused:
             return text(f"NOT ANSWERED: {self._refused}", "warn")
-        lines = plain.hub(self._hub) if self._hub is not None else []
-        return Text("\n").join(text(line.text, "bad") for line in [*lines[:1], *lines[-1:]][:2])
+        said = plain.hub(self._hub) if self._hub is not None else []
+        parts = [line.text for line in (said[0], said[-1])] if said else []  # the innermost frame
+        return lines().append("\n".join(parts), STYLES["bad"])
 
     def _set_timer(self) -> None:
         if self._timer is not None:
