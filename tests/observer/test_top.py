@@ -646,7 +646,11 @@ class TestActions:
         async def scenario(top):
             await top.press("2")
             await top.sees("PoolMan")
-            await top.press("end", "R")
+            await top.press("end")
+            await top.sees("Restart")
+            await top.press("enter")
+            await top.sees("Stack", "Restart")
+            await top.press("escape", "R")
             await top.sees("Restart #PID<17> PoolMan, a child of #PID<5>?")
             await top.press("tab", "enter")
             await top.sees("done: restart_child")

@@ -125,6 +125,7 @@ class Top(App[None]):
         self._looking = False
         self._again = False  # a look became due while another one was under way
         self._timer: Timer | None = None
+        self._offered: object = None  # the screen, and the actions that its footer shows
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
@@ -212,7 +213,14 @@ class Top(App[None]):
         except NoMatches:
             return  # the view is being taken down, with the app
         self._say()
-        self.refresh_bindings()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Have the footer show what may be done now, if that is not what it shows."""
+        offered = self.screen, [key for key in ACTIONS if self._act_of(key) is not None]
+        if offered != self._offered:
+            self._offered = offered
+            self.refresh_bindings()
 
     def _fail(self, error: GPoolError) -> None:
         self._gone = isinstance(error, NodeGone)
