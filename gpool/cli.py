@@ -370,6 +370,8 @@ def top(options: argparse.Namespace) -> int:
         if (error.name or "").partition(".")[0] not in ("textual", "rich"):
             raise
         raise Refused("top needs Textual: pip install 'gpool[tui]'") from None
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refused("top needs a terminal; `gpool ps` and its kin do not")
     run_dir = RunDir(options.run_dir)
     if not run_dir.nodes():
         raise _nobody(options)

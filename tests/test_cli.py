@@ -397,6 +397,12 @@ class TestTheProgram:
         assert code == 1
         assert err == "gpool: top needs Textual: pip install 'gpool[tui]'\n"
 
+    def test_draws_no_screen_without_a_terminal(self, node):
+        """A screen into a file is of no use."""
+        code, _, err = output(RUN, "top")
+        assert code == 1
+        assert "needs a terminal" in err
+
     def test_needs_the_standard_library_only(self):
         """Everything but ``top`` is there without an extra; importing it starts nothing."""
         unwanted = ("textual", "rich")

@@ -155,8 +155,8 @@ def branch_name(node: Answer) -> str:
     label, call = clean(node["label"]), clean(node["initial_call"] or node["label"])
     child = clean(node["child_id"] or "")
     words = [label] if label == call else [call, f'"{label}"']
-    if _bare(child).startswith(_bare(label)):
-        words = words if _bare(child) == _bare(label) else [child]
+    if label == call and child and _bare(child).startswith(_bare(label)):
+        words = [label if _bare(child) == _bare(label) else child]
     elif child != node["type"] and _bare(child) not in _bare("".join(words)):
         words.append(child)
     if node["strategy"]:

@@ -223,8 +223,9 @@ class Top(App[None]):
             self.refresh_bindings()
 
     def _fail(self, error: GPoolError) -> None:
-        self._gone = isinstance(error, NodeGone)
         self._names = self._observed.names()
+        # One whose socket is still there hangs as a whole, or is stopped: it may come back.
+        self._gone = isinstance(error, NodeGone) and self.node not in self._names
         self._refused = "" if self._gone else str(error)
         self._say()
 
