@@ -74,13 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
         sys.stdout.flush()
-    except (gpool.GPoolError, ValueError) as error:
-        _complain(str(error))
-        return error.code if isinstance(error, Refused) else 1
     except BrokenPipeError:
         # Whoever read has seen enough; what Python would still flush at its exit goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (gpool.GPoolError, ValueError, OSError) as error:
+        _complain(str(error))
+        return error.code if isinstance(error, Refused) else 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return code
@@ -354,8 +354,8 @@ def web(options: argparse.Namespace) -> int:
     from gpool.observer import server
 
     server.serve(
+        port=server.PORT if options.port is None else options.port,
         run_dir=options.run_dir,
-        port=options.port,
         allow_actions=options.allow_actions,
         allow_hosts=options.allow_host,
     )
@@ -370,6 +370,8 @@ def top(options: argparse.Namespace) -> int:
         if (error.name or "").partition(".")[0] not in ("textual", "rich"):
             raise
         raise Refused("top needs Textual: pip install 'gpool[tui]'") from None
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refused("top needs a terminal; `gpool ps` and its kin do not")
     run_dir = RunDir(options.run_dir)
     if not run_dir.nodes():
         raise _nobody(options)
@@ -452,7 +454,7 @@ def _for_events(command: argparse.ArgumentParser) -> None:
 
 def _for_web(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--port", type=int, default=0, help="default: one that is free")
+    add("--port", type=_natural, help="0: one that is free; default: 4747")
     add("--allow-actions", action="store_true",
         help="let the page change something, in nodes that allow it as well")  # fmt: skip
     add("--allow-host", action="append", default=[], metavar="HOST",

@@ -369,6 +369,23 @@ class TestTheProgram:
             _, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (130, "")
 
+    def test_serves_the_page_until_it_is_told_to_end(self, run_dir):
+        """It says where; a signal ends it well."""
+        with start(RUN, "web", "--port", "0", "--run-dir", str(run_dir)) as process:
+            said = process.stdout.readline() + process.stdout.readline()
+            process.terminate()
+            _, err = process.communicate(timeout=20)
+        assert "http://127.0.0.1:" in said
+        assert (process.returncode, err) == (0, "")
+
+    def test_says_that_a_port_is_taken(self, run_dir):
+        """In a line, as everything that is wrong."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            code, _, err = output(RUN, "web", "--port", str(taken.getsockname()[1]))
+        assert code == 1
+        assert err.startswith("gpool: ")
+        assert err.count("\n") == 1
+
     def test_draws_in_ascii_if_it_must(self, node, monkeypatch):
         """A terminal that has no more than that is enough."""
         monkeypatch.setenv("PYTHONIOENCODING", "ascii")
@@ -379,6 +396,12 @@ class TestTheProgram:
         code, _, err = output(f"sys.modules['textual'] = None; {RUN}", "top")
         assert code == 1
         assert err == "gpool: top needs Textual: pip install 'gpool[tui]'\n"
+
+    def test_draws_no_screen_without_a_terminal(self, node):
+        """A screen into a file is of no use."""
+        code, _, err = output(RUN, "top")
+        assert code == 1
+        assert "needs a terminal" in err
 
     def test_needs_the_standard_library_only(self):
         """Everything but ``top`` is there without an extra; importing it starts nothing."""

@@ -36,7 +36,7 @@ from gpool.observer.layout import (
 
 Answer = Mapping[str, Any]
 
-ORDINARY: Final = ("running", "waiting")  # statuses that nobody needs to be told of
+ORDINARY: Final = ("running", "waiting", "hibernating")  # nobody needs to be told of these
 LEVELS: Final[dict[str, Tone]] = {"error": "bad", "warning": "warn", "info": "plain"}
 FRAMES: Final = 6  # of a blocked hub, the innermost
 BAR: Final = 40  # columns
@@ -49,8 +49,8 @@ def hub(answer: Answer, limit: int | None = None) -> list[Line]:
         return []
     stack = [frame_line(frame) for frame in found.get("stack", ())]
     said = f"HUB BLOCKED for {duration(found.get('seconds'))}; what follows is of no single moment"
-    lines = [cut(said, limit), *(cut(f"  {frame}", limit) for frame in stack[-FRAMES:])]
-    return [Line(line, "bad") for line in lines]
+    where = [line for frame in stack[-FRAMES:] for line in _folded(frame, "  ", limit)]
+    return [Line(line, "bad") for line in [cut(said, limit), *where]]
 
 
 def frame_line(frame: str) -> str:
@@ -153,9 +153,11 @@ def branch_label(node: Answer) -> str:
 def branch_name(node: Answer) -> str:
     """Return what a node of the tree is: PoolSup "db" (one_for_all)."""
     label, call = clean(node["label"]), clean(node["initial_call"] or node["label"])
-    words = [label] if label == call else [call, f'"{label}"']
     child = clean(node["child_id"] or "")
-    if child != node["type"] and _bare(child) not in _bare("".join(words)):
+    words = [label] if label == call else [call, f'"{label}"']
+    if label == call and child and _bare(child).startswith(_bare(label)):
+        words = [label if _bare(child) == _bare(label) else child]
+    elif child != node["type"] and _bare(child) not in _bare("".join(words)):
         words.append(child)
     if node["strategy"]:
         words.append(f"({node['strategy']})")

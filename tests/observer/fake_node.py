@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from gpool import GPoolError
 from gpool.observer.client import NodeError, NodeGone
 
 NOW = 1764200000.0
@@ -111,7 +112,7 @@ class FakeNode:
         self.path = f"/nowhere/{node}.sock"
         self.actions = actions
         self.gone = False
-        self.refuses: NodeError | None = None  # what it answers to everything
+        self.refuses: GPoolError | None = None  # what it answers to everything
         self.hub: dict[str, Any] = {"blocked": False}
         self.title = "gunicorn app:app"
         self.rows = [

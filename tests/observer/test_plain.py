@@ -113,6 +113,22 @@ class TestTree:
             "    └── PoolMan  #PID<17>  restarted 2x  mailbox 12",
         ]
 
+    @pytest.mark.parametrize(
+        ("label", "call", "child", "name"),
+        [
+            ("PoolMan", "PoolMan", "pool_man", "PoolMan"),
+            ("db", "PoolSup", "db", 'PoolSup "db"'),
+            ("Doubler", "Doubler", "worker", "Doubler"),
+            ("customer", "customer", "customer 1", "customer 1"),
+            ("worker", "worker", "('eu', 3)", "worker ('eu', 3)"),
+            ("house", "Supervisor", None, 'Supervisor "house"'),
+        ],
+    )
+    def test_says_once_what_a_child_is(self, label, call, child, name):
+        """What it runs, what it is called, and its id, unless one has said it already."""
+        node = branch("a", 1, label, initial_call=call, child_id=child)
+        assert plain.branch_name(node) == name
+
     def test_shows_a_child_without_a_process(self, node):
         """One that is being restarted has its place, no pid, and is marked."""
         node.tree = branch("a", None, "worker", status="restarting", child_id="'w1'", restarts=4)

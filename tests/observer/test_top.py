@@ -20,7 +20,7 @@ except ModuleNotFoundError:
         raise
     pytest.skip("Textual is not installed", allow_module_level=True)
 
-from gpool.observer.client import NodeError
+from gpool.observer.client import NodeError, NodeGone
 from gpool.observer.tui.app import EVERY, Top
 from tests.observer.fake_node import (
     STACK,
@@ -52,6 +52,10 @@ class Driver:
         """Press keys faster than the app takes them."""
         for key in keys:
             self.app.post_message(Key(key, key if len(key) == 1 else None))
+
+    async def click(self, widget, offset):
+        """Click somewhere on a widget."""
+        await self._pilot.click(widget, offset=offset)
 
     async def look(self, *parts):
         """Have the app ask again, without waiting for its time, and wait for what is seen."""
@@ -147,6 +151,16 @@ class TestProcesses:
             await top.sees("MsgQ▲")
             await top.press("l")
             await top.sees("Links▼")
+
+        drive(scenario, node)
+
+    def test_are_sorted_by_a_click(self, node):
+        """On a heading, as by its letter."""
+
+        async def scenario(top):
+            await top.sees("PoolMan")
+            await top.click("Table", (75, 0))
+            await top.sees("Age▼")
 
         drive(scenario, node)
 
@@ -561,6 +575,19 @@ class TestNodes:
 
         drive(scenario, node, other)
 
+    def test_that_hang_are_not_gone(self, node):
+        """One that is stopped may go on."""
+
+        async def scenario(top):
+            await top.sees("PoolMan")
+            node.refuses = NodeGone(node.path)
+            await top.look("NOT ANSWERED", "does not answer", "PoolMan")
+            node.refuses = None
+            top.app.look()
+            await top.misses("NOT ANSWERED")
+
+        drive(scenario, node)
+
     def test_are_waited_for(self):
         """Without any, it says how to begin, and finds the first one."""
         nodes = FakeNodes()
@@ -646,7 +673,11 @@ class TestActions:
         async def scenario(top):
             await top.press("2")
             await top.sees("PoolMan")
-            await top.press("end", "R")
+            await top.press("end")
+            await top.sees("Restart")
+            await top.press("enter")
+            await top.sees("Stack", "Restart")
+            await top.press("escape", "R")
             await top.sees("Restart #PID<17> PoolMan, a child of #PID<5>?")
             await top.press("tab", "enter")
             await top.sees("done: restart_child")
@@ -757,7 +788,7 @@ class TestInATerminal:
         """With the line where it hangs; then it runs again, and is gone at last."""
         terminal.sees("PoolMan")
         terminal.tell("block")
-        terminal.sees("HUB BLOCKED", "in stand_still: sys.stdin.readline()", "PoolMan")
+        terminal.sees("HUB BLOCKED", "in stand_still:", "PoolMan")
         terminal.tell("go on")
         terminal.press("3")
         terminal.sees("hold #PID<", "looked_into.py", "1 busy, 1 idle")

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Protocol, cast
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.theme import Theme
 from textual.timer import Timer
 from textual.widget import Widget
@@ -40,6 +41,7 @@ from gpool.observer.tui.view import (
     OpenProcess,
     Question,
     View,
+    lines,
     text,
 )
 
@@ -123,6 +125,7 @@ class Top(App[None]):
         self._looking = False
         self._again = False  # a look became due while another one was under way
         self._timer: Timer | None = None
+        self._offered: object = None  # the screen, and the actions that its footer shows
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
@@ -207,12 +210,22 @@ class Top(App[None]):
             self._hub = next(answer for answer in answers if not isinstance(answer, NodeError))
         except NodeError as error:
             self._refused = str(error)
+        except NoMatches:
+            return  # the view is being taken down, with the app
         self._say()
-        self.refresh_bindings()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Have the footer show what may be done now, if that is not what it shows."""
+        offered = self.screen, [key for key in ACTIONS if self._act_of(key) is not None]
+        if offered != self._offered:
+            self._offered = offered
+            self.refresh_bindings()
 
     def _fail(self, error: GPoolError) -> None:
-        self._gone = isinstance(error, NodeGone)
         self._names = self._observed.names()
+        # One whose socket is still there hangs as a whole, or is stopped: it may come back.
+        self._gone = isinstance(error, NodeGone) and self.node not in self._names
         self._refused = "" if self._gone else str(error)
         self._say()
 
@@ -252,8 +265,9 @@ class Top(App[None]):
             return text(f"NODE {self.node} IS GONE; below is the last of it{there}", "bad")
         if self._refused:
             return text(f"NOT ANSWERED: {self._refused}", "warn")
-        lines = plain.hub(self._hub) if self._hub is not None else []
-        return Text("\n").join(text(line.text, "bad") for line in [*lines[:1], *lines[-1:]][:2])
+        said = plain.hub(self._hub) if self._hub is not None else []
+        parts = [line.text for line in (said[0], said[-1])] if said else []  # the innermost frame
+        return lines().append("\n".join(parts), STYLES["bad"])
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -114,6 +114,11 @@ class Processes(Vertical):
         self._page = 1
         self.post_message(LookNow())
 
+    def on_data_table_header_selected(self, event: Table.HeaderSelected) -> None:
+        """Sort by the column whose heading is clicked."""
+        shown = self._columns(self._kind)
+        self.action_sort(shown[event.column_index].key)
+
     def action_kind(self) -> None:
         """Show the live ones, then the ended ones, then the zombies."""
         self._kind = KINDS[(KINDS.index(self._kind) + 1) % len(KINDS)]
