@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -65,6 +66,8 @@ class Gunicorn:
 @pytest.fixture(params=[(), ("--preload",)], ids=["", "preload"])
 def gunicorn(request: pytest.FixtureRequest) -> Iterator[Gunicorn]:
     """Give a gunicorn that runs."""
+    if importlib.util.find_spec("gunicorn") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("gunicorn is not installed")
     with wire.a_run_dir() as folder:
         run_dir, config = folder / "run", folder / "gunicorn.conf.py"
         config.write_text(HOOKS + SAYS_PORT)

@@ -781,9 +781,7 @@ class TestLooking:
         settle()
         assert pool.waiters() == []
 
-    def test_manager_is_seen_to_monitor(
-        self, clock: VirtualClock, pool: gpool.Pool[Any]
-    ) -> None:
+    def test_manager_is_seen_to_monitor(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
         """Workers and clients, each of whom shows that it is monitored by PoolMan."""
         with pool.checkout():
             man, worker_sup = pool.tree().pool_man, pool.tree().worker_sup
