@@ -22,9 +22,12 @@ class TestAsk:
     def test_waits_for_no_place_in_a_line(self, run_dir):
         """A stopped process, before whose socket the line is full, costs no time and no CPU."""
         path = run_dir / "1.sock"
-        with hanging_node(path, backlog=0), full_line(path):
-            with pytest.raises(RelayError, match="node 1 does not answer") as caught:
-                Relay(run_dir).ask("1", "GET", "/v1/node", None, {})
+        with (
+            hanging_node(path, backlog=0),
+            full_line(path),
+            pytest.raises(RelayError, match="node 1 does not answer") as caught,
+        ):
+            Relay(run_dir).ask("1", "GET", "/v1/node", None, {})
         assert caught.value.status == 502
         gone = caught.value.__cause__
         assert gone is not None
