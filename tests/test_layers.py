@@ -52,10 +52,10 @@ LAYERS = (
     ("metrics", "testing"),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public
-    ("observer", "integrations", "cli"),  # public names only
+    ("observer", "integrations", "cli", "__main__"),  # public names only
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-OUTSIDE = ("observer", "integrations", "cli")
+OUTSIDE = ("observer", "integrations", "cli", "__main__")
 PUBLIC = {"", "clock", "telemetry", *OUTSIDE}  # what those outside may import of gpool
 CORE_MAY_IMPORT = {"gpool", "gevent", "greenlet"} | sys.stdlib_module_names
 

@@ -16,8 +16,8 @@ A map::
     processes, tree, pools, events, history, text     what it answers
     actions                what may be done, if that was allowed
     run_dir, client        where the sockets are, and how to talk to them
-    web, server, static/   the page: mounted in an app, or served by ``gpool web``
-    plain, top             the terminal
+    web, page, relay, server, static/    the page: mounted in an app, or by ``gpool web``
+    plain, layout, tui/    the terminal
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from __future__ import annotations
 import os
 
 from gpool.observer.agent import Agent
-from gpool.observer.run_dir import RunDir
+from gpool.observer.run_dir import RunDir, RunDirError
+from gpool.observer.web import App, mount
+
+__all__ = ["Agent", "App", "RunDirError", "mount", "start", "stop"]
 
 _agent: Agent | None = None  # this process's
 

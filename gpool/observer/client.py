@@ -57,10 +57,15 @@ class _Connection(http.client.HTTPConnection):
         self._path, self._kind = path, kind
 
     def connect(self) -> None:
-        """Connect to the socket."""
+        """Connect to the socket, which never takes time."""
         self.sock = self._kind(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        # gevent's takes the EAGAIN of a full line for a connection in progress, and would burn
+        # the CPU until its time-out: that is what a process does that is stopped.
+        real = getattr(self.sock, "_sock", self.sock)
+        error: int = real.connect_ex(self._path)
+        if error:
+            raise OSError(error, os.strerror(error))
 
 
 class Client:

@@ -84,6 +84,7 @@ COLUMNS: Final[Mapping[str, Callable[[gpool.Pid], Any]]] = {
     "monitors": _counter("monitors"),
     "monitored_by": _counter("monitored_by"),
     "age": _lived,
+    "ended": lambda pid: -1.0 if pid.ended_at is None else clock.now() - pid.ended_at,
 }
 """What processes can be sorted by."""
 
@@ -165,7 +166,7 @@ def row_of(pid: gpool.Pid) -> Row:
         "mailbox": gpool.process_info(pid, "message_queue_len"),
         "restarts": gpool.restarts_of(pid),
         "links": len(pid.links),
-        "monitors": len(pid.monitors),
+        "monitors": len(gpool.process_info(pid, "monitors")),
         "monitored_by": len(gpool.process_info(pid, "monitored_by")),
         "age": round(_lived(pid), 3),
         "ended": None if ended is None else round(clock.now() - ended, 3),
@@ -218,10 +219,13 @@ def detail_of(pid: gpool.Pid, shows_state: Callable[[gpool.Pid], bool]) -> Row:
 
 
 def _listed(what: str, found: tuple[Any, ...]) -> Row:
-    refs = [_ref(one) if type(one) is gpool.Pid else _nobody(one) for one in found[:LIST]]
+    refs = [_ref(one) if type(one) is gpool.Pid else _by_name(one) for one in found[:LIST]]
     return {what: refs, f"{what}_more": len(found) - len(refs)}
 
 
-def _nobody(name: Any) -> Row:
-    """Return what a monitor was set on that is no process: a name."""
-    return {"id": None, "label": named(name), "status": None}
+def _by_name(name: Any) -> Row:
+    """Return what a monitor was set on that is no process: a name, and whose it is now."""
+    pid = gpool.whereis(name) if type(name) is str else None
+    if pid is None:
+        return {"id": None, "label": named(name), "status": None}
+    return {**_ref(pid), "label": named(name)}

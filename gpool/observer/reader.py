@@ -24,6 +24,8 @@ T = TypeVar("T")
 PATIENCE: Final = 0.2  # s that a hub may take to call back
 RETRIES: Final = 20  # reads beside a hub that fail since it changes what is read
 
+NOWHERE: Final = "  in a function of an extension, which no Python code has called"
+
 Hub = dict[str, Any]  # as the API tells of it
 
 
@@ -100,7 +102,7 @@ class Reader:
 
     def _blocked(self) -> Hub:
         frame = sys._current_frames().get(self.hub.thread_ident)
-        stack = [] if frame is None else traceback.format_stack(frame)
+        stack = [NOWHERE] if frame is None else traceback.format_stack(frame)
         return {
             "blocked": True,
             "seconds": round(self._blocked_for(), 3),

@@ -86,7 +86,7 @@ class Relay:
         path = self._run_dir().socket(node)
         try:
             with _a_hub():
-                client = Client(path, TIMEOUT, _Socket)
+                client = Client(path, TIMEOUT, gevent.socket.socket)
                 status, _, content = client.request(method, target, body, headers)
         except NodeGone as error:
             if path.exists():
@@ -101,23 +101,9 @@ def _introduce(run_dir: RunDir, node: str) -> dict[str, Any] | None:
     """Return what a node says of itself, None if it is gone."""
     path = run_dir.socket(node)
     try:
-        return Client(path, ROLL_CALL, _Socket).get("/v1/node")
+        return Client(path, ROLL_CALL, gevent.socket.socket).get("/v1/node")
     except GPoolError as error:
         return {"node": node, "error": str(error)} if path.exists() else None
-
-
-class _Socket(gevent.socket.socket):
-    """One of gevent's that fails at once if the line before a Unix socket is full.
-
-    That is EAGAIN, which gevent takes for a connection in progress: it would then burn the
-    CPU until its time-out, each time that somebody asks for a process that is stopped.
-    """
-
-    def connect(self, address: Any) -> None:
-        """Connect; to a Unix socket that never takes time."""
-        error: int = self._sock.connect_ex(address)  # type: ignore[attr-defined]
-        if error:
-            raise OSError(error, os.strerror(error))
 
 
 @contextlib.contextmanager

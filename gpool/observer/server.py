@@ -41,7 +41,7 @@ import gevent
 import gevent.socket
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
-from gpool import clock
+from gpool import GPoolError, clock
 from gpool.observer.web import HEADERS, LARGEST, Answer, App, Refusal, check_host, texts
 
 if TYPE_CHECKING:
@@ -61,6 +61,17 @@ This page is for those who started `gpool web`.
 Open the address that it printed then: it ends in ?token=...
 The token is a new one at each start.
 """
+
+
+class CannotListen(GPoolError):
+    """The server cannot have its port."""
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        super().__init__(host, port, problem)
+        self.host, self.port, self.problem = host, port, problem
+
+    def __str__(self) -> str:
+        return f"cannot listen at port {self.port} of {self.host}: {self.problem}; port 0 is any"
 
 
 class Door:
@@ -120,7 +131,7 @@ class Server:
         TypeError, ValueError: An argument is of the wrong type, or `host` is not on the
             loopback interface.
         RunDirError: The run directory is somebody else's, or open to others.
-        OSError: The port is taken.
+        CannotListen: The port is taken.
     """
 
     def __init__(
@@ -192,7 +203,7 @@ def serve(
     """Serve until SIGTERM or SIGINT; says on `out` (None: stdout) where.
 
     Raises:
-        TypeError, ValueError, RunDirError, OSError: As of :class:`Server`.
+        TypeError, ValueError, RunDirError, CannotListen: As of :class:`Server`.
     """
     server = Server(
         host, port, run_dir=run_dir, allow_actions=allow_actions, allow_hosts=allow_hosts
@@ -233,10 +244,11 @@ class _Handler(WSGIHandler):
             self.socket._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
 
     def read_request(self, raw_requestline: str) -> Any:
-        """Read one; the client's faults that pywsgi takes for its own are faults, too."""
+        """Read one; what is the client's fault is no traceback."""
         try:
             return super().read_request(raw_requestline)
-        except (HTTPException, IndexError) as error:  # too many headers; HTTP/7
+        # Too many headers; HTTP/7; a connection that was reset.
+        except (HTTPException, IndexError, OSError) as error:
             raise ValueError(str(error)) from error
 
     def get_environ(self) -> WSGIEnvironment:
@@ -251,16 +263,20 @@ class _Handler(WSGIHandler):
 
 
 def _listen(host: str, port: int) -> gevent.socket.socket:
-    """Listen; gevent's own way leaves a socket open if the port is taken."""
+    """Listen; gevent's own way leaves a socket open if the port is taken.
+
+    Raises:
+        CannotListen: It is, or may not be used.
+    """
     sock = gevent.socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         sock.listen(CONNECTIONS)
         sock.setblocking(False)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        raise CannotListen(host, port, error.strerror or str(error)) from error
     return sock
 
 

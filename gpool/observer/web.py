@@ -309,22 +309,23 @@ def _own_origin(environ: WSGIEnvironment) -> str | None:
 def _target(path: str) -> tuple[str, str]:
     """Return the node that a path below ``/api/nodes/`` names, and what to ask it for.
 
-    WSGI has undone the percent encoding, so it is done again.  A slash within a name comes
-    out as one between names; a node sees no difference either.
+    WSGI has undone the percent encoding, so it is done again.
     """
     node, _, rest = path.removeprefix("/api/nodes/").partition("/")
-    if not is_node(node) or not rest.startswith("v1/") or not _is_plain(rest):
+    # Only a pool's name may have slashes in it, which look like all others by now.
+    parts = rest.split("/", 2 if rest.startswith("v1/pools/") else -1)
+    if not is_node(node) or parts[0] != "v1" or not all(map(_is_plain, parts)):
         raise Refusal(404, "there is no such node, or nothing that it could be asked")
-    return node, "/" + quote(rest, encoding="latin-1")
+    return node, "".join("/" + quote(part, safe="", encoding="latin-1") for part in parts)
 
 
-def _is_plain(path: str) -> bool:
-    """Tell whether a path is text, and means what it says."""
+def _is_plain(part: str) -> bool:
+    """Tell whether a part of a path is text, and means what it says."""
     try:
-        text = path.encode("latin-1").decode()  # WSGI hands out bytes as Latin-1
+        text = part.encode("latin-1").decode()  # WSGI hands out bytes as Latin-1
     except UnicodeError:
         return False
-    return text.isprintable() and not any(part in ("", ".", "..") for part in text.split("/"))
+    return text.isprintable() and text not in ("", ".", "..")
 
 
 def _query(environ: WSGIEnvironment) -> str:

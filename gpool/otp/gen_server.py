@@ -45,7 +45,7 @@ stops (``gen.py``); looking into a server (``sys.py``).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self, TypeVar
 
@@ -278,6 +278,10 @@ class GenServer:
 
     def system_resumed(self) -> None:
         """Take note that ``sys.resume`` lets it go on.  Optional."""
+
+    def gpool_watched(self) -> Iterable[Pid]:
+        """Return whom it monitors without a reference; for those of gpool's own that do."""
+        return ()
 
     def format_status(self) -> Any:
         """Return what ``sys.get_status`` shows as state; leave out what is secret.  Optional."""

@@ -146,6 +146,10 @@ class Keeper(Protocol):
 
     next: Keeper | None  # who must know as well
 
+    @property
+    def watcher(self) -> Pid | None:
+        """The process that monitors by it, for those who look."""
+
     def doomed(self, reason: Any) -> None:
         """An exit was accepted; must neither switch nor raise."""
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import FrameType
@@ -179,8 +179,8 @@ def _current_function(pid: Pid) -> str:
 def _frame(pid: Pid) -> FrameType | None:
     """Return the innermost frame of a process, if it has one."""
     runner = pid.runner()
-    if runner is getcurrent():
-        return sys._getframe(1)
+    if runner is getcurrent():  # of a hub that is just calling us back there is nothing to tell
+        return sys._getframe(1) if runner is not pid.hub else None
     frame: FrameType | None = getattr(runner, "gr_frame", None)
     if frame is None and runner:  # it runs in another thread
         return sys._current_frames().get(pid.hub.thread_ident)
@@ -218,6 +218,36 @@ def _current_stacktrace(pid: Pid) -> list[str]:
     return [] if frame is None else traceback.format_stack(frame)
 
 
+def _monitors(pid: Pid) -> tuple[Any, ...]:
+    found = [ref.process for ref in pid.monitors]
+    if pid.server is not None:
+        found += _watched_by(pid.server)
+    return tuple(found)
+
+
+def _watched_by(server: Any) -> Iterable[Pid]:
+    # By the class's own dictionary: neither its __getattribute__ nor its metaclass's is run.
+    for base in _mro_of(type(server)):
+        if (watched := _vars_of(base).get("gpool_watched")) is not None:
+            found: Iterable[Pid] = watched(server)
+            return found
+    return ()
+
+
+def _monitored_by(pid: Pid) -> tuple[Pid, ...]:
+    found = [ref.watcher for ref in pid.monitored_by if isinstance(ref, Ref)]
+    keeper = pid.keeper
+    while keeper is not None:
+        watcher = keeper.watcher
+        if watcher is not None:
+            found.append(watcher)
+        keeper = keeper.next
+    return tuple(found)
+
+
+_mro_of: Final = type.__dict__["__mro__"].__get__
+_vars_of: Final = type.__dict__["__dict__"].__get__
+
 ITEMS: Final[Mapping[str, Callable[[Pid], Any]]] = {
     "name": lambda pid: pid.name,
     "initial_call": lambda pid: pid.initial_call,
@@ -226,10 +256,8 @@ ITEMS: Final[Mapping[str, Callable[[Pid], Any]]] = {
     "parent": lambda pid: pid.parent,
     "ancestors": lambda pid: pid.ancestors,
     "links": lambda pid: tuple(pid.links),
-    "monitors": lambda pid: tuple(ref.process for ref in pid.monitors),
-    "monitored_by": lambda pid: tuple(
-        ref.watcher for ref in pid.monitored_by if isinstance(ref, Ref)
-    ),
+    "monitors": _monitors,
+    "monitored_by": _monitored_by,
     "message_queue_len": lambda pid: len(pid.mailbox),
     "trap_exit": lambda pid: pid.trapping,
     "reason": lambda pid: pid.reason,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from sys import _getframe, exception, getrefcount
 from types import CodeType, TracebackType
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from greenlet import getcurrent
 
@@ -43,6 +43,7 @@ class Books(Protocol):
     phase: Any
     lease_class: type[Lease[Any]]
     back: Back | None  # sees to a worker that comes back, if all is ordinary
+    man: Any  # the PoolMan in charge, or None
 
     def checkin(self, lease: Lease[Any], error: BaseException | None) -> None:
         """Take a worker back, in the condition that `error` tells."""
@@ -428,6 +429,12 @@ class Client:
         self.ticket: Ticket | None = None  # while it waits
         self.spare: Ticket | None = None  # that it redeemed last: used again
         self.next: Keeper | None = None
+
+    @property
+    def watcher(self) -> Pid | None:
+        """PoolMan, if one is in charge."""
+        man = self.ledger.man
+        return None if man is None else cast("Pid", man.pid)
 
     @property
     def leases(self) -> list[Lease[Any]]:

@@ -23,6 +23,7 @@ from gpool.otp import greenlets, process
 from gpool.otp.child_spec import Backoff
 from gpool.otp.gen import Cast, System
 from gpool.otp.gen_server import GenServer
+from gpool.otp.pid import Pid
 from gpool.otp.signal import signal
 from gpool.otp.supervisor import RestartIntensity
 from gpool.pool.housekeeper import Housekeeper
@@ -137,6 +138,11 @@ class PoolMan(GenServer):
             self.state.abandon(slot)
         elif slot.state in (STARTING, BUSY):
             self._stop(slot, "stopped")
+
+    def gpool_watched(self) -> list[Pid]:
+        """Return its clients and its workers: their keepers tell of them, not references."""
+        workers = [slot.pid for slot in list(self.ledger.slots) if slot.pid is not None]
+        return [client.pid for client in list(self.ledger.clients.values())] + workers
 
     def format_status(self) -> Any:
         """Show the counts, not what is lent."""

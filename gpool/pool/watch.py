@@ -10,7 +10,7 @@ Not here: what becomes of it (``staff.py``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, cast
 
 from gpool import clock
 from gpool.otp.pid import Keeper, Pid
@@ -33,6 +33,8 @@ class Fall:
         self.next: Keeper | None = pid.keeper
         pid.keeper = self
 
+    watcher: Final = None  # the books, which are no process
+
     def doomed(self, reason: Any) -> None:
         """Its exit was accepted."""
         self.tell(reason)
@@ -54,6 +56,12 @@ class Watch:
         self.books = books  # the Ledger
         self.slot = slot
         self.failure: Any = None  # why it was killed while it started
+
+    @property
+    def watcher(self) -> Pid | None:
+        """PoolMan, if one is in charge."""
+        man = self.books.man
+        return None if man is None else cast("Pid", man.pid)
 
     def wake(self, outcome: tuple[str, Any]) -> None:
         """The start is over, one way or the other."""

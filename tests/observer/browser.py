@@ -31,6 +31,8 @@ ARGUMENTS = (
 PROGRAM = Path(__file__).with_name("observed.py")
 SERVER = "from gpool.observer.server import serve; serve(port=0, allow_actions=True)"
 
+# Ask every second, unless the test has chosen.
+SOON = "localStorage['gpool-observer-pace'] ??= JSON.stringify({ seconds: 1, paused: false })"
 # A violation is no error by itself: it is made one, so that no test overlooks it.
 REPORT_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) =>

@@ -1,4 +1,4 @@
-"""A process to look at: two pools, those who hold and wait, a server that shows its state.
+"""A process to look at: two pools, those who hold and wait, an office with a supervisor.
 
 Its levers are words on its stdin, each answered with ``ready`` when it has been pulled::
 
@@ -37,8 +37,22 @@ class Accountant(gpool.GenServer):
         return {"orders": self.orders, "password": "***"}
 
 
+class Auditor(gpool.GenServer):
+    """Monitors the accountant."""
+
+    def init(self) -> None:
+        """Begin with that."""
+        gpool.monitor(gpool.whereis("accountant"))
+
+
 class Doubler(gpool.GenServer):
     """The article's worker."""
+
+
+OFFICE = [
+    gpool.ChildSpec("accountant", Accountant.start_link, kwargs={"server_name": "accountant"}),
+    gpool.ChildSpec("auditor", Auditor.start_link, kwargs={"server_name": "auditor"}),
+]
 
 
 def hold(pool: gpool.Pool[Any]) -> None:
@@ -79,7 +93,7 @@ def main(workers: int) -> None:
     gpool.spawn(hold, db)
     gevent.sleep(0)
     gpool.spawn(wait_for_one, cache)
-    Accountant.start(server_name="accountant")
+    gpool.Supervisor.start(OFFICE, strategy="rest_for_one", server_name="office")
     deaf = gpool.spawn(sleeper)
     gpool.register("sleeper", deaf)
     for text in ("first", "<b>second</b>", "third"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import logging
-import socket
 import sys
 
 import gevent
@@ -20,7 +22,6 @@ from tests.observer.wire import (
     ask,
     connected,
     exchange,
-    full_line,
     hanging_node,
     listen,
     reply_of,
@@ -110,12 +111,14 @@ class TestApp:
 
     def test_refuses_one_that_was_opened_to_others_later(self, run_dir, node, port):
         """The directory is looked at again for each request."""
+        paths = ("/api/nodes", "/api/nodes/4711/v1/node")
+        assert [ask(port, path).status for path in paths] == [200, 200]
         run_dir.chmod(0o755)
-        for path in ("/api/nodes", "/api/nodes/4711/v1/node"):
+        for path in paths:
             reply = ask(port, path)
             assert reply.status == 503
             assert "others may enter" in reply.json["error"]
-        assert node.seen == []
+        assert len(node.seen) == 2
 
 
 class TestAuthorize:
@@ -236,7 +239,10 @@ class TestFiles:
         get, head = ask(port, "/"), ask(port, "/", "HEAD")
         assert head.status == 200
         assert head.headers["Content-Length"] == str(len(get.body))
-        assert head.body == b""
+        with connected(port) as sock:
+            sock.sendall(request(port, "/", "HEAD"))
+            raw = sock.makefile("rb").read()
+        assert raw.endswith(b"\r\n\r\n")
 
 
 class TestHeaders:
@@ -312,17 +318,6 @@ class TestNodes:
             assert select([slow], [], [], 0)[0] == []
             assert reply_of(slow).status == 502
 
-    def test_that_take_nobody_more_are_not_waited_for(self, run_dir, port):
-        """A stopped process, before whose socket the line is full, costs no time and no CPU."""
-        path = run_dir / "1.sock"
-        with hanging_node(path, backlog=0), full_line(path):
-            sock = relay._Socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            with sock, pytest.raises(BlockingIOError):  # gevent's own would spin, and time out
-                sock.connect(str(path))
-            reply = ask(port, "/api/nodes/1/v1/node")
-        assert reply.status == 502
-        assert reply.json["error"] == "node 1 does not answer"
-
     def test_that_have_ended_are_forgotten(self, run_dir, port):
         """The socket of a killed process is unlinked by whoever finds it."""
         listen(run_dir / "1.sock").close()
@@ -360,10 +355,11 @@ class TestLooking:
         ask(port, f"/api/nodes/4711{target}")
         assert node.seen == [("GET", target.rstrip("?"), b"")]
 
-    def test_a_slash_within_a_name_stays_in_the_path(self, node, port):
-        """WSGI does not tell it from one between names; nor does it in the node."""
-        ask(port, "/api/nodes/4711/v1/pools/a%2Fb")
-        assert node.environs[0]["PATH_INFO"] == "/v1/pools/a/b"
+    @pytest.mark.parametrize("name", ["a%2Fb", "a%2F..%2Fb", "%2F", "a%2F%2Fb"])
+    def test_a_slash_within_a_pool_s_name_is_part_of_it(self, node, port, name):
+        """WSGI does not tell it from one between names: only pools have names here."""
+        ask(port, f"/api/nodes/4711/v1/pools/{name}")
+        assert node.seen == [("GET", f"/v1/pools/{name}", b"")]
 
     def test_passes_on_errors(self, node, port):
         """A node's refusal is its status and its sentence."""
@@ -403,13 +399,16 @@ class TestLooking:
             "/api/nodes/",
             "/api/nodes/4711",
             "/api/nodes/4711/",
-            "/api/nodes/4711/v1",
+            "/api/nodes/4711/v10/node",
             "/api/nodes/4711/v1/",
             "/api/nodes/4711/v2/node",
             "/api/nodes/4711/v1/../v1/node",
             "/api/nodes/4711/v1/%2e%2e/node",
             "/api/nodes/4711/v1/./node",
             "/api/nodes/4711/v1//node",
+            "/api/nodes/4711/v1/pools/",
+            "/api/nodes/4711/v1/pools/..",
+            "/api/nodes/4711/v1/processes/..%2fx",
             "/api/nodes/4711/v1/node%00",
             "/api/nodes/4711/v1/node%0d%0aX:%20y",
             "/api/nodes/4711/v1/%ff",
@@ -449,6 +448,12 @@ class TestLooking:
         """What a browser would have encoded is refused."""
         raw = f"GET /api/nodes/4711/v1/node?{query} HTTP/1.1\r\nHost: x\r\n\r\n"
         assert exchange(port, raw.encode("latin-1")).status == 400
+        assert node.seen == []
+
+    @pytest.mark.parametrize("path", ["/", "/api/nodes/4711/v1/pools/"])
+    def test_takes_no_endless_path(self, node, port, path):
+        """Nor a path that is longer than any name."""
+        assert ask(port, path + "x" * LONGEST).status == 414
         assert node.seen == []
 
     @pytest.mark.parametrize("path", ["/?", "/api/nodes?", "/api/nodes/4711/v1/node?"])
@@ -496,6 +501,7 @@ class TestActing:
             ({"Origin": "http://127.0.0.1:1"}, 403),
             ({"Host": "evil.example"}, 403),
             ({"Host": None, "Origin": "http://None"}, 403),
+            ({"Host": None, "Origin": None}, 403),
             ({"Host": None, "Origin": "http://"}, 403),
             ({"Origin": "https://proxy.example", "X_Forwarded_Host": "proxy.example",
               "X_Forwarded_Proto": "https", "Forwarded": "host=proxy.example;proto=https"}, 403),
@@ -562,6 +568,25 @@ class TestActing:
             assert reply_of(sock).status == 400
         assert node.seen == []
 
+    @pytest.mark.parametrize(("length", "status"), [("100", 400), ("9" * 5000, 413)])
+    def test_trusts_no_server_with_the_length(self, run_dir, length, status):
+        """Other servers than pywsgi may let through what it does not."""
+        app = App(anybody, allow_actions=True, run_dir=run_dir)
+        seen = []
+        environ = {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": ACTIONS,
+            "HTTP_HOST": "x",
+            "HTTP_ORIGIN": "http://x",
+            "HTTP_X_GPOOL_ACTION": "1",
+            "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": length,
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(KILL),
+        }
+        app(environ, lambda line, headers: seen.append(line))
+        assert seen[0].startswith(str(status))
+
     def test_a_body_that_does_not_come_holds_up_nobody(self, acting, node):
         """While one client hangs half-way, others are answered."""
         with connected(acting) as sock:
@@ -626,37 +651,83 @@ class TestMount:
             mount(app, path, app)
 
 
-class TestThreads:
-    def test_need_no_hub_and_keep_none(self, run_dir):
-        """Under a server of threads that nobody patched each request leaves no file open."""
-        code = f"""
-import os, sys, threading
-from wsgiref.util import setup_testing_defaults
-sys.path.append({sys.path[-1]!r})
-from gpool.observer.web import App
+PROGRAM = """
+import os, sys
+sys.path.append(sys.argv[1])
+import gevent.socket
+import gpool, gpool.observer
 
-app = App(lambda environ: True, run_dir={str(run_dir)!r})
-bodies = []
+class Doubler(gpool.GenServer):
+    pass
 
-def request(path):
-    environ = dict(PATH_INFO=path)
-    setup_testing_defaults(environ)
-    bodies.append(app(environ, lambda status, headers: bodies.append(status[:3])))
-
-def ask(path):
-    thread = threading.Thread(target=request, args=(path,))
-    thread.start()
-    thread.join()
-
-ask("/api/nodes")
-before = len(os.listdir("/proc/self/fd"))
-for _ in range(3):
-    ask("/api/nodes")
-    ask("/api/nodes/4711/v1/pools")
-assert len(os.listdir("/proc/self/fd")) == before, "files were left open"
-print(*bodies)
+gpool.observer.start(run_dir=sys.argv[2], allow_actions=True)
+gpool.start_pool(Doubler, size=2, name="a/b ä").wait_ready()
+print("ready", flush=True)
+if sys.argv[3] == "blocked":
+    os.read(0, 1)
+gevent.socket.wait_read(0)
 """
-        with FakeNode(run_dir / "4711.sock"):
-            out = subprocess.check_output([sys.executable, "-W", "error", "-c", code], text=True)
-        assert out.count("200") == 7
-        assert "error" not in out
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Give the run directory of two observed processes, and both: the second is blocked."""
+    with a_run_dir() as path, contextlib.ExitStack() as stack:
+        started = []
+        for how in ("idle", "blocked"):
+            command = [sys.executable, "-c", PROGRAM, sys.path[-1], str(path), how]
+            process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+            started.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        for process in started:
+            assert process.stdout.readline() == "ready\n"
+        yield path, *started
+
+
+class TestWithAgents:
+    @pytest.fixture
+    def run_dir(self, processes):
+        """Give the run directory of the processes, for `acting`."""
+        return processes[0]
+
+    def test_shows_them_all_be_they_blocked(self, acting, processes):
+        """A process whose hub is blocked is in the list with the others, and says so."""
+        _, idle, blocked = processes
+        nodes = {each["node"]: each for each in ask(acting, "/api/nodes").json["nodes"]}
+        assert set(nodes) == {str(idle.pid), str(blocked.pid)}
+        assert nodes[str(idle.pid)]["hub"] == {"blocked": False}
+        assert nodes[str(blocked.pid)]["hub"]["blocked"] is True
+
+    def test_shows_a_pool_whatever_it_is_called(self, acting, processes):
+        """A name with a slash, a space and an umlaut goes there and comes back."""
+        reply = ask(acting, f"/api/nodes/{processes[1].pid}/v1/pools/a%2Fb%20%C3%A4")
+        assert reply.json["pool"]["name"] == "a/b ä"
+
+    def test_passes_on_an_action_and_its_outcome(self, acting, processes):
+        """A resize is accepted, polled until it is done, and has been done."""
+        at = f"/api/nodes/{processes[1].pid}/v1/"
+        body = {"action": "resize", "pool": "a/b ä", "size": 3, "max_overflow": 0}
+        reply = act(acting, at + "actions", json.dumps(body | {"confirm": "a/b ä"}).encode())
+        assert reply.status == 202
+        action = reply.json["action"]
+        while action["state"] == "running":
+            action = ask(acting, f"{at}actions/{action['id']}").json["action"]
+        assert action["state"] == "done"
+        assert ask(acting, f"{at}pools/a%2Fb%20%C3%A4").json["pool"]["size"] == 3
+
+    def test_passes_on_that_one_must_confirm(self, acting, processes):
+        """What the node checks again, it refuses in its own words."""
+        body = {"action": "drain", "pool": "a/b ä", "timeout": 1.0, "confirm": "yes"}
+        path = f"/api/nodes/{processes[1].pid}/v1/actions"
+        reply = act(acting, path, json.dumps(body).encode())
+        assert reply.status == 400
+        assert "confirm" in reply.json["error"]
+
+    def test_forgets_one_that_was_killed(self, acting, processes):
+        """Its socket is left by SIGKILL, and unlinked by whoever asks next."""
+        run_dir, _, blocked = processes
+        blocked.kill()
+        blocked.wait()
+        assert (run_dir / f"{blocked.pid}.sock").exists()
+        assert len(ask(acting, "/api/nodes").json["nodes"]) == 1
+        assert not (run_dir / f"{blocked.pid}.sock").exists()

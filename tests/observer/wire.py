@@ -130,7 +130,7 @@ class FakeNode:
     content: bytes | None = None  # None: an answer to /v1/node
     headers: list[tuple[str, str]] = field(default_factory=list)
     seen: list[tuple[str, str, bytes]] = field(default_factory=list)  # method, target, body
-    environs: list[dict[str, Any]] = field(default_factory=list)
+    environs: list[dict[str, str]] = field(default_factory=list)
 
     def __enter__(self) -> FakeNode:
         """Begin to listen."""
@@ -147,7 +147,8 @@ class FakeNode:
     def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         body = environ["wsgi.input"].read()
         self.seen.append((environ["REQUEST_METHOD"], environ["raw"], body))
-        self.environs.append(environ)
+        # Without the input: it holds the connection, which libuv wants closed in good order.
+        self.environs.append({key: value for key, value in environ.items() if type(value) is str})
         start_response(self.status, self.headers)
         node = {"api": 1, "node": self.path.stem, "os_pid": 1}
         return [json.dumps(node).encode() if self.content is None else self.content]

@@ -125,7 +125,7 @@ class Private(gpool.GenServer):
 
     def __getattribute__(self, name):
         """Fail once somebody looks."""
-        if name == "__class__":
+        if name in ("__class__", "gpool_watched"):
             raise AssertionError("was looked at")
         return super().__getattribute__(name)
 
@@ -138,3 +138,4 @@ class TestLooking:
         assert gpool.supervision(child) is None
         assert gpool.supervisor_of(child) is None
         assert gpool.restarts_of(child) is None
+        assert gpool.process_info(child).monitors == ()

@@ -781,6 +781,17 @@ class TestLooking:
         settle()
         assert pool.waiters() == []
 
+    def test_manager_is_seen_to_monitor(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
+        """Workers and clients, each of whom shows that it is monitored by PoolMan."""
+        with pool.checkout():
+            man, worker_sup = pool.tree().pool_man, pool.tree().worker_sup
+            supervision = gpool.supervision(worker_sup)
+            assert supervision is not None
+            expected = [gpool.self(), *(child.pid for child in supervision.children)]
+            assert list(gpool.process_info(man).monitors) == expected
+            for pid in expected:
+                assert gpool.process_info(pid).monitored_by == (man,)
+
     def test_tree(self, clock: VirtualClock, pool: gpool.Pool[Any]) -> None:
         """Which processes run it; those that are restarted are others, stopped there are none."""
         before = pool.tree()

@@ -37,7 +37,8 @@ const app = {
       arrive();
     }
   },
-  redraw,
+  redraw, // soon
+  draw, // now, for who goes on with what is drawn
   wake,
   announce,
 };
@@ -59,28 +60,31 @@ const viewShown = () => view() && !(app.narrow && windowOpen());
 const polls = {
   nodes: new Poll(nodes, redraw, { least: 5 }),
   view: new Poll(
-    {
-      path: () => (viewShown() ? view().path(app.route) : null),
-      take(answer) {
-        nodes.heard(app.route.node, answer);
-        view().take(answer, app.route);
-      },
-      refused: (error) => view().refused?.(error, app.route) ?? false,
-    },
-    redraw,
+    ofNode(() => (viewShown() ? view() : null)),
+    heard,
   ),
   window: new Poll(
-    {
-      path: () => (windowOpen() ? processWindow.path(app.route) : null),
-      take(answer) {
-        nodes.heard(app.route.node, answer);
-        processWindow.take(answer, app.route);
-      },
-      refused: (error) => processWindow.refused(error, app.route),
-    },
-    redraw,
+    ofNode(() => (windowOpen() ? processWindow : null)),
+    heard,
   ),
 };
+
+/** What the current node is to be asked for whoever `asks()`; null: nobody does. */
+function ofNode(asks) {
+  return {
+    path: () => asks()?.path(app.route) ?? null,
+    take(answer) {
+      nodes.heard(app.route.node, answer);
+      asks().take(answer, app.route);
+    },
+    refused: (error) => asks().refused?.(error, app.route) ?? false,
+  };
+}
+
+function heard() {
+  if (polls.view.failing || polls.window.failing) polls.nodes.wake(); // is the node gone?
+  redraw();
+}
 
 function wake() {
   for (const poll of Object.values(polls)) poll.wake();
@@ -89,13 +93,16 @@ function wake() {
 let due = 0; // the animation frame that will draw
 
 function redraw() {
-  due ||= requestAnimationFrame(() => {
-    due = 0;
-    keepingFocus(() => render(frame(), document.body));
-    app.actions.drawn();
-    document.title = title();
-    if (Object.values(polls).some((poll) => poll.failing)) tick();
-  });
+  due ||= requestAnimationFrame(draw);
+}
+
+function draw() {
+  cancelAnimationFrame(due);
+  due = 0;
+  keepingFocus(() => render(frame(), document.body));
+  app.actions.drawn();
+  document.title = title();
+  if (Object.values(polls).some((poll) => poll.failing)) tick();
 }
 
 let ticking = 0; // "no answer since 12 s" counts on by itself
@@ -108,10 +115,10 @@ function tick() {
 }
 
 /** A row that moved or went must not throw the keyboard's user back to the top of the page. */
-function keepingFocus(draw) {
+function keepingFocus(change) {
   const focused = document.activeElement;
   const place = focused?.closest("[data-place]");
-  draw();
+  change();
   if (!focused || focused === document.body || document.activeElement !== document.body) return;
   const heir = focused.isConnected ? focused : place?.isConnected ? place : document.querySelector("main");
   heir?.focus({ preventScroll: true });

@@ -7,6 +7,12 @@ const HEIGHT = 130;
 const DASH = [[], [], [4, 3]]; // with the colour: nobody has to tell lines by colour alone
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
+/** With seconds, where minutes do not tell them apart. */
+function times(ticks) {
+  const texts = ticks.map(clock);
+  return ticks[1] - ticks[0] < 60 ? texts : texts.map((text) => text.slice(0, -3));
+}
+
 export class Chart {
   element = document.createElement("figure"); // lit puts it in place, uPlot fills it
 
@@ -78,14 +84,14 @@ export class Chart {
       legend: { show: false },
       cursor: { y: false, sync: { key: "pool" }, points: { size: 5 }, drag: { setScale: false } },
       hooks: { setCursor: [(plot) => this.#point(plot)] },
-      scales: { y: { range: (_, least, most) => [0, Math.max(most ?? 0, 1e-9) * 1.1] } },
+      scales: { y: { range: (_, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
       axes: [
-        { ...axis, size: 24, space: 80, values: (_, ticks) => ticks.map((at) => clock(at).slice(0, -3)) },
+        { ...axis, size: 24, space: 80, values: (_, ticks) => times(ticks) },
         {
           ...axis,
           size: 52,
           space: 30,
-          values: (_, ticks) => ticks.map((value) => (value === 0 ? "0" : this.#worded(value))),
+          values: (_, ticks) => ticks.map((value) => this.#scale(value)),
         },
       ],
       series: [
@@ -100,6 +106,12 @@ export class Chart {
       ],
     };
     this.#plot = new uPlot(options, this.#data(), this.#box);
+  }
+
+  /** A value beside the axis; none where there is nothing to measure by it. */
+  #scale(value) {
+    if (value === 0) return "0";
+    return this.#series.some(({ key }) => this.#history[key].some((n) => n > 0)) ? this.#worded(value) : "";
   }
 
   /** Under the pointer: the values of then, not the latest. */

@@ -7,7 +7,7 @@ import { html, nothing, svg } from "./vendor/lit-html/lit-html.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { number, pid, shorten } from "./format.js";
 import { shape, status } from "./status.js";
-import { said } from "./treelist.js";
+import { otherNames, said } from "./treelist.js";
 
 const GAP = { row: 10, family: 10, column: 44 };
 const PAD = { left: 26, right: 14 }; // in a box, beside its text
@@ -89,7 +89,7 @@ function layOut(items) {
 function measured({ node, more }) {
   if (!node) return { w: 90, h: 24, lines: [] };
   const lines = [
-    [node.child_id, node.id === null ? null : pid(node.id)].filter(Boolean).join("  "),
+    [...otherNames(node), node.id === null ? null : pid(node.id)].filter(Boolean).join("  "),
     node.strategy,
   ].filter(Boolean);
   const text = Math.max(
@@ -122,8 +122,8 @@ const more = ({ item, w, h }) => svg`<rect class="box more" width=${w} height=${
 
 function content(tree, { item, w, h, lines }) {
   const { node } = item;
-  const hit =
-    tree.filter && `${node.label} ${node.child_id ?? ""}`.toLowerCase().includes(tree.filter.toLowerCase());
+  const names = [node.label, ...otherNames(node)].join(" ").toLowerCase();
+  const hit = tree.filter && names.includes(tree.filter.toLowerCase());
   return svg`<rect class="box ${node.type} ${hit ? "hit" : ""}" width=${w} height=${h} rx=${node.type === "supervisor" ? 3 : 12}/>
     ${shape(node.status, 10, 7)}
     <text class="label" x=${PAD.left} y="17">${shorten(node.label, 30)}</text>
@@ -202,6 +202,7 @@ function details(hovered) {
   return html`<p class="details">
     <strong>${node.label}</strong> ${status(node.status)}
     ${node.id === null ? nothing : html`<span>${pid(node.id)}</span>`}
+    ${node.initial_call ? row("initial call", node.initial_call) : nothing}
     ${node.child_id === null ? nothing : row("child", node.child_id)}
     ${node.strategy ? row("strategy", node.strategy) : nothing} ${row("restarts", node.restarts)}
     ${row("mailbox", number(node.mailbox))} ${node.pool ? row("pool", node.pool) : nothing}

@@ -32,4 +32,8 @@ export const counted = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? o
 
 export const pid = (id) => `#PID<${id}>`;
 
+/** A place in the code with the last folder of its file only: the whole path is in the window. */
+export const brief = (text) =>
+  text === null ? "–" : text.replace(/[^\s(]*\/([^\s()/]+\/[^\s()/]+:\d+)/, "$1");
+
 export const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);

@@ -5,7 +5,7 @@ import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { nodePath } from "./api.js";
 import { Chart } from "./charts.js";
 import { eventList } from "./events.js";
-import { number, seconds } from "./format.js";
+import { brief, number, seconds } from "./format.js";
 import { processLink } from "./link.js";
 import { occupancy } from "./occupancy.js";
 import { counters, facts, startFailure, state } from "./pools.js";
@@ -123,7 +123,7 @@ export class PoolDetail {
               html`<tr>
                 <td class="n">${seconds(holder.age)}</td>
                 <td>${processLink(this.#app, holder.client)}</td>
-                <td class="code">${holder.line}</td>
+                <td class="code" title=${holder.line}>${brief(holder.line)}</td>
                 <td>
                   ${
                     holder.worker_process
@@ -160,7 +160,7 @@ export class PoolDetail {
                 <td class="n">${seconds(waiter.waited)}</td>
                 <td class="n">${waiter.left === null ? "for ever" : seconds(waiter.left)}</td>
                 <td>${processLink(this.#app, waiter.client)}</td>
-                <td class="code">${waiter.line}</td>
+                <td class="code" title=${waiter.line}>${brief(waiter.line)}</td>
               </tr>`,
           )}
           ${rest(more)}

@@ -84,9 +84,9 @@ export class Pools {
 
 /** Its state in words; what is out of the ordinary stands out. */
 export function state({ state: word, phase, suspended, healthy, breaker }) {
-  const fine = word === "ready" || word === "overflow";
+  const kind = { ready: "good", overflow: "good", full: "warn" }[word] ?? "bad";
   return html`<span class="tags">
-    <span class="tag ${fine && healthy ? "good" : "bad"}">${word}</span>
+    <span class="tag ${kind}">${word}</span>
     ${phase !== "up" && phase !== word ? html`<span class="tag bad">${phase}</span>` : nothing}
     ${suspended ? html`<span class="tag warn">suspended</span>` : nothing}
     ${breaker === "closed" ? nothing : html`<span class="tag bad">breaker ${breaker.replace("_", " ")}</span>`}

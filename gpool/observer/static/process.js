@@ -88,9 +88,11 @@ export class ProcessWindow {
       ${this.#relations(process)} ${this.#mailbox(process, dead, route)} ${this.#state(process, dead, route)}
       <section>
         <h3>Stack</h3>
-        ${process.stack.length
-          ? preformatted(process.stack.join("\n"), "Stack")
-          : html`<p class="note">none</p>`}
+        ${
+          process.stack.length
+            ? preformatted(process.stack.join("\n"), "Stack")
+            : html`<p class="note">none</p>`
+        }
       </section>`;
   }
 

@@ -3,7 +3,7 @@
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { nodePath } from "./api.js";
-import { counted, number, seconds } from "./format.js";
+import { brief, counted, number, seconds } from "./format.js";
 import { searchBox } from "./search.js";
 import { badge, status } from "./status.js";
 
@@ -159,7 +159,7 @@ export class Processes {
     return html`<tr class=${open ? "open" : ""} @click=${click}>
       <td class="n">${row.pid}</td>
       ${name}
-      <td class="text code">${row.current_function ?? "–"}</td>
+      <td class="text code" title=${row.current_function ?? nothing}>${brief(row.current_function)}</td>
       <td>${status(row.status)}</td>
       <td class="n ${row.mailbox ? "" : "zero"}">${number(row.mailbox)}</td>
       <td class="n">

@@ -147,7 +147,7 @@ export class Tree {
   #toggle(item, open = !item.open) {
     if (item.open === null) return;
     this.#expanded.set(item.key, open);
-    this.#app.redraw();
+    this.#app.draw(); // the next key may lead to what this one has shown
   }
 
   #all(open) {

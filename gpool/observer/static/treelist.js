@@ -49,7 +49,7 @@ function row(tree, item) {
 
 function content({ filter }, { node, open, below }) {
   return html`${mark(node.status)}<span class="label ${node.type}">${marked(node.label, filter)}</span>
-    ${node.child_id === null ? nothing : html`<code class="child">${marked(node.child_id, filter)}</code>`}
+    ${otherNames(node).map((name) => html`<code class="child">${marked(name, filter)}</code>`)}
     ${badge(node.restarts)} ${open === false ? html`<span class="count">${number(below)}</span>` : nothing}
     ${node.strategy ? html`<span class="strategy">${node.strategy}</span>` : nothing}
     <span class="end"
@@ -75,12 +75,17 @@ function toggle(event, tree, item) {
   tree.toggles(item);
 }
 
+/** What it is called beside its label: by what it runs, and by its supervisor. */
+export function otherNames({ label, initial_call, child_id }) {
+  return [...new Set([initial_call, child_id])].filter((name) => name && name !== label);
+}
+
 /** What a screen reader says of a node. */
 export function said({ node, more }) {
   if (!node) return `${more} more children: show them`;
   return [
     node.label,
-    node.child_id,
+    ...otherNames(node),
     node.type,
     node.status,
     node.restarts && `restarted ${node.restarts} ${node.restarts === 1 ? "time" : "times"}`,
