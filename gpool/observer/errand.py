@@ -17,6 +17,18 @@ import gpool
 from gpool.observer.text import cut, shown
 
 
+def have_called(loop: Any, fn: Callable[..., object], *args: Any) -> bool:
+    """Have the loop of another thread call ``fn(*args)`` soon; False if it is not there any more.
+
+    So it is when its thread has ended, or when the agent was stopped before it was answered.
+    """
+    try:
+        loop.run_callback_threadsafe(fn, *args)
+    except (AttributeError, ValueError):  # of a hub that was destroyed
+        return False
+    return True
+
+
 class HubGone(gpool.GPoolError):
     """The thread of a hub has ended."""
 
@@ -43,12 +55,9 @@ class ObserverErrand:
 
     def begin(self) -> None:
         """Have it done soon, in its hub; never blocks."""
-        loop = getattr(self._hub, "loop", None)
-        if loop is None:  # its thread has ended
+        if not have_called(self._hub.loop, gevent.spawn, self.run):
             self.failure = HubGone()
             self.over.set()
-        else:
-            loop.run_callback_threadsafe(gevent.spawn, self.run)
 
     def run(self) -> None:
         """Do it, in its hub, and tell."""
@@ -57,7 +66,7 @@ class ObserverErrand:
         except BaseException as error:  # noqa: BLE001  # its reader's
             self.failure = error
         finally:
-            self._loop.run_callback_threadsafe(self.over.set)
+            have_called(self._loop, self.over.set)
 
 
 class Question:
@@ -76,9 +85,9 @@ class Question:
 
     def begin(self) -> None:
         """Have it asked soon; never blocks."""
-        loop = getattr(self._pid.hub, "loop", None)
-        if loop is not None:  # else its thread has ended
-            loop.run_callback_threadsafe(self._ask)
+        if not have_called(self._pid.hub.loop, self._ask):
+            self.failure = HubGone()
+            self.over.set()
 
     def _ask(self) -> None:
         try:
@@ -89,12 +98,12 @@ class Question:
     def answer(self, status: gpool.sys.Status) -> None:
         """Take the answer; in the server's process."""
         self.status = status
-        self._loop.run_callback_threadsafe(self.over.set)
+        have_called(self._loop, self.over.set)
 
     def fail(self, error: BaseException) -> None:
         """Take note that there will be none; in the server's process."""
         self.failure = error
-        self._loop.run_callback_threadsafe(self.over.set)
+        have_called(self._loop, self.over.set)
 
 
 def said_by(failure: BaseException) -> str:

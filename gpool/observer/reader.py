@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import gevent
 from gevent.event import Event
 
+from gpool.observer.errand import have_called
 from gpool.observer.text import stack_of
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class _Reading:
                 self.value = self.fn(*self.args)
             except Exception as error:  # noqa: BLE001  # its reader's, not the hub's
                 self.error = error
-        self.loop.run_callback_threadsafe(self.done.set)
+        have_called(self.loop, self.done.set)
 
 
 class Reader:
@@ -82,9 +83,7 @@ class Reader:
             return None
         self._unanswered = reading = _Reading(fn, args)
         self._since = monotonic()
-        try:
-            self.hub.loop.run_callback_threadsafe(reading.run)
-        except AttributeError:  # its thread has ended, it has no loop
+        if not have_called(self.hub.loop, reading.run):
             return None
         if not reading.done.wait(PATIENCE):
             reading.given_up = True
@@ -114,6 +113,6 @@ class Reader:
         asked = monotonic() - self._since
         try:
             turn = time() - self.hub.loop.now()  # libev: since its last turn began
-        except AttributeError:
+        except (AttributeError, ValueError):  # it was destroyed
             return asked
         return turn if asked <= turn < 1e7 else asked  # libuv counts from another day

@@ -68,6 +68,8 @@ class RunDir:
             raise TypeError(f"run_dir: expected a path or None, got {path!r}")
         # As it is now: a daemon may go to another directory.
         self.path = Path(os.path.abspath(default() if path is None else path))
+        if "\0" in str(self.path):
+            raise RunDirError(self.path, "it has a NUL in it")
         longest = self.path / "0123456789-9999.sock"
         if len(os.fsencode(longest)) > LONGEST:
             raise RunDirError(self.path, f"too long for a socket's path ({LONGEST} bytes)")
