@@ -135,7 +135,8 @@ class Agent:
     def _leave(self) -> None:
         """At exit: a thread that reads what is being torn down would crash."""
         self.stop()
-        self._serves.acquire(timeout=LEAVE)
+        if self._serves.acquire(timeout=LEAVE):
+            self._serves.release()
 
     # --- The agent's thread ---
 
