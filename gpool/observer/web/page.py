@@ -13,7 +13,7 @@ not in the table is not there, however it is spelled: no file is opened for a re
     >>> page.file("/static/0123456789abcdef/a.js") is page.file("/static/../a.js") is None
     True
 
-Not here: who may have them (``web.py``).
+Not here: who may have them (``app.py``).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Page:
 
 def read() -> Page:
     """Return the page of this package."""
-    return Page(dict(_walk(resources.files("gpool.observer") / "static", "")))
+    return Page(dict(_walk(resources.files("gpool.observer.web") / "static", "")))
 
 
 def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

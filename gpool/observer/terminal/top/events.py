@@ -11,11 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from gpool.observer import plain
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Column, clean, counted, moment
-from gpool.observer.tui.table import Cell, Heading, Row, Table
-from gpool.observer.tui.view import (
+from gpool.observer.terminal import plain
+from gpool.observer.terminal.layout import Column, clean, counted, moment
+from gpool.observer.terminal.top.table import Cell, Heading, Row, Table
+from gpool.observer.terminal.top.view import (
     STYLES,
     Answer,
     LookNow,

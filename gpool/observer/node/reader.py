@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 import gevent
 from gevent.event import Event
 
-from gpool.observer.errand import have_called
-from gpool.observer.text import stack_of
+from gpool.observer.node.errand import have_called
+from gpool.observer.node.text import stack_of
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpool.observer.tui.view import Target
+from gpool.observer.terminal.top.view import Target
 
 Body = dict[str, Any]
 

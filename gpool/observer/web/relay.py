@@ -7,7 +7,7 @@ patched or not, so that all others of this server are answered meanwhile;
 What a node answers is passed on byte for byte, as JSON whatever it calls it, and
 without its headers: nothing that stands in a node can become a page of this origin.
 
-Not here: who may ask, and what (``web.py``); the protocol (``client.py``).
+Not here: who may ask, and what (``app.py``); the protocol (``client.py``).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 
 import gpool
-from gpool.observer.text import cut, shown
+from gpool.observer.node.text import cut, shown
 
 
 def have_called(loop: Any, fn: Callable[..., object], *args: Any) -> bool:

@@ -19,7 +19,7 @@ import gevent
 from gevent.event import Event
 
 import gpool
-from gpool.observer.reader import Reader
+from gpool.observer.node.reader import Reader
 
 PERIOD: Final = 5.0  # s between two samples that nobody looks at ...
 WATCHED_PERIOD: Final = 1.0  # ... and while somebody does

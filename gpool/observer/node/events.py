@@ -19,8 +19,8 @@ from typing import Any, Final, Literal
 
 import gpool
 from gpool import telemetry
-from gpool.observer.processes import label_of, ref_of
-from gpool.observer.text import cut, headline, shown
+from gpool.observer.node.processes import label_of, ref_of
+from gpool.observer.node.text import cut, headline, shown
 
 KEPT: Final = 250  # of each level
 WAITING: Final = 2500  # of each level, until they are worded; then the oldest are lost

@@ -35,8 +35,8 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from gevent.socket import socket as gevent_socket
 
 from gpool import telemetry
-from gpool.observer.api import Api
 from gpool.observer.client import Client, NodeGone
+from gpool.observer.node.api import Api
 from gpool.observer.run_dir import RunDir
 
 IDLE: Final = 10.0  # s that a client may say nothing

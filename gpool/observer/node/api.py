@@ -34,15 +34,15 @@ from weakref import WeakKeyDictionary
 import gevent
 
 import gpool
-from gpool.observer import pools, processes
-from gpool.observer.actions import Actions
-from gpool.observer.errand import Question, said_by
-from gpool.observer.events import LEVELS, Events
-from gpool.observer.history import History
-from gpool.observer.reader import Reader
-from gpool.observer.request import Refused, Request
-from gpool.observer.text import HIDDEN, cut, is_secret, shown, writer_of
-from gpool.observer.tree import tree_of
+from gpool.observer.node import pools, processes
+from gpool.observer.node.actions import Actions
+from gpool.observer.node.errand import Question, said_by
+from gpool.observer.node.events import LEVELS, Events
+from gpool.observer.node.history import History
+from gpool.observer.node.reader import Reader
+from gpool.observer.node.request import Refused, Request
+from gpool.observer.node.text import HIDDEN, cut, is_secret, shown, writer_of
+from gpool.observer.node.tree import tree_of
 
 VERSION: Final = 1
 STATE_TIMEOUT: Final = 0.2  # s that a server may take to tell its state

@@ -12,10 +12,18 @@ from textual.containers import Vertical
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
-from gpool.observer import plain
 from gpool.observer.client import NodeError
-from gpool.observer.layout import clean
-from gpool.observer.tui.view import STYLES, Answer, OpenProcess, Question, Target, answered, text
+from gpool.observer.terminal import plain
+from gpool.observer.terminal.layout import clean
+from gpool.observer.terminal.top.view import (
+    STYLES,
+    Answer,
+    OpenProcess,
+    Question,
+    Target,
+    answered,
+    text,
+)
 
 LIMIT: Final = 200  # children shown of each supervisor
 OPEN: Final = 150  # nodes; a tree that has more opens with its workers folded away

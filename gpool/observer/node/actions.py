@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import gpool
-from gpool.observer import pools, processes
-from gpool.observer.errand import ObserverErrand, said_by
-from gpool.observer.events import Events
-from gpool.observer.request import Refused
-from gpool.observer.text import shown
+from gpool.observer.node import pools, processes
+from gpool.observer.node.errand import ObserverErrand, said_by
+from gpool.observer.node.events import Events
+from gpool.observer.node.request import Refused
+from gpool.observer.node.text import shown
 
 LARGEST: Final = 10_000  # workers of a pool; a slip of the finger is not to start a million
 KEPT: Final = 100  # actions whose outcome is known

@@ -14,7 +14,7 @@ from rich.text import Text
 from textual.message import Message
 
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Tone, clean
+from gpool.observer.terminal.layout import Tone, clean
 
 Answer = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
-from gpool.observer.tui.actions import Act
-from gpool.observer.tui.view import text
+from gpool.observer.terminal.top.actions import Act
+from gpool.observer.terminal.top.view import text
 
 HELP: Final = """\
 1 2 3 4    processes, tree, pools, events

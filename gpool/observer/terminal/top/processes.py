@@ -11,9 +11,9 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Column, clean, counted, duration, without_folders
-from gpool.observer.tui.table import Cell, Heading, Row, Table
-from gpool.observer.tui.view import (
+from gpool.observer.terminal.layout import Column, clean, counted, duration, without_folders
+from gpool.observer.terminal.top.table import Cell, Heading, Row, Table
+from gpool.observer.terminal.top.view import (
     Answer,
     LookNow,
     OpenProcess,

@@ -9,8 +9,8 @@ from rich.text import Text
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 
-from gpool.observer.layout import Column, Tone, clean, fit, pad, width
-from gpool.observer.tui.view import STYLES
+from gpool.observer.terminal.layout import Column, Tone, clean, fit, pad, width
+from gpool.observer.terminal.top.view import STYLES
 
 SCROLLBAR = 1  # columns
 

@@ -16,11 +16,11 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from gpool.observer import plain
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Column, Tone, clean, width
-from gpool.observer.tui.table import Cell, Heading, Row, Table
-from gpool.observer.tui.view import (
+from gpool.observer.terminal import plain
+from gpool.observer.terminal.layout import Column, Tone, clean, width
+from gpool.observer.terminal.top.table import Cell, Heading, Row, Table
+from gpool.observer.terminal.top.view import (
     STYLES,
     Answer,
     LookNow,

@@ -19,7 +19,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from gpool.observer.layout import (
+from gpool.observer.terminal.layout import (
     Column,
     Line,
     Tone,

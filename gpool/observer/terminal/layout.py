@@ -1,4 +1,4 @@
-"""Text for terminals: widths, tables, ages, bars; pure, for ``plain.py`` and the tui.
+"""Text for terminals: widths, tables, ages, bars; pure, for ``plain.py`` and ``top``.
 
     >>> duration(75.0)
     '1m15s'

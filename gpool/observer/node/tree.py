@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Final
 
 import gpool
-from gpool.observer.processes import Search, label_of, list_of, named, short, status_of
+from gpool.observer.node.processes import Search, label_of, list_of, named, short, status_of
 
 DEPTH: Final = 50  # of supervisors in supervisors
 

@@ -23,18 +23,18 @@ from textual.widget import Widget
 from textual.widgets import Footer, Input, Static, TabbedContent, TabPane
 
 from gpool import GPoolError
-from gpool.observer import plain
 from gpool.observer.client import Client, NodeError, NodeGone
-from gpool.observer.layout import clean, duration
 from gpool.observer.run_dir import RunDir
-from gpool.observer.tui.actions import ACTIONS, Act
-from gpool.observer.tui.dialogs import Confirm, Help
-from gpool.observer.tui.events import Events
-from gpool.observer.tui.pools import Pools
-from gpool.observer.tui.process import ProcessWindow
-from gpool.observer.tui.processes import Processes
-from gpool.observer.tui.tree import SupervisionTree
-from gpool.observer.tui.view import (
+from gpool.observer.terminal import plain
+from gpool.observer.terminal.layout import clean, duration
+from gpool.observer.terminal.top.actions import ACTIONS, Act
+from gpool.observer.terminal.top.dialogs import Confirm, Help
+from gpool.observer.terminal.top.events import Events
+from gpool.observer.terminal.top.pools import Pools
+from gpool.observer.terminal.top.process import ProcessWindow
+from gpool.observer.terminal.top.processes import Processes
+from gpool.observer.terminal.top.tree import SupervisionTree
+from gpool.observer.terminal.top.view import (
     GOOD,
     STYLES,
     Answer,

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import gpool
 from gpool import clock
-from gpool.observer.errand import IS_ERRAND
-from gpool.observer.text import cut, explained, shown, stack_of
+from gpool.observer.node.errand import IS_ERRAND
+from gpool.observer.node.text import cut, explained, shown, stack_of
 
 STATUSES: Final = ("running", "waiting", "hibernating", "exiting", "dead", "zombie")
 LIST: Final = 200  # links and the like of one process that are told

@@ -2,7 +2,7 @@
 
 Mount it in any WSGI server; ``authorize`` says who may look, and has no default::
 
-    from gpool.observer.web import App, mount
+    from gpool.observer import App, mount
 
     observer = App(lambda environ: environ.get("REMOTE_USER") == "ops")
 
@@ -40,11 +40,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import quote
 
 from gpool import GPoolError
-from gpool.observer import page
 from gpool.observer.client import API
-from gpool.observer.page import HTML
-from gpool.observer.relay import Relay, RelayError
 from gpool.observer.run_dir import RunDirError, is_node
+from gpool.observer.web import page
+from gpool.observer.web.page import HTML
+from gpool.observer.web.relay import Relay, RelayError
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

@@ -19,7 +19,7 @@ cookie are new at each start.
 A client that connects and hangs is cut off after ``WITHIN``; there are never more than
 ``CONNECTIONS``.  What pywsgi refuses by itself has the same headers as all else.
 
-Not here: what is served (``web.py``).
+Not here: what is served (``app.py``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ import gevent.socket
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
 from gpool import GPoolError, clock
-from gpool.observer.web import HEADERS, LARGEST, Answer, App, Refusal, check_host, texts
+from gpool.observer.web.app import HEADERS, LARGEST, Answer, App, Refusal, check_host, texts
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

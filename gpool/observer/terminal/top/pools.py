@@ -11,11 +11,11 @@ from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from gpool.observer import plain
 from gpool.observer.client import NodeError
-from gpool.observer.layout import Column, Tone, clean, counted, duration, without_folders
-from gpool.observer.tui.table import Cell, Heading, Row, Table
-from gpool.observer.tui.view import (
+from gpool.observer.terminal import plain
+from gpool.observer.terminal.layout import Column, Tone, clean, counted, duration, without_folders
+from gpool.observer.terminal.top.table import Cell, Heading, Row, Table
+from gpool.observer.terminal.top.view import (
     GOOD,
     STYLES,
     Answer,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import gpool
-from gpool.observer.processes import ref_of
-from gpool.observer.text import cut, shown
+from gpool.observer.node.processes import ref_of
+from gpool.observer.node.text import cut, shown
 
 LIST: Final = 200  # holders and waiters that are told
 
