@@ -8,7 +8,7 @@ import { eventList } from "./events.js";
 import { brief, number, seconds } from "./format.js";
 import { processLink } from "./link.js";
 import { occupancy } from "./occupancy.js";
-import { counters, facts, startFailure, state } from "./pools.js";
+import { counters, facts, startFailure, state } from "./poolfacts.js";
 
 const POINTS = 720; // as many as a node keeps
 const percentiles = (what) =>
