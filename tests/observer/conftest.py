@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent.monkey
 import gevent.socket
 import pytest
 
@@ -94,3 +95,32 @@ def script(run_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+def blocking(fn: Callable[..., Any], *args: Any, busy: bool = False) -> Any:
+    """Call `fn` in a native thread, and block this one and its hub, in C or Python, meanwhile."""
+    thread = gevent.monkey.get_original("_thread", "start_new_thread")
+    done = gevent.monkey.get_original("_thread", "allocate_lock")()
+    done.acquire()
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(fn(*args))
+        except BaseException as error:  # noqa: BLE001  # raised again, where it is noticed
+            outcome.append(error)
+        finally:
+            done.release()
+
+    thread(run, ())
+    while busy and not outcome:
+        pass
+    assert done.acquire(timeout=20)
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def outside(client: Client) -> Client:
+    """Return a client that asks from another thread."""
+    return Client(client.path, kind=gevent.monkey.get_original("socket", "socket"))

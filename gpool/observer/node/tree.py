@@ -2,7 +2,8 @@
 
 A node's *key* is its place, not its process: the ids on the way to it.  So it stays the
 same when a child is restarted, and whoever draws the tree can leave it where it was.
-Children that share an id, as a pool's workers do, have the pid in their key.
+Children whose ids are written alike have their turn in the key as well; those of a
+dynamic supervisor, where they come and go, as a pool's workers do, the pid.
 """
 
 from __future__ import annotations
@@ -65,28 +66,26 @@ class _Drawing:
         node["pool"] = self.pools.get(pid, node["pool"])
         self.count += seen.count
         if depth:
-            self._grow(node, seen.children, depth - 1)
+            self._grow(node, seen.children, _places(pid, seen.children), depth - 1)
         node["more"] += seen.count - (len(seen.children) if depth else 0)
         return node if node["children"] or self._finds(pid, node["child_id"]) else None
 
-    def _grow(self, node: Node, children: tuple[gpool.Supervised, ...], depth: int) -> None:
-        shared = _shared(children)
-        for child in children:
-            found = self._child(node, child, shared, depth)
+    def _grow(
+        self, node: Node, children: tuple[gpool.Supervised, ...], places: list[str], depth: int
+    ) -> None:
+        for child, place in zip(children, places, strict=True):
+            found = self._child(node, child, f"{node['key']}/{place}", depth)
             if found is not None:
                 node["children"].append(found)
 
-    def _child(
-        self, node: Node, child: gpool.Supervised, shared: set[str], depth: int
-    ) -> Node | None:
-        pid, place = child.pid, named(child.id)
+    def _child(self, node: Node, child: gpool.Supervised, key: str, depth: int) -> Node | None:
+        pid = child.pid
         is_supervisor = pid is not None and gpool.supervision(pid, 0) is not None
-        if not is_supervisor and not self._finds(pid, place):
+        if not is_supervisor and not self._finds(pid, named(child.id)):
             return None
         if len(node["children"]) >= self.limit:
             node["more"] += 1
             return None
-        key = f"{node['key']}/{place}{pid if place in shared else ''}"
         made = _node(pid, child, key, node["pool"])
         return made if pid is None or not is_supervisor else self._supervisor(pid, made, depth)
 
@@ -97,10 +96,18 @@ class _Drawing:
         return search.has(child_id or "") or (pid is not None and search.finds(pid))
 
 
-def _shared(children: tuple[gpool.Supervised, ...]) -> set[str]:
-    """Return the ids that several of these have."""
-    counts = Counter([named(child.id) for child in children])
-    return {name for name, count in counts.items() if count > 1}
+def _places(supervisor: gpool.Pid, children: tuple[gpool.Supervised, ...]) -> list[str]:
+    """Return what each child adds to its supervisor's key: no two the same."""
+    names = [named(child.id).replace("%", "%25").replace("/", "%2F") for child in children]
+    counts, turns = Counter(names), Counter[str]()
+    come_and_go = issubclass(type(supervisor.server), gpool.DynamicSupervisor)
+    for i, name in enumerate(names):
+        if counts[name] > 1:
+            turns[name] += 1
+            names[i] += (
+                repr(children[i].pid) if come_and_go and children[i].pid else f"#{turns[name]}"
+            )
+    return names
 
 
 def _node(
