@@ -1,7 +1,5 @@
 """The agent: answers for one process, from a native thread with a hub of its own.
 
-    >>> agent = Agent.of_this_process()            # doctest: +SKIP
-
 So it answers while the observed hub is blocked, and says so, and where.  It listens at a
 Unix socket that only this user may connect to, and asks the kernel who does.
 
@@ -46,6 +44,7 @@ FINISH: Final = 0.3  # s that those who are being answered have when it stops
 LEAVE: Final = 2.0  # s that the end of the process may wait for it
 logger = logging.getLogger("gpool.observer")
 _allocate_lock: Final = monkey.get_original("_thread", "allocate_lock")
+_real_socket: Final = monkey.get_original("socket", "socket")
 _start_new_thread: Final = monkey.get_original("_thread", "start_new_thread")
 
 
@@ -197,8 +196,8 @@ def _bind(run_dir: RunDir) -> tuple[str, int]:
 
 def _is_stale(path: Path) -> bool:
     """Tell whether nobody listens there; then its file is gone."""
-    try:
-        Client(path, timeout=0.5).request("GET", "/v1/node")
+    try:  # by a socket that does not switch: a process that is just met does not expect it
+        Client(path, timeout=0.5, kind=_real_socket).request("GET", "/v1/node")
     except NodeGone:
         return not os.path.lexists(path)
     return False
@@ -206,7 +205,7 @@ def _is_stale(path: Path) -> bool:
 
 def _listen(path: Path) -> int:
     # Not gevent's, patched or not: it would belong to the hub of this thread.
-    real = monkey.get_original("socket", "socket")(socket.AF_UNIX, socket.SOCK_STREAM)
+    real = _real_socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Nobody is to find a socket that nobody listens at yet: it would be taken for a stale one.
     hidden = path.with_name(f".{path.stem}")
     try:

@@ -39,20 +39,20 @@ _WORDS: Final[dict[type[telemetry.Event], tuple[Level, str]]] = {
     telemetry.SupervisorReport: ("error", "its child {child} {child_pid}, {context}: {reason}"),
     telemetry.HookFailed: ("error", "its hook {hook} failed: {exception}"),
     telemetry.WorkerStarting: ("info", "worker starts"),
-    telemetry.WorkerStarted: ("info", "worker is up after {seconds} s"),
-    telemetry.WorkerStartFailed: ("warning", "worker did not start, again in {delay} s: {reason}"),
+    telemetry.WorkerStarted: ("info", "worker is up after {seconds}"),
+    telemetry.WorkerStartFailed: ("warning", "worker did not start, again in {delay}: {reason}"),
     telemetry.WorkerStopping: ("info", "worker has to go: {reason}"),
     telemetry.WorkerDied: ("info", "worker died: {reason}"),
     telemetry.ResourceClosed: ("info", "a resource that had lost its worker is closed"),
     telemetry.CheckoutFailed: ("warning", "got no worker: {reason}"),
     telemetry.LeaseReclaimed: (
-        "warning", "died with a worker from {line}, held for {seconds} s: {reason}"
+        "warning", "died with a worker from {line}, held for {seconds}: {reason}"
     ),
     telemetry.LeaseBroken: (
-        "warning", "its worker from {line}, held for {seconds} s, died: {reason}"
+        "warning", "its worker from {line}, held for {seconds}, died: {reason}"
     ),
-    telemetry.HeldTooLong: ("warning", "has held a worker from {line} for {seconds} s"),
-    telemetry.ReturnedLate: ("warning", "returned the worker from {line} after {seconds} s"),
+    telemetry.HeldTooLong: ("warning", "has held a worker from {line} for {seconds}"),
+    telemetry.ReturnedLate: ("warning", "returned the worker from {line} after {seconds}"),
     telemetry.BreakerChanged: ("warning", "breaker is {breaker}"),
     telemetry.PoolStarted: ("info", "runs, with at most {size} + {max_overflow} workers here"),
     telemetry.PoolRose: ("info", "manager {epoch} is in charge"),
@@ -62,7 +62,7 @@ _WORDS: Final[dict[type[telemetry.Event], tuple[Level, str]]] = {
     telemetry.PoolSuspended: ("warning", "is suspended"),
     telemetry.PoolResumed: ("warning", "lends again"),
     telemetry.PoolResized: ("warning", "may have {size} + {max_overflow} workers from now on"),
-    telemetry.PoolRecycled: ("warning", "all its workers are replaced within {within} s"),
+    telemetry.PoolRecycled: ("warning", "all its workers are replaced within {within}"),
     telemetry.PoolClosing: ("warning", "lets nobody in any more"),
     telemetry.PoolReopened: ("warning", "lets clients in again"),
     telemetry.PoolStopped: ("warning", "stopped, {left} workers are not yet gone"),
@@ -192,10 +192,18 @@ def _text(words: str, event: telemetry.Event) -> str:
     return cut(words.format_map({name: _field(getattr(event, name)) for name in names}), 600)
 
 
+def _seconds(value: float) -> str:
+    """Return a time; all numbers of events that have a fraction are times."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs" if value else "0 s"
+
+
 def _field(value: Any) -> str:
     kind = type(value)
     if kind is gpool.Error:
         return headline(value)
     if kind is float:
-        return f"{value:.3g}"
+        return _seconds(value)
     return value if kind is str else shown(value)
