@@ -171,6 +171,8 @@ def _child(action: str, supervisor: gpool.Pid, place: gpool.Supervised) -> Deed:
     is_dynamic = isinstance(server, gpool.DynamicSupervisor)
     if is_dynamic and pid is None:
         raise Refused(409, f"child {name}: it waits for its restart")
+    if action == "restart_child" and place.restart == "temporary" and not _is_replaced(pid):
+        raise Refused(409, f"child {name}: it is temporary, its supervisor starts no other")
 
     def stop() -> None:
         server.terminate_child(pid if is_dynamic else place.id)
@@ -184,6 +186,11 @@ def _child(action: str, supervisor: gpool.Pid, place: gpool.Supervised) -> Deed:
 
     do = stop if action == "stop_child" else restart
     return Deed(what, name, supervisor.hub, do, pid)
+
+
+def _is_replaced(pid: gpool.Pid | None) -> bool:
+    """Tell whether somebody else than its supervisor starts another one: a pool's manager."""
+    return pid is not None and processes.pool_of(pid) is not None
 
 
 # --- To pools -----------------------------------------------------------------------
