@@ -124,8 +124,11 @@ class Client:
 
         Raises:
             NodeGone: It is not there, or does not answer.
+            NodeError: The target is none.
         """
         connection = _Connection(self.path, self.timeout, self._kind)
+        if not (target.isascii() and target.isprintable() and " " not in target):
+            raise NodeError(400, f"target: expected a path, percent-encoded, got {target!r:.80}")
         try:
             connection.request(method, target, body, {**(headers or {}), "Connection": "close"})
             response = connection.getresponse()

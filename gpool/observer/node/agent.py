@@ -64,6 +64,10 @@ class _Handler(WSGIHandler):
         environ["REMOTE_ADDR"] = environ["SERVER_NAME"] = "unix"
         return environ
 
+    def _handle_client_error(self, ex: Exception) -> Any:
+        """Refuse what is no HTTP; gevent's prints what it has not foreseen, as too many headers."""
+        return super()._handle_client_error(ValueError(str(ex)))  # type: ignore[misc]
+
     def handle_error(self, *args: Any) -> None:
         """Drop a connection that broke: nobody is there to be told."""
         self.close_connection = True

@@ -93,7 +93,7 @@ class Api:
             [("Content-Type", "application/json"), ("Content-Length", str(len(body))),
              ("Cache-Control", "no-store")],
         )  # fmt: skip
-        return [body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _answer(self, request: Request) -> tuple[Answer, dict[str, Any], int]:
         if request.method == "POST":
@@ -135,7 +135,7 @@ class Api:
     def _node(self) -> Answer:
         return {
             "os_pid": os.getpid(),
-            "title": cut(" ".join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]])),
+            "title": _title(),
             "python": platform.python_version(),
             "gevent": gevent.__version__,
             "gpool": gpool.__version__,
@@ -282,6 +282,12 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise Refused(404, f"path: expected a number, got {text[:40]!r}")
     return int(text)
+
+
+def _title() -> str:
+    """Return the command line, without the secrets that it has."""
+    program, *arguments = getattr(sys, "argv", []) or [""]
+    return cut(" ".join([os.path.basename(program) or "python", *arguments]))
 
 
 def _lines(state: Any) -> str:
