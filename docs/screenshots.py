@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from gpool.observer.client import Client, NodeError
 from gpool.observer.run_dir import RunDir
-from gpool.observer.tui.app import Nodes, Top
+from gpool.observer.terminal.top.app import Nodes, Top
 
 DOCS: Final = Path(__file__).parent
 IMAGES: Final = DOCS / "images"

@@ -30,10 +30,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import gpool
-from gpool.observer import plain
 from gpool.observer.client import Client, NodeError, NodeGone, find
-from gpool.observer.layout import ASCII, Line, Tone, clean
 from gpool.observer.run_dir import RunDir
+from gpool.observer.terminal import plain
+from gpool.observer.terminal.layout import ASCII, Line, Tone, clean
 
 ABOUT: Final = """\
 Look into running processes that use gpool: their processes, supervision trees and pools.
@@ -351,7 +351,7 @@ def _print_new(options: argparse.Namespace, node: str, answer: Answer) -> None:
 
 def web(options: argparse.Namespace) -> int:
     """Serve the Observer's page to a browser on this machine."""
-    from gpool.observer import server
+    from gpool.observer.web import server
 
     server.serve(
         port=server.PORT if options.port is None else options.port,
@@ -365,7 +365,7 @@ def web(options: argparse.Namespace) -> int:
 def top(options: argparse.Namespace) -> int:
     """Keep looking, in this terminal; needs Textual."""
     try:
-        from gpool.observer.tui.app import Nodes, Top
+        from gpool.observer.terminal.top.app import Nodes, Top
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("textual", "rich"):
             raise

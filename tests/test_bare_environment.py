@@ -90,6 +90,16 @@ class TestBareEnvironment:
         names = run(python, "import gpool; print(*[n for n in gpool.__all__ if getattr(gpool, n)])")
         assert names.split() == list(gpool.__all__)
 
+    def test_can_be_observed(self, python):
+        """The agent, the command and the page's server need none of the extras either."""
+        code = (
+            "import os, tempfile, gpool.observer, gpool.cli, gpool.observer.web.server\n"
+            "with tempfile.TemporaryDirectory() as folder:\n"
+            "    agent = gpool.observer.start(run_dir=folder)\n"
+            "    gpool.cli.main(['nodes', '--run-dir', folder])\n"
+        )
+        assert "PYTHON" in run(python, code)
+
     def test_runs_a_process(self, python):
         """A process runs, dies, and its death is told."""
         code = (
@@ -109,6 +119,14 @@ class TestWheel:
             "gpool",
             f"gpool-{gpool.__version__}.dist-info",
         }
+
+    def test_holds_the_page(self, wheel):
+        """With what it needs, the licences of that included."""
+        page = "gpool/observer/web/static/"
+        names = {name.removeprefix(page) for name in zipfile.ZipFile(wheel).namelist()}
+        assert {"index.html", "app.js", "app.css", "vendor/VENDOR.toml"} <= names
+        for library in ("lit-html", "d3-hierarchy", "uplot"):
+            assert f"vendor/{library}/LICENSE" in names
 
     def test_needs_gevent_alone_and_caps_nothing(self, wheel):
         """One requirement outside the extras, with a lower bound and no other."""

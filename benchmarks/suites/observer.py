@@ -22,8 +22,8 @@ from benchmarks import peers
 from benchmarks.harness import Case, Effort, Run, measure, timed
 from benchmarks.results import Result, Row
 from benchmarks.suites.uncontended import pair
-from gpool.observer import pools, processes
-from gpool.observer.tree import tree_of
+from gpool.observer.node import pools, processes
+from gpool.observer.node.tree import tree_of
 
 SERVERS: Final = 6_000
 WORKERS: Final = 1_000

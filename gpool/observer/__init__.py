@@ -11,22 +11,21 @@ at the first use of gpool.
 
 A map::
 
-    agent, api, request    one thread a process, which answers at a socket of its own
-    reader, errand         how it gets at the observed hub: to read, to do
-    processes, tree, pools, events, history, text     what it answers
-    actions                what may be done, if that was allowed
-    run_dir, client        where the sockets are, and how to talk to them
-    web, page, relay, server, static/    the page: mounted in an app, or by ``gpool web``
-    plain, layout, tui/    the terminal
+    node/        the observed process: agent and api answer at a socket, from a thread of their
+                 own; reader and errand get at its hub; processes, tree, pools, events, history
+                 and text are what is answered; actions, what may be done if that was allowed
+    run_dir, client      where the sockets are, and how to talk to them
+    web/         the page (static/), mounted in an application, or served by ``gpool web``
+    terminal/    answers as text, and ``gpool top``
 """
 
 from __future__ import annotations
 
 import os
 
-from gpool.observer.agent import Agent
+from gpool.observer.node.agent import Agent
 from gpool.observer.run_dir import RunDir, RunDirError
-from gpool.observer.web import App, mount
+from gpool.observer.web.app import App, mount
 
 __all__ = ["Agent", "App", "RunDirError", "mount", "start", "stop"]
 

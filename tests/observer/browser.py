@@ -29,7 +29,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 PROGRAM = Path(__file__).with_name("observed.py")
-SERVER = "from gpool.observer.server import serve; serve(port=0, allow_actions=True)"
+SERVER = "from gpool.observer.web.server import serve; serve(port=0, allow_actions=True)"
 
 # Ask every second, unless the test has chosen.
 SOON = "localStorage['gpool-observer-pace'] ??= JSON.stringify({ seconds: 1, paused: false })"

@@ -9,7 +9,7 @@ import gevent
 from gevent import monkey
 
 import gpool
-from gpool.observer.web import App, mount
+from gpool.observer import App, mount
 
 pool: gpool.Pool[Any] = gpool.Pool(gpool.Resource(create=list), size=3, name="db")
 sleep_in_thread = monkey.get_original("time", "sleep")  # the hub stands still meanwhile

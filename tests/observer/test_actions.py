@@ -8,11 +8,11 @@ import os
 import pytest
 
 import gpool
-from gpool.observer import actions as module
-from gpool.observer.actions import KEPT, Actions
 from gpool.observer.client import NodeError
-from gpool.observer.events import Events
-from gpool.observer.request import Refused
+from gpool.observer.node import actions as module
+from gpool.observer.node.actions import KEPT, Actions
+from gpool.observer.node.events import Events
+from gpool.observer.node.request import Refused
 from gpool.testing import settle
 from tests.observer.conftest import until
 from tests.pool.workshop import Client, Echo, Holder, running, use

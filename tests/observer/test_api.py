@@ -13,8 +13,8 @@ import pytest
 from gevent.socket import AF_UNIX, SHUT_WR, socket
 
 import gpool
-from gpool.observer import agent, api
 from gpool.observer.client import Client, NodeError
+from gpool.observer.node import agent, api
 from gpool.testing import settle
 from gpool.waiter import Gate
 from tests.observer.traps import Trap, TrapMeta, sprung, traps, unsprung

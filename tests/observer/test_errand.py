@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 import gpool
-from gpool.observer.errand import HubGone, ObserverErrand, Question, have_called, said_by
+from gpool.observer.node.errand import HubGone, ObserverErrand, Question, have_called, said_by
 from gpool.testing import settle
 from gpool.waiter import Gate
 from tests.pool.workshop import Echo

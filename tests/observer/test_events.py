@@ -10,8 +10,8 @@ import pytest
 
 import gpool
 from gpool import telemetry
-from gpool.observer import events as module
-from gpool.observer.events import KEPT, WAITING, Events
+from gpool.observer.node import events as module
+from gpool.observer.node.events import KEPT, WAITING, Events
 from gpool.testing import settle
 from tests.observer.traps import hub_keeps_to_itself, traps, unsprung
 from tests.otp.actor import Actor

@@ -7,8 +7,8 @@ import pytest
 
 import gpool
 from gpool import telemetry
-from gpool.observer import history as module
-from gpool.observer.history import GAUGES, KEPT, SERIES, History
+from gpool.observer.node import history as module
+from gpool.observer.node.history import GAUGES, KEPT, SERIES, History
 from tests.observer.conftest import until
 from tests.pool.workshop import Echo, Holder, running, use
 

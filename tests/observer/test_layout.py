@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpool.observer.layout import (
+from gpool.observer.terminal.layout import (
     ASCII,
     Column,
     bar,

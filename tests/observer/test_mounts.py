@@ -12,14 +12,14 @@ import sys
 import pytest
 from gevent import subprocess
 
-from gpool.observer.web import HEADERS
+from gpool.observer.web.app import HEADERS
 from tests.observer.wire import FakeNode, a_run_dir, ask
 
 HEAD = """
 import sys
 sys.path.append({path!r})
 from gevent.pywsgi import WSGIServer
-from gpool.observer.web import App, mount
+from gpool.observer import App, mount
 
 run_dir = {run_dir!r}
 """

@@ -6,8 +6,8 @@ from importlib import resources
 
 import pytest
 
-from gpool.observer import page
-from gpool.observer.page import Page
+from gpool.observer.web import page
+from gpool.observer.web.page import Page
 
 FILES = {
     "index.html": b"static/@HASH@/app.js",
@@ -50,7 +50,7 @@ class TestRead:
     def test_reads_the_package_s_own(self):
         """All that is in the folder is found, however deep."""
         found = page.read()
-        folder = resources.files("gpool.observer") / "static"
+        folder = resources.files("gpool.observer.web") / "static"
         assert found.hash.encode() in found.index
         assert (
             found.file(f"/static/{found.hash}/vendor/lit-html/lit-html.js").content

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpool.observer import plain
-from gpool.observer.layout import width
+from gpool.observer.terminal import plain
+from gpool.observer.terminal.layout import width
 from tests.observer.fake_node import STACK, FakeNode, branch, event, pool, process, ref, row
 
 

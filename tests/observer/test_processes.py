@@ -9,8 +9,8 @@ import greenlet
 import pytest
 
 import gpool
-from gpool.observer import processes
-from gpool.observer.processes import COLUMNS, STATUSES, detail_of, find, page_of, row_of
+from gpool.observer.node import processes
+from gpool.observer.node.processes import COLUMNS, STATUSES, detail_of, find, page_of, row_of
 from gpool.testing import settle
 from tests.observer.traps import (
     Trap,

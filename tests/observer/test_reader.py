@@ -8,8 +8,8 @@ import gevent
 import pytest
 
 import gpool
-from gpool.observer import reader as module
-from gpool.observer.reader import Reader
+from gpool.observer.node import reader as module
+from gpool.observer.node.reader import Reader
 from gpool.testing import settle
 from tests.observer.conftest import blocking, outside
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from gevent import subprocess
 
-from gpool.observer.relay import Relay, RelayError
+from gpool.observer.web.relay import Relay, RelayError
 from tests.observer.wire import FakeNode, a_run_dir, full_line, hanging_node
 
 
@@ -41,7 +41,7 @@ class TestThreads:
 import os, sys, threading
 from wsgiref.util import setup_testing_defaults
 sys.path.append({sys.path[-1]!r})
-from gpool.observer.web import App
+from gpool.observer.web.app import App
 
 app = App(lambda environ: True, run_dir={str(run_dir)!r})
 bodies = []

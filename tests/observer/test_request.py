@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from gpool.observer.request import BODY, QUERY, Refused, Request
+from gpool.observer.node.request import BODY, QUERY, Refused, Request
 
 
 def request(query="", path="/v1/x", **environ):

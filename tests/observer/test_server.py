@@ -14,9 +14,9 @@ from gevent import subprocess
 from gevent.pywsgi import MAX_REQUEST_LINE
 from gevent.select import select
 
-from gpool.observer import server as servers
-from gpool.observer.server import CONNECTIONS, WITHIN, CannotListen, Server
-from gpool.observer.web import HEADERS
+from gpool.observer.web import server as servers
+from gpool.observer.web.app import HEADERS
+from gpool.observer.web.server import CONNECTIONS, WITHIN, CannotListen, Server
 from gpool.testing import settle
 from tests.observer.wire import (
     FakeNode,
@@ -376,7 +376,7 @@ class TestServe:
         def serve(**options):
             code = (
                 f"import sys; sys.path.append({sys.path[-1]!r})\n"
-                "from gpool.observer.server import serve\n"
+                "from gpool.observer.web.server import serve\n"
                 f"serve(port=0, run_dir={str(run_dir)!r}, **{options!r})"
             )
             command = [sys.executable, "-W", "error", "-c", code]

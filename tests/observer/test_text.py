@@ -15,7 +15,7 @@ from fractions import Fraction
 import pytest
 
 import gpool
-from gpool.observer.text import HIDDEN, LIMIT, cut, is_secret, scrubbed, shown
+from gpool.observer.node.text import HIDDEN, LIMIT, cut, is_secret, scrubbed, shown
 from tests.observer.traps import Trap, TrapData, TrapRow, TrapText, traps, unsprung
 
 

@@ -21,7 +21,7 @@ except ModuleNotFoundError:
     pytest.skip("Textual is not installed", allow_module_level=True)
 
 from gpool.observer.client import NodeError, NodeGone
-from gpool.observer.tui.app import EVERY, Top
+from gpool.observer.terminal.top.app import EVERY, Top
 from tests.observer.fake_node import (
     STACK,
     FakeNode,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import gpool
-from gpool.observer.tree import tree_of
+from gpool.observer.node.tree import tree_of
 from gpool.testing import settle
 from tests.observer.traps import Trap, TrapText, hub_keeps_to_itself, unsprung
 from tests.pool.workshop import Echo, fall, running

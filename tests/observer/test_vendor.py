@@ -11,7 +11,7 @@ import pytest
 
 import gpool
 
-VENDOR = Path(gpool.__file__).parent / "observer" / "static" / "vendor"
+VENDOR = Path(gpool.__file__).parent / "observer" / "web" / "static" / "vendor"
 PACKAGES: dict[str, Any] = tomllib.loads((VENDOR / "VENDOR.toml").read_text())
 
 

@@ -13,9 +13,10 @@ import pytest
 from gevent import subprocess
 from gevent.select import select
 
-from gpool.observer import relay, web
 from gpool.observer.run_dir import RunDirError
-from gpool.observer.web import HEADERS, LARGEST, LONGEST, App, mount
+from gpool.observer.web import app as web
+from gpool.observer.web import relay
+from gpool.observer.web.app import HEADERS, LARGEST, LONGEST, App, mount
 from tests.observer.wire import (
     FakeNode,
     a_run_dir,

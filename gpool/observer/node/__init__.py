@@ -1,0 +1,1 @@
+"""The observed process's side: an agent that answers at a socket, and what it answers."""

@@ -1,0 +1,1 @@
+"""The terminal's side: answers as text, and ``gpool top``."""
