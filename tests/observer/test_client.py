@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 
 import gevent.socket
+import gevent.subprocess
 import pytest
 from gevent.pywsgi import WSGIServer
 
@@ -122,9 +122,7 @@ class TestOtherProcess:
         """As a terminal does: the whole of the client needs no gevent."""
         text = "import sys; from gpool.observer.client import Client; "
         text += "print(Client(sys.argv[1]).get('/v1/node')['os_pid'])"
-        done = gevent.get_hub().threadpool.apply(
-            lambda: subprocess.run(
-                [sys.executable, "-c", text, node.path], capture_output=True, text=True, check=False
-            )
+        done = gevent.subprocess.run(
+            [sys.executable, "-c", text, node.path], capture_output=True, text=True, check=False
         )
         assert done.stdout == f"{os.getpid()}\n"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 import gevent
+import gevent.monkey
 import pytest
 
 import gpool
@@ -12,6 +11,8 @@ from gpool.observer.node import reader as module
 from gpool.observer.node.reader import Reader
 from gpool.testing import settle
 from tests.observer.conftest import blocking, outside
+
+get_ident = gevent.monkey.get_original("_thread", "get_ident")
 
 
 @pytest.fixture
@@ -23,11 +24,11 @@ def impatient(monkeypatch):
 class TestReading:
     def test_is_done_in_the_hub(self):
         """By a callback: no other greenlet runs meanwhile."""
-        hub, main = gevent.get_hub(), threading.get_ident()
+        hub, main = gevent.get_hub(), get_ident()
         reader, done = Reader(hub), gevent.event.AsyncResult()
 
         def ask():
-            found = reader.read(lambda: (threading.get_ident(), gevent.getcurrent() is hub))
+            found = reader.read(lambda: (get_ident(), gevent.getcurrent() is hub))
             hub.loop.run_callback_threadsafe(done.set, found)
 
         gevent.monkey.get_original("_thread", "start_new_thread")(ask, ())
@@ -68,11 +69,11 @@ class TestBlockedHub:
         """One callback is on its way to it, however often was asked; and that does nothing."""
         calls = []
         reader = Reader(gevent.get_hub())
-        blocking(lambda: [reader.read(calls.append, threading.get_ident()) for _ in range(10)])
+        blocking(lambda: [reader.read(calls.append, get_ident()) for _ in range(10)])
         assert len(calls) == 10
         settle()
         assert len(calls) == 10
-        assert threading.get_ident() not in calls
+        assert get_ident() not in calls
 
     def test_is_read_again_when_it_changes_meanwhile(self, impatient):
         """A dictionary that grows under the reader is read once more."""

@@ -56,6 +56,14 @@ class _Handler(WSGIHandler):
         sock.settimeout(IDLE)
         super().__init__(sock, address, server)
 
+    def handle(self) -> None:
+        """Answer, and close what was read from: once the loop is gone it could not be."""
+        rfile = self.rfile
+        try:
+            super().handle()
+        finally:
+            rfile.close()
+
     def get_environ(self) -> dict[str, Any]:
         """Add who asks; over a Unix socket there is no address."""
         environ: dict[str, Any] = super().get_environ()
