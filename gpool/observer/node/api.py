@@ -102,6 +102,7 @@ class Api:
             raise Refused(405, f"method: expected GET, got {request.method[:20]!r}")
         match request.parts:
             case ["v1", "node"]:
+                self.events.word()  # they are counted
                 return *self._read(self._node, request), 200
             case ["v1", "processes"]:
                 return *self._processes(request), 200
