@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import socket
+import stat
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -135,13 +136,19 @@ class Client:
             content = response.read(LARGEST)
             return response.status, dict(response.getheaders()), content
         except ConnectionRefusedError:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+            _remove_stale(self.path)
             raise NodeGone(self.path) from None
         except (OSError, http.client.HTTPException) as error:
             raise NodeGone(self.path) from error
         finally:
             connection.close()
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens at; what is no socket is none of ours."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
 
 
 def find(run_dir: RunDir, timeout: float = TIMEOUT, kind: Any = None) -> dict[str, dict[str, Any]]:

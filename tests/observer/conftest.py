@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import gevent.monkey
 import gevent.socket
 import pytest
@@ -72,6 +73,17 @@ RUN = sys.argv[1]
 def start(**options):
     agent = gpool.observer.start(run_dir=RUN, **options)
     return agent, Client(agent.path, kind=socket)
+
+def in_a_child(fn):
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        fn()
+        sys.stdout.flush()
+        os._exit(0)
+    # Not gevent's: that one may miss a child which is faster than its first watcher.
+    from gevent import monkey
+    assert monkey.get_original("os", "waitpid")(pid, 0)[1] == 0
 """
 
 
@@ -124,3 +136,9 @@ def blocking(fn: Callable[..., Any], *args: Any, busy: bool = False) -> Any:
 def outside(client: Client) -> Client:
     """Return a client that asks from another thread."""
     return Client(client.path, kind=gevent.monkey.get_original("socket", "socket"))
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for what another thread does; it needs the interpreter for that, so in small steps."""
+    while not condition():
+        gevent.sleep(0.001)

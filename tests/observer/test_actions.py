@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 
-import gevent
 import pytest
 
 import gpool
@@ -15,6 +14,7 @@ from gpool.observer.node.actions import KEPT, Actions
 from gpool.observer.node.events import Events
 from gpool.observer.node.request import Refused
 from gpool.testing import settle
+from tests.observer.conftest import until
 from tests.pool.workshop import Client, Echo, Holder, running, use
 
 
@@ -377,8 +377,7 @@ class TestThroughTheApi:
         rows = node.get("/v1/processes", per=1000)["processes"]
         assert not [row for row in rows if "Errand" in row["initial_call"]]
         holder.let_go()
-        while node.get("/v1/actions/1")["action"]["state"] == "running":
-            gevent.sleep(0)
+        until(lambda: node.get("/v1/actions/1")["action"]["state"] == "done")
 
     @pytest.mark.parametrize("path", ["/v1/actions/0", "/v1/actions/x", "/v1/actions/1e3"])
     def test_knows_no_other(self, node, path):

@@ -73,6 +73,14 @@ class TestClient:
         with pytest.raises(NodeGone):
             Client(path).get("/v1/node")
 
+    def test_removes_nothing_but_sockets(self, run_dir):
+        """A file of that name is somebody's, and refuses connections as well."""
+        path = run_dir / "17.sock"
+        path.write_text("mine")
+        with pytest.raises(NodeGone):
+            Client(path).get("/v1/node")
+        assert path.read_text() == "mine"
+
     def test_gives_up_on_a_node_that_is_silent(self, run_dir):
         """And leaves its socket: it may only be stopped."""
         path = run_dir / "17.sock"

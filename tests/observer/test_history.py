@@ -9,6 +9,7 @@ import gpool
 from gpool import telemetry
 from gpool.observer.node import history as module
 from gpool.observer.node.history import GAUGES, KEPT, SERIES, History
+from tests.observer.conftest import until
 from tests.pool.workshop import Echo, Holder, running, use
 
 
@@ -189,6 +190,14 @@ class TestMeasuring:
         history.sample()
         assert telemetry.meters == ()
 
+    def test_begins_also_if_somebody_looks_during_a_sample(self, history):
+        """The next one comes at once, not a period later."""
+        history.sample()
+        history.look()
+        history.wait()
+        history.sample()
+        assert history.measures
+
 
 class TestQuantile:
     def test_is_none_without_anything(self):
@@ -211,8 +220,7 @@ class TestPool:
         assert node.get("/v1/node")["measures"] is False
         assert telemetry.meters == ()
         node.get("/v1/pools")
-        while not node.get("/v1/pools/db")["pool"]["measured"]:
-            gevent.sleep(0)
+        until(lambda: node.get("/v1/pools/db")["pool"]["measured"])
         assert len(telemetry.meters) == 1
         gpool.observer.stop()
         assert telemetry.meters == ()

@@ -43,6 +43,7 @@ BACKLOG: Final = 512
 FINISH: Final = 0.3  # s that those who are being answered have when it stops
 LEAVE: Final = 2.0  # s that the end of the process may wait for it
 logger = logging.getLogger("gpool.observer")
+_close: Final = monkey.get_original("os", "close")  # the patched one waits for the loop
 _allocate_lock: Final = monkey.get_original("_thread", "allocate_lock")
 _real_socket: Final = monkey.get_original("socket", "socket")
 _start_new_thread: Final = monkey.get_original("_thread", "start_new_thread")
@@ -134,7 +135,8 @@ class Agent:
     def _leave(self) -> None:
         """At exit: a thread that reads what is being torn down would crash."""
         self.stop()
-        self._serves.acquire(timeout=LEAVE)
+        if self._serves.acquire(timeout=LEAVE):
+            self._serves.release()
 
     # --- The agent's thread ---
 
@@ -180,7 +182,7 @@ class Agent:
         atexit.unregister(self._leave)
         telemetry.detach(self.api.events)
         self.api.history.close()
-        os.close(self._listener)
+        _close(self._listener)
 
 
 def _bind(run_dir: RunDir) -> tuple[str, int]:

@@ -69,8 +69,8 @@ class History:
 
     def wait(self) -> None:
         """Block until it is time for a sample."""
-        self._soon.clear()
         self._soon.wait(WATCHED_PERIOD if self._is_watched else PERIOD)
+        self._soon.clear()
 
     def of(self, pool: str, after: float) -> dict[str, list[float | None]]:
         """Return a pool's samples that are later than a time of day, as a list a series."""
