@@ -154,7 +154,7 @@ class TestProcesses:
         assert (answer["sort"], answer["order"], answer["filter"]) == ("id", "desc", "echo")
         assert (answer["page"], answer["per"], len(answer["processes"])) == (2, 2, 1)
         assert answer["total"] == 3
-        ended = node.get("/v1/processes", which="ended", sort="ended", order="desc")
+        ended = node.get("/v1/processes", which="ended", sort="ended", order="asc")
         assert {"'late'", "'bored'"} <= {row["reason"] for row in ended["processes"]}
         assert node.get("/v1/processes", which="zombies")["processes"] == []
 
