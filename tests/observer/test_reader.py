@@ -7,10 +7,12 @@ import gevent.monkey
 import pytest
 
 import gpool
+from gpool.observer.client import NodeError
 from gpool.observer.node import reader as module
 from gpool.observer.node.reader import Reader
+from gpool.otp import signal
 from gpool.testing import settle
-from tests.observer.conftest import blocking, outside
+from tests.observer.conftest import blocking, outside, until
 
 get_ident = gevent.monkey.get_original("_thread", "get_ident")
 
@@ -64,6 +66,38 @@ class TestBlockedHub:
         assert seconds == sorted(seconds)
         assert answers[0]["total"] >= 2
         assert node.get("/v1/node")["hub"] == {"blocked": False}
+
+    def test_does_what_was_asked_when_it_goes_on(self, observe):
+        """An action runs until then; a state is not waited for."""
+        node = observe(allow_actions=True, show_state=True)
+        server = gpool.GenServer.start()
+        body = {"action": "kill", "process": server.pid.id, "confirm": repr(server.pid)}
+        action = blocking(outside(node).post, "/v1/actions", body)["action"]
+        assert (action["id"], action["state"]) == (1, "running")
+        with pytest.raises(NodeError, match="the hub is blocked, nobody can be asked"):
+            blocking(outside(node).get, f"/v1/processes/{server.pid.id}/state")
+        until(lambda: node.get("/v1/actions/1")["action"]["state"] == "done")
+        assert not gpool.is_alive(server)
+
+    def test_is_read_while_it_changes_everything(self, node, impatient):
+        """Processes come and go under the reader, and no answer fails."""
+        answers = []
+
+        def look():
+            plain = outside(node)
+            answers.extend(plain.get(f"/v1/{path}") for path in ("processes", "tree", "events"))
+
+        ended = gevent.monkey.get_original("_thread", "allocate_lock")()
+        ended.acquire()
+        gevent.monkey.get_original("_thread", "start_new_thread")(
+            lambda: (look(), ended.release()), ()
+        )
+        while not ended.acquire(blocking=False):  # and the hub never runs
+            pid = gpool.spawn(gpool.receive)
+            gpool.register("busy", pid)
+            signal.die(pid, "normal", [])
+        assert len(answers) == 3
+        assert all(answer["hub"]["blocked"] for answer in answers)
 
     def test_owes_no_answers_when_it_goes_on(self, impatient):
         """One callback is on its way to it, however often was asked; and that does nothing."""

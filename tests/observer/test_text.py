@@ -134,8 +134,8 @@ class TestShown:
             deep = [deep]
         assert shown(deep) == "[[[[<list>]]]]"
         wide = [[[["x"] * 8] * 8] * 8] * 8
-        assert shown(wide, 10**6).count("'x'") < 100
-        assert "…" in shown(wide, 10**6)
+        assert shown(wide).count("'x'") < LIMIT
+        assert shown(wide).endswith("…")
 
     def test_bears_a_collection_that_contains_itself(self):
         """It ends at the depth where all end."""

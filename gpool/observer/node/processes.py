@@ -21,6 +21,7 @@ from gpool.observer.node.text import cut, explained, shown, stack_of
 STATUSES: Final = ("running", "waiting", "hibernating", "exiting", "dead", "zombie")
 LIST: Final = 200  # links and the like of one process that are told
 NAME: Final = 80  # characters of a label
+REASON: Final = 120  # characters of a reason in a table
 
 Row = dict[str, Any]
 
@@ -170,7 +171,7 @@ def row_of(pid: gpool.Pid) -> Row:
         "monitored_by": len(gpool.process_info(pid, "monitored_by")),
         "age": round(_lived(pid), 3),
         "ended": None if ended is None else round(clock.now() - ended, 3),
-        "reason": None if ended is None else shown(pid.reason),
+        "reason": None if ended is None else shown(pid.reason, REASON),
     }
 
 

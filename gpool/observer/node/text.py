@@ -8,7 +8,7 @@ r"""Any object as a short text, without running any of its code.
 A ``__repr__`` of a user's may be slow, switch greenlets, raise, or tell a password; none
 is called, nor any other method of a class or metaclass that a user may have written.  What
 is built of Python's own types, of dataclasses, named tuples, exceptions and gpool's pids is
-taken apart, as far as PARTS reach; of anything else only its class is told.
+taken apart, until the text is as long as it may be; of anything else only its class is told.
 
 Secrets are left out: what stands under a name such as ``password`` or ``api_key``, and in
 texts what follows one, or stands between a colon and the @ of an address.  That is a net
@@ -38,7 +38,6 @@ import gpool
 LIMIT: Final = 300  # characters of a text
 ITEMS: Final = 8  # of a collection
 DEPTH: Final = 4  # of collections in one another
-PARTS: Final = 100  # of one text, all that is in one another
 STRING: Final = 120  # characters of a string in a text
 FRAMES: Final = 100  # of a stack
 LINES: Final = 200  # of a traceback
@@ -64,12 +63,13 @@ _IN_HEADER: Final = re.compile(
     rf"(?i)((?:authorization|cookie)(?:{_QUOTE})?\s*:\s*)(?!\*\*\*)({_QUOTED}|[^\r\n]+)"
 )
 _OPTION: Final = re.compile(rf"(?i)((?:^|\s)--?[\w-]*{_SECRET}\s+)\S+")
+_HINT: Final = re.compile(rf"(?i)://|{_SECRET}|authorization|bearer|basic")  # where to look closer
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 
 
 def shown(value: Any, limit: int = LIMIT) -> str:
     """Return what an object is, in at most `limit` characters."""
-    return cut(_Writer().write(value, DEPTH), limit)
+    return cut(_Writer(limit).write(value, DEPTH), limit)
 
 
 def cut(text: str, limit: int = LIMIT) -> str:
@@ -86,6 +86,8 @@ def _beginning(text: str, length: int) -> str:
 
 def scrubbed(text: str) -> str:
     """Return a text without what looks like a secret."""
+    if _HINT.search(text) is None:
+        return text
     text = _IN_URL.sub(rf"\1{HIDDEN}@", text)
     text = _IN_HEADER.sub(rf"\1{HIDDEN}", text)
     text = _IN_TEXT.sub(rf"\1{HIDDEN}", text)
@@ -205,43 +207,49 @@ def _columns(kind: type) -> tuple[str, ...]:
 
 
 class _Writer:
-    """Writes one text."""
+    """Writes one text, and not much more than will be seen of it."""
 
-    def __init__(self) -> None:
-        self.left = PARTS  # that may still be written
+    def __init__(self, limit: int) -> None:
+        self.left = limit  # characters that may still be written
 
     def write(self, value: Any, depth: int) -> str:
         """Return what an object is, and what is in it, to some depth."""
-        self.left -= 1
         kind = type(value)
-        if self.left < 0:
+        if self.left <= 0:
             return "…"
+        self.left -= 2  # for what stands around it
         try:
             # By identity: a metaclass may have written how its classes are hashed or compared.
             if id(kind) in _OF_PYTHON:
-                return repr(value)
+                return self._counted(repr(value))
             if (writer := _WRITERS.get(id(kind))) is None:
                 writer = _Writer._instance
             is_shown = depth or kind is str or kind is int
-            return writer(self, value, depth) if is_shown else f"<{_name(kind)}>"
+            return writer(self, value, depth) if is_shown else self._counted(f"<{_name(kind)}>")
         except RuntimeError:  # it grows or shrinks while it is read, in another thread
             return f"<{_name(kind)}, changing>"
+
+    def _counted(self, text: str) -> str:
+        self.left -= len(text)
+        return text
 
     # What Python brings.
 
     def _number(self, value: int, depth: int) -> str:
-        return repr(value) if -WIDE < value < WIDE else f"<int of {value.bit_length()} bits>"
+        is_short = -WIDE < value < WIDE
+        return self._counted(repr(value) if is_short else f"<int of {value.bit_length()} bits>")
 
     def _string(self, value: str, depth: int) -> str:
         kept = _beginning(value, 4 * STRING)
         if len(kept) <= STRING and len(value) <= 4 * STRING:
-            return repr(kept)
-        return f"{kept[:STRING]!r}… {len(value)} characters"
+            return self._counted(repr(kept))
+        return self._counted(f"{kept[:STRING]!r}… {len(value)} characters")
 
     def _bytes(self, value: bytes | bytearray, depth: int) -> str:
         if len(value) <= STRING:
-            return scrubbed(repr(value))
-        return f"{scrubbed(repr(bytes(value[: 4 * STRING])))[:STRING]}… {len(value)} bytes"
+            return self._counted(scrubbed(repr(value)))
+        kept = scrubbed(repr(bytes(value[: 4 * STRING])))[:STRING]
+        return self._counted(f"{kept}… {len(value)} bytes")
 
     def _list(self, value: list[Any], depth: int) -> str:
         return f"[{self._sequence(value, depth)}]"
