@@ -78,6 +78,7 @@ def in_a_child(fn):
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
+        gevent.reinit()  # as every child has to, unless os.fork is patched
         fn()
         sys.stdout.flush()
         os._exit(0)

@@ -316,6 +316,7 @@ class TestForks:
             for _ in range(2):
                 pid = os.fork()
                 if pid == 0:
+                    gevent.reinit()  # as every child has to, unless os.fork is patched
                     start()
                     os.write(tell, b"x")
                     gevent.sleep(60)
