@@ -15,7 +15,8 @@ from fractions import Fraction
 import pytest
 
 import gpool
-from gpool.observer.node.text import HIDDEN, LIMIT, cut, is_secret, scrubbed, shown
+from gpool.observer.node.secrets import HIDDEN, is_secret, scrubbed
+from gpool.observer.node.text import LIMIT, cut, shown
 from tests.observer.traps import Trap, TrapData, TrapRow, TrapText, traps, unsprung
 
 

@@ -39,9 +39,11 @@ from gpool.observer.node.actions import Actions
 from gpool.observer.node.errand import Question, said_by
 from gpool.observer.node.events import LEVELS, Events
 from gpool.observer.node.history import History
+from gpool.observer.node.raw import writer_of
 from gpool.observer.node.reader import Reader
 from gpool.observer.node.request import Refused, Request
-from gpool.observer.node.text import HIDDEN, cut, is_secret, shown, writer_of
+from gpool.observer.node.secrets import HIDDEN, is_secret
+from gpool.observer.node.text import cut, shown
 from gpool.observer.node.tree import tree_of
 
 VERSION: Final = 1

@@ -11,14 +11,14 @@ is built of Python's own types, of dataclasses, named tuples, exceptions and gpo
 taken apart, until the text is as long as it may be; of anything else only its class is told.
 
 Secrets are left out: what stands under a name such as ``password`` or ``api_key``, and in
-texts what follows one, or stands between a colon and the @ of an address.  That is a net
-under those who show a state, no licence to show secrets.
+texts what follows one, or stands between a colon and the @ of an address.
+
+Not here: what is a secret (``secrets.py``), how objects are read (``raw.py``).
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import datetime
 import decimal
 import enum
@@ -26,7 +26,6 @@ import fractions
 import functools
 import ipaddress
 import pathlib
-import re
 import types
 import uuid
 from collections.abc import Callable, Iterable
@@ -34,6 +33,8 @@ from itertools import islice
 from typing import Any, Final
 
 import gpool
+from gpool.observer.node.raw import columns_of, fields_of, function_name, name_of, plain, stored
+from gpool.observer.node.secrets import HIDDEN, beginning, is_secret, scrubbed
 
 LIMIT: Final = 300  # characters of a text
 ITEMS: Final = 8  # of a collection
@@ -43,28 +44,6 @@ FRAMES: Final = 100  # of a stack
 LINES: Final = 200  # of a traceback
 WIDTH: Final = 1000  # characters of a line of it
 WIDE: Final = 1 << 128  # no larger number is written out
-HIDDEN: Final = "***"
-
-_SECRET = (
-    r"(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credential|cookie|jwt"
-    r"|(?:api|private|access|auth|secret|signing|encryption)[_-]?key|session[_-]?(?:id|key))"
-    r"s?(?:[_-]?(?:key|hash|value|[0-9]+))?"
-)
-_BEGIN = r"(?:^|[_\W]|(?-i:(?<=[a-z])(?=[A-Z])))"  # of a word in a name
-_NAME: Final = re.compile(rf"(?i){_BEGIN}(?:{_SECRET}|authorization|auth)$")
-_QUOTE = r"\\*['\"]"  # escaped, if the text is in another one
-_QUOTED = r"b?'[^']*(?:'|\Z)|b?\"[^\"]*(?:\"|\Z)|\\+['\"].*?(?:\\['\"]|\Z)"
-_IN_URL: Final = re.compile(r"(://[^:/?#@\s]*:)[^\s'\"<>]*@")
-_CUT_URL: Final = re.compile(r"(://[^:/?#@\s]*:)[^\s'\"<>]*\Z")
-_IN_TEXT: Final = re.compile(
-    rf"(?i)({_SECRET}(?:{_QUOTE})?\s*[=:]\s*)(?!\*\*\*)({_QUOTED}|[^\s,;&)\]}}]+)"
-)
-_IN_HEADER: Final = re.compile(
-    rf"(?i)((?:authorization|cookie)(?:{_QUOTE})?\s*:\s*)(?!\*\*\*)({_QUOTED}|[^\r\n]+)"
-)
-_OPTION: Final = re.compile(rf"(?i)((?:^|\s)--?[\w-]*{_SECRET}\s+)\S+")
-_HINT: Final = re.compile(rf"(?i)://|{_SECRET}|authorization|bearer|basic")  # where to look closer
-_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 
 
 def shown(value: Any, limit: int = LIMIT) -> str:
@@ -74,25 +53,8 @@ def shown(value: Any, limit: int = LIMIT) -> str:
 
 def cut(text: str, limit: int = LIMIT) -> str:
     """Return the beginning of a text that is too long, without secrets."""
-    text = _beginning(text, 4 * limit)
+    text = beginning(text, 4 * limit)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _beginning(text: str, length: int) -> str:
-    kept = scrubbed(text[:length])
-    # The @ that ends a password may be what was cut off.
-    return kept if len(text) <= length else _CUT_URL.sub(rf"\1{HIDDEN}", kept)
-
-
-def scrubbed(text: str) -> str:
-    """Return a text without what looks like a secret."""
-    if _HINT.search(text) is None:
-        return text
-    text = _IN_URL.sub(rf"\1{HIDDEN}@", text)
-    text = _IN_HEADER.sub(rf"\1{HIDDEN}", text)
-    text = _IN_TEXT.sub(rf"\1{HIDDEN}", text)
-    text = _OPTION.sub(rf"\1{HIDDEN}", text)
-    return _BEARER.sub(rf"\1 {HIDDEN}", text)
 
 
 def headline(reason: gpool.Error) -> str:
@@ -124,85 +86,6 @@ def stack_of(frames: list[str]) -> list[str]:
     return [*more, *(traced(frame) for frame in frames[-FRAMES:])]
 
 
-def is_secret(name: Any) -> bool:
-    """Tell whether what goes by this name is not to be shown."""
-    if type(name) is bytes:
-        name = name[-STRING:].decode("latin-1")
-    return issubclass(type(name), str) and _NAME.search(_plain(name)[-STRING:]) is not None
-
-
-# --- Looking at objects without their classes' help ---------------------------------
-
-_qualname_of: Final = type.__dict__["__qualname__"].__get__
-_vars_of: Final = type.__dict__["__dict__"].__get__  # a metaclass may have its own idea of it
-_mro_of: Final = type.__dict__["__mro__"].__get__
-
-
-def _plain(text: str) -> str:
-    """Return a text as it is, if it is of a class derived from str."""
-    return str.__str__(text)
-
-
-def _name(kind: type) -> str:
-    return _plain(_qualname_of(kind)).replace("<locals>.", "")
-
-
-def _function_name(function: Any) -> str:
-    kind = type(function)
-    if kind is types.FunctionType or kind is types.BuiltinFunctionType:
-        return _plain(function.__qualname__).replace("<locals>.", "")
-    return _name(kind)
-
-
-def _raw(value: Any, name: str) -> Any:
-    """Return an attribute as it is stored, by no code of the class's; None if it is not."""
-    own = _own(value)
-    if name in own:
-        return own[name]
-    for base in _mro_of(type(value)):
-        found = _vars_of(base).get(name)
-        if type(found) is types.MemberDescriptorType:  # a slot
-            try:
-                return found.__get__(value)
-            except AttributeError:
-                return None
-    return None
-
-
-def _own(value: Any) -> dict[str, Any]:
-    """Return the dictionary of an instance, even if its class calls something else so."""
-    for base in _mro_of(type(value)):
-        found = _vars_of(base).get("__dict__")
-        if type(found) is types.GetSetDescriptorType:
-            own = found.__get__(value)
-            return own if type(own) is dict else {}
-    return {}
-
-
-def writer_of(kind: type, name: str) -> type | None:
-    """Return which of a class's bases, it included, has written an attribute."""
-    return next((base for base in _mro_of(kind) if name in _vars_of(base)), None)
-
-
-def _fields(kind: type) -> list[str] | None:
-    """Return the names of a dataclass's fields that it shows; None if it is none."""
-    for base in _mro_of(kind):
-        fields = _vars_of(base).get("__dataclass_fields__")
-        if type(fields) is dict:
-            found = [field for field in fields.values() if type(field) is dataclasses.Field]
-            return [f.name for f in found if f.repr is True and type(f.name) is str]
-    return None
-
-
-def _columns(kind: type) -> tuple[str, ...]:
-    """Return the names of a named tuple's items."""
-    for base in _mro_of(kind):
-        names = _vars_of(base).get("_fields")
-        if type(names) is tuple and all(type(name) is str for name in names):
-            return names
-    return ()
-
-
 # --- Writing ------------------------------------------------------------------------
 
 
@@ -225,9 +108,9 @@ class _Writer:
             if (writer := _WRITERS.get(id(kind))) is None:
                 writer = _Writer._instance
             is_shown = depth or kind is str or kind is int
-            return writer(self, value, depth) if is_shown else self._counted(f"<{_name(kind)}>")
+            return writer(self, value, depth) if is_shown else self._counted(f"<{name_of(kind)}>")
         except RuntimeError:  # it grows or shrinks while it is read, in another thread
-            return f"<{_name(kind)}, changing>"
+            return f"<{name_of(kind)}, changing>"
 
     def _counted(self, text: str) -> str:
         self.left -= len(text)
@@ -240,7 +123,7 @@ class _Writer:
         return self._counted(repr(value) if is_short else f"<int of {value.bit_length()} bits>")
 
     def _string(self, value: str, depth: int) -> str:
-        kept = _beginning(value, 4 * STRING)
+        kept = beginning(value, 4 * STRING)
         if len(kept) <= STRING and len(value) <= 4 * STRING:
             return self._counted(repr(kept))
         return self._counted(f"{kept[:STRING]!r}… {len(value)} characters")
@@ -297,18 +180,18 @@ class _Writer:
         return f"{self._number(value.numerator, 0)}/{self._number(value.denominator, 0)}"
 
     def _moment(self, value: datetime.datetime | datetime.time, depth: int) -> str:
-        zone = "" if value.tzinfo is None else f" {_name(type(value.tzinfo))}"
+        zone = "" if value.tzinfo is None else f" {name_of(type(value.tzinfo))}"
         return f"{value.replace(tzinfo=None).isoformat()}{zone}"
 
     def _function(self, value: Any, depth: int) -> str:
-        return f"<{_function_name(value)}>"
+        return f"<{function_name(value)}>"
 
     def _method(self, value: types.MethodType, depth: int) -> str:
-        return f"<{_function_name(value.__func__)} of {_name(type(value.__self__))}>"
+        return f"<{function_name(value.__func__)} of {name_of(type(value.__self__))}>"
 
     def _partial(self, value: functools.partial[Any], depth: int) -> str:
         texts = [self.write(item, depth - 1) for item in (value.func, *value.args[:ITEMS])]
-        pairs = [(_plain(k), v) for k, v in islice(value.keywords.items(), ITEMS)]
+        pairs = [(plain(k), v) for k, v in islice(value.keywords.items(), ITEMS)]
         if pairs:
             texts.append(self._fields(pairs, len(value.keywords), depth))
         return f"partial({', '.join(texts)})"
@@ -321,29 +204,29 @@ class _Writer:
     def _instance(self, value: Any, depth: int) -> str:
         kind = type(value)
         if issubclass(kind, type):
-            return f"<class {_name(value)}>"
+            return f"<class {name_of(value)}>"
         if issubclass(kind, BaseException):
             args = BaseException.__dict__["args"].__get__(value)
-            return f"{_name(kind)}({self._sequence(args, depth)})"
+            return f"{name_of(kind)}({self._sequence(args, depth)})"
         if issubclass(kind, enum.Enum):
-            member = _raw(value, "_name_")
-            return f"{_name(kind)}.{member if type(member) is str else '?'}"
+            member = stored(value, "_name_")
+            return f"{name_of(kind)}.{member if type(member) is str else '?'}"
         if issubclass(kind, gpool.GenServer):
-            return f"<{_name(kind)} {self.write(_raw(value, 'pid'), depth)}>"
-        if (fields := _fields(kind)) is not None:
-            pairs = [(field, _raw(value, field)) for field in fields[:ITEMS]]
-            return f"{_name(kind)}({self._fields(pairs, len(fields), depth)})"
+            return f"<{name_of(kind)} {self.write(stored(value, 'pid'), depth)}>"
+        if (fields := fields_of(kind)) is not None:
+            pairs = [(field, stored(value, field)) for field in fields[:ITEMS]]
+            return f"{name_of(kind)}({self._fields(pairs, len(fields), depth)})"
         if issubclass(kind, tuple):
             return self._row(kind, tuple(tuple.__iter__(value)), depth)
-        return f"<{_name(kind)}>"
+        return f"<{name_of(kind)}>"
 
     def _row(self, kind: type, items: tuple[Any, ...], depth: int) -> str:
         """Write a tuple of a class of its own."""
-        names = _columns(kind)
+        names = columns_of(kind)
         if len(names) != len(items):
-            return f"{_name(kind)}{self._tuple(items, depth)}"
+            return f"{name_of(kind)}{self._tuple(items, depth)}"
         pairs = list(zip(names, items, strict=True))[:ITEMS]
-        return f"{_name(kind)}({self._fields(pairs, len(items), depth)})"
+        return f"{name_of(kind)}({self._fields(pairs, len(items), depth)})"
 
 
 def _announces(item: Any, count: int) -> bool:
