@@ -15,8 +15,8 @@ import pytest
 
 from gpool import cli
 from gpool.observer.client import NodeError
-from tests.observer.fake_node import STACK, FakeNode, event, row, served
-from tests.observer.looked_into import environment, looked_into
+from tests.observer.terminal.fake_node import STACK, FakeNode, event, row, served
+from tests.observer.terminal.looked_into import environment, looked_into
 
 HANGS = 'File "app.py", line 12, in view: row = db.checkout()'
 

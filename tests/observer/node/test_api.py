@@ -17,7 +17,7 @@ from gpool.observer.client import Client, NodeError
 from gpool.observer.node import agent, api
 from gpool.testing import settle
 from gpool.waiter import Gate
-from tests.observer.traps import Trap, TrapMeta, sprung, traps, unsprung
+from tests.observer.node.traps import Trap, TrapMeta, sprung, traps, unsprung
 from tests.otp.actor import Actor
 from tests.pool.workshop import Client as Borrower
 from tests.pool.workshop import Echo, Holder, fall, running

@@ -6,7 +6,16 @@ import pytest
 
 from gpool.observer.terminal import plain
 from gpool.observer.terminal.layout import width
-from tests.observer.fake_node import STACK, FakeNode, branch, event, pool, process, ref, row
+from tests.observer.terminal.fake_node import (
+    STACK,
+    FakeNode,
+    branch,
+    event,
+    pool,
+    process,
+    ref,
+    row,
+)
 
 
 @pytest.fixture

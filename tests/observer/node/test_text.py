@@ -17,7 +17,7 @@ import pytest
 import gpool
 from gpool.observer.node.secrets import HIDDEN, is_secret, scrubbed
 from gpool.observer.node.text import LIMIT, cut, shown
-from tests.observer.traps import Trap, TrapData, TrapRow, TrapText, traps, unsprung
+from tests.observer.node.traps import Trap, TrapData, TrapRow, TrapText, traps, unsprung
 
 
 class Plain:

@@ -9,7 +9,7 @@ import pytest
 import gpool
 from gpool.observer.node.pools import LIST, caps, detail_of, find, pools_of, summary_of
 from gpool.testing import settle
-from tests.observer.traps import Trap, hub_keeps_to_itself, unsprung
+from tests.observer.node.traps import Trap, hub_keeps_to_itself, unsprung
 from tests.pool.workshop import Client, Echo, Holder, running
 
 FIELDS = {

@@ -7,7 +7,7 @@ import json
 import gpool
 from gpool.observer.node.tree import tree_of
 from gpool.testing import settle
-from tests.observer.traps import Trap, TrapText, hub_keeps_to_itself, unsprung
+from tests.observer.node.traps import Trap, TrapText, hub_keeps_to_itself, unsprung
 from tests.pool.workshop import Echo, fall, running
 
 

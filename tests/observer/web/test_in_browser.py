@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.observer import browser
-from tests.observer.browser import Observed
+from tests.observer.web import browser
+from tests.observer.web.browser import Observed
 
 pytestmark = pytest.mark.timeout(60)  # the first one starts a browser and three processes
 

@@ -13,7 +13,7 @@ from gpool import telemetry
 from gpool.observer.node import events as module
 from gpool.observer.node.events import KEPT, WAITING, Events
 from gpool.testing import settle
-from tests.observer.traps import hub_keeps_to_itself, traps, unsprung
+from tests.observer.node.traps import hub_keeps_to_itself, traps, unsprung
 from tests.otp.actor import Actor
 from tests.pool.workshop import Client, Echo, Holder, running
 

@@ -22,7 +22,7 @@ except ModuleNotFoundError:
 
 from gpool.observer.client import NodeError, NodeGone
 from gpool.observer.terminal.top.app import EVERY, Top
-from tests.observer.fake_node import (
+from tests.observer.terminal.fake_node import (
     STACK,
     FakeNode,
     FakeNodes,
@@ -30,7 +30,7 @@ from tests.observer.fake_node import (
     event,
     row,
 )
-from tests.observer.looked_into import environment, looked_into
+from tests.observer.terminal.looked_into import environment, looked_into
 
 PATIENCE = 300  # looks at the screen until a test gives up
 

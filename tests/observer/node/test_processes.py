@@ -12,7 +12,7 @@ import gpool
 from gpool.observer.node import processes
 from gpool.observer.node.processes import COLUMNS, STATUSES, detail_of, find, page_of, row_of
 from gpool.testing import settle
-from tests.observer.traps import (
+from tests.observer.node.traps import (
     Trap,
     TrapError,
     TrapMeta,
