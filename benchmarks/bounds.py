@@ -148,6 +148,7 @@ def _observer() -> Iterable[Bound]:
         "processes, by mailbox",
         "processes, by current function",
         "processes, filtered",
+        "500 processes, filtered by a digit, by current function",
         "tree",
         "tree, filtered",
         "pools",

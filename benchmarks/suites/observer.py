@@ -1,8 +1,8 @@
 """What it costs to be looked into: a checkout while nobody looks, and one look at 10,000 processes.
 
 The agent runs in the process that is measured; the checkout's time is that of its own thread.
-A look is what its callback takes in the hub, where nothing else runs meanwhile: 6,000 servers
-under one supervisor, 1,000 workers of a pool, 3,000 clients that have one of them or wait.
+A look is what its callback takes in the hub, where nothing else runs meanwhile: 4,000 servers
+under one supervisor, 1,000 workers of a pool, 5,000 clients that have one of them or wait.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from benchmarks.suites.uncontended import pair
 from gpool.observer.node import pools, processes
 from gpool.observer.node.tree import tree_of
 
-SERVERS: Final = 6_000
+SERVERS: Final = 4_000
 WORKERS: Final = 1_000
-CLIENTS: Final = 3_000
+CLIENTS: Final = 5_000
 OFF, ON = "pair", "pair, observed"
 
 
@@ -77,6 +77,9 @@ LOOKS: Final[dict[str, Callable[[], object]]] = {
     "processes, by mailbox": page(sort="mailbox", descending=True),
     "processes, by current function": page(sort="current_function"),
     "processes, filtered": page(text="no such thing"),
+    "500 processes, filtered by a digit, by current function": page(
+        text="7", sort="current_function", per=500
+    ),
     "tree": partial(tree_of, text="", limit=100),
     "tree, filtered": partial(tree_of, text="no such thing", limit=100),
     "pools": pools.pools_of,

@@ -35,7 +35,14 @@ class NodeGone(GPoolError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"nobody listens at {self.path!r}: the process has ended, or does not answer"
+        return f"nobody listens at {self.path!r}: the process has ended"
+
+
+class NodeSilent(NodeGone):
+    """The process of a node is there, but does not answer in time, or breaks off."""
+
+    def __str__(self) -> str:
+        return f"no answer at {self.path!r}: the process is stopped, or has no time, or is ending"
 
 
 class NodeError(GPoolError):
@@ -124,7 +131,8 @@ class Client:
         """Return status, headers and content of an answer, whatever they are.
 
         Raises:
-            NodeGone: It is not there, or does not answer.
+            NodeGone: It is not there.
+            NodeSilent: It does not answer.
             NodeError: The target is none.
         """
         connection = _Connection(self.path, self.timeout, self._kind)
@@ -138,8 +146,10 @@ class Client:
         except ConnectionRefusedError:
             _remove_stale(self.path)
             raise NodeGone(self.path) from None
-        except (OSError, http.client.HTTPException) as error:
+        except FileNotFoundError as error:
             raise NodeGone(self.path) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NodeSilent(self.path) from error
         finally:
             connection.close()
 

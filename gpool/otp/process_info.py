@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, Final, Literal, overload
 
 from greenlet import getcurrent
@@ -177,8 +177,8 @@ def _current_function(pid: Pid) -> str:
 
 
 def _frame(pid: Pid) -> FrameType | None:
-    """Return the innermost frame of a process, if it has one."""
-    runner = pid.runner()
+    """Return the innermost frame of a process, if it has one; a zombie's greenlet runs on."""
+    runner = table.zombies[pid] if pid in table.zombies else pid.runner()
     if runner is getcurrent():  # of a hub that is just calling us back there is nothing to tell
         return sys._getframe(1) if runner is not pid.hub else None
     frame: FrameType | None = getattr(runner, "gr_frame", None)
@@ -226,9 +226,11 @@ def _monitors(pid: Pid) -> tuple[Any, ...]:
 
 
 def _watched_by(server: Any) -> Iterable[Pid]:
-    # By the class's own dictionary: neither its __getattribute__ nor its metaclass's is run.
+    # By the class's own dictionary: neither its __getattribute__ nor its metaclass's is run;
+    # and of gpool's own classes alone: no other's code is.
     for base in _mro_of(type(server)):
-        if (watched := _vars_of(base).get("gpool_watched")) is not None:
+        watched = _vars_of(base).get("gpool_watched")
+        if type(watched) is FunctionType and watched.__module__.startswith("gpool."):
             found: Iterable[Pid] = watched(server)
             return found
     return ()

@@ -448,6 +448,18 @@ class TestZombies:
         assert gpool.whereis("stubborn") is None
         assert zombies == [(pid,)]
 
+    def test_one_can_be_looked_at(self):
+        """Where its greenlet runs on is what one wants to know of it."""
+        pid = gpool.spawn(stubborn, [])
+        settle()
+        gpool.exit(pid, "kill")
+        settle()
+        assert gpool.zombies() == [pid]
+        info = gpool.process_info(pid)
+        assert (info.status, info.reason) == ("dead", "killed")
+        assert info.current_function.startswith("stubborn (")
+        assert "in stubborn" in "".join(gpool.process_info(pid, "current_stacktrace"))
+
     def test_one_that_swallows_an_exit_is_killed_later(self, clock):
         """A swallowed exit is given the limit for cleanup, then it is a kill."""
         log = []

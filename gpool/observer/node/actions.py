@@ -171,21 +171,40 @@ def _child(action: str, supervisor: gpool.Pid, place: gpool.Supervised) -> Deed:
     is_dynamic = isinstance(server, gpool.DynamicSupervisor)
     if is_dynamic and pid is None:
         raise Refused(409, f"child {name}: it waits for its restart")
-    if action == "restart_child" and place.restart == "temporary" and not _is_replaced(pid):
+    is_temporary = place.restart == "temporary"
+    if action == "restart_child" and is_temporary and not _is_replaced(pid):
         raise Refused(409, f"child {name}: it is temporary, its supervisor starts no other")
+    if action == "stop_child" and any(pid is p.tree().pool_sup for p in gpool.running_pools()):
+        raise Refused(
+            409, f"child {name}: it is a pool, which could not be started again; drain it"
+        )
 
     def stop() -> None:
         server.terminate_child(pid if is_dynamic else place.id)
 
     def restart() -> None:
-        if is_dynamic and pid is not None:
-            gpool.exit(pid, "kill")  # whoever wants one there has it replaced
-        else:
+        if not is_dynamic:
             server.terminate_child(place.id)
             server.restart_child(place.id)
+        elif is_temporary:  # whoever wants one there has it replaced
+            server.terminate_child(pid)
+        else:
+            _start_another(server, pid)
 
     do = stop if action == "stop_child" else restart
     return Deed(what, name, supervisor.hub, do, pid)
+
+
+def _start_another(server: gpool.DynamicSupervisor, pid: gpool.Pid | None) -> None:
+    """Stop a dynamic supervisor's child and start one like it: that spends no intensity."""
+    spec = server.get_childspec(pid)
+    server.terminate_child(pid)
+    common = server.extra_arguments if server.template is None else server.template.args
+    args = spec.args[len(common) :]
+    if server.template is None:
+        server.start_child(spec.with_arguments(args, spec.kwargs))
+    else:
+        server.start_child(*args, **spec.kwargs)
 
 
 def _is_replaced(pid: gpool.Pid | None) -> bool:

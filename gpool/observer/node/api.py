@@ -50,6 +50,7 @@ VERSION: Final = 1
 STATE_TIMEOUT: Final = 0.2  # s that a server may take to tell its state
 STATE: Final = 4000  # characters of a state
 ATTRIBUTES: Final = 100  # of a state
+PAGE: Final = 500  # processes that a page may have at most
 ERRORS: Final = 20  # events that a pool's detail tells
 NUMBER: Final = 10**12  # no process, page or event has a higher one
 
@@ -164,7 +165,7 @@ class Api:
         sort = request.word("sort", "label", processes.COLUMNS)
         descending = request.word("order", "asc", ("asc", "desc")) == "desc"
         text = request.text("filter")
-        page, per = request.number("page", 1, 1, NUMBER), request.number("per", 100, 1, 1000)
+        page, per = request.number("page", 1, 1, NUMBER), request.number("per", 100, 1, PAGE)
         return self.reader.read(
             lambda: processes.page_of(
                 which=which, sort=sort, descending=descending, text=text, page=page, per=per

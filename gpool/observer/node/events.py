@@ -3,15 +3,18 @@
 The listener only puts an event aside; words are made of it later, in the agent's thread,
 and then the event is let go: it may hold a message, or what a traceback holds.  Each level
 has a ring of its own, from the beginning: a flood of refused checkouts crowds out no crash.
-Events that are alike and come close to one another are one, with a count.
+Events that are alike but for pids and times, and come close to one another, are one, with a
+count; and where there are many of one kind and of one process's name, the oldest of these
+make room: a crash loop crowds out no other crash.
 
 Nothing but :meth:`Events.__call__` and :meth:`Events.note` may be called in another thread.
 """
 
 from __future__ import annotations
 
+import re
 import weakref
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from string import Formatter
 from time import time
@@ -26,6 +29,8 @@ KEPT: Final = 250  # of each level
 WAITING: Final = 2500  # of each level, until they are worded; then the oldest are lost
 NEAR: Final = 8  # latest ones of a level that one may be like
 LEVELS: Final = ("info", "warning", "error")
+
+_VARIES: Final = re.compile(r"#PID<\d+>|\b\d[\d.e+-]* (?:s|ms|µs)\b")
 
 Level = Literal["info", "warning", "error"]
 
@@ -72,19 +77,19 @@ _WORDS: Final[dict[type[telemetry.Event], tuple[Level, str]]] = {
 class Subject:
     """The process that an event is about, which an event is no reason to keep."""
 
-    __slots__ = ("_id", "_label", "_pid")
+    __slots__ = ("_id", "_pid", "label")
 
     def __init__(self, pid: gpool.Pid) -> None:
         self._pid = weakref.ref(pid)
-        self._id, self._label = pid.id, label_of(pid)
+        self._id, self.label = pid.id, label_of(pid)
 
     def told(self) -> dict[str, Any] | None:
         """Return what the process is called now, or was."""
         now = ref_of(self._pid())
-        return {**(now or {"id": self._id, "status": "dead"}), "label": self._label}
+        return {**(now or {"id": self._id, "status": "dead"}), "label": self.label}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """One event in words, or several that are alike."""
 
@@ -97,9 +102,15 @@ class Entry:
     seq: int = 0  # of the latest
     count: int = 1
 
-    def is_like(self, other: Entry) -> bool:
-        """Tell whether another one says the same, be it of another process."""
-        return (self.kind, self.pool, self.text) == (other.kind, other.pool, other.text)
+    @property
+    def alike(self) -> tuple[str, str | None, str]:
+        """What those have in common that say the same, be it of others and at other times."""
+        return self.kind, self.pool, _VARIES.sub("~", self.text)
+
+    @property
+    def group(self) -> tuple[str, str | None, str]:
+        """Whom it is of, and what befell them: a group that is large makes room for the others."""
+        return self.kind, self.pool, "" if self.subject is None else self.subject.label
 
     def told(self) -> dict[str, Any]:
         """Return it as the API has it; reads, as it is now, what process it is about."""
@@ -124,7 +135,7 @@ class Events:
         self._aside: dict[str, deque[tuple[float, telemetry.Event | Entry]]] = {
             level: deque(maxlen=WAITING) for level in LEVELS
         }
-        self._entries: dict[str, deque[Entry]] = {level: deque(maxlen=KEPT) for level in LEVELS}
+        self._entries: dict[str, list[Entry]] = {level: [] for level in LEVELS}
 
     def __call__(self, event: telemetry.Event) -> None:
         """Put an event aside: telemetry calls, in whatever process has something to tell."""
@@ -149,12 +160,15 @@ class Events:
         ring = self._entries[entry.level]
         self.last += 1
         entry.seq = self.last
-        for i in range(-1, -min(NEAR, len(ring)) - 1, -1):
-            if ring[i].is_like(entry):
-                entry.count += ring[i].count
-                del ring[i]
+        for one in ring[: -NEAR - 1 : -1]:
+            if one.alike == entry.alike:
+                entry.count += one.count
+                ring.remove(one)
                 break
         ring.append(entry)
+        if len(ring) > KEPT:
+            [(crowd, _)] = Counter(one.group for one in ring).most_common(1)
+            ring.remove(next(one for one in ring if one.group == crowd))
 
     def after(self, seq: int, level: str) -> list[Entry]:
         """Return those that are later than a number, and at least of a level; oldest first."""

@@ -26,6 +26,7 @@ REASON: Final = 120  # characters of a reason in a table
 Row = dict[str, Any]
 
 
+_place: Final = lru_cache(8192)(cut)
 short: Final = lru_cache(8192)(partial(cut, limit=NAME))  # thousands have the same label
 
 
@@ -162,7 +163,7 @@ def row_of(pid: gpool.Pid) -> Row:
         "label": label_of(pid),
         "name": name_of(pid),
         "initial_call": short(pid.initial_call),
-        "current_function": cut(gpool.process_info(pid, "current_function")),
+        "current_function": _place(gpool.process_info(pid, "current_function")),
         "status": status_of(pid),
         "mailbox": gpool.process_info(pid, "message_queue_len"),
         "restarts": gpool.restarts_of(pid),

@@ -125,12 +125,14 @@ class App:
             may look.  An exception counts as no, and is logged.
         allow_actions: Pass on actions, too; default: look only.
         hosts: The ``Host`` headers that are ours, exactly (with the port, unless it is the
-            scheme's own); None leaves that to the app around.
+            scheme's own); None leaves that to the app around, and is no choice where
+            actions are allowed.
         origins: More origins that may act, exactly, such as ``"https://ops.example"``.
         run_dir: Where the sockets of the nodes are; None: where this user's are.
 
     Raises:
         TypeError: `authorize` cannot be called, or another argument is of the wrong type.
+        ValueError: Actions are allowed for any host.
         RunDirError: The run directory is somebody else's, or open to others.
     """
 
@@ -147,6 +149,11 @@ class App:
             raise TypeError(f"authorize: expected a callable for an environ, got {authorize!r}")
         if not isinstance(allow_actions, bool):
             raise TypeError(f"allow_actions: expected True or False, got {allow_actions!r}")
+        if allow_actions and hosts is None:
+            raise ValueError(
+                "hosts: expected those that the page is reached by, since it may act, got None; "
+                "a name that is made to resolve to this server must not be one of them"
+            )
         self._authorize = authorize
         self.allow_actions = allow_actions
         self._hosts = None if hosts is None else texts("hosts", hosts)

@@ -147,18 +147,25 @@ class Server:
         if not isinstance(port, int) or not 0 <= port <= 65535:
             raise ValueError(f"port: expected a number from 0 to 65535, got {port!r}")
         others = texts("allow_hosts", allow_hosts)
-        self._app = App(
-            self._may_look,
-            allow_actions=allow_actions,
-            # A proxy that ends TLS before us is one that the user has named.
-            origins=[f"https://{name}" for name in others],
-            run_dir=run_dir,
-        )
-        self._wsgi = _pywsgi(_listen(host, port), self._answer)
-        self.port: int = self._wsgi.server_port or port  # where it listens
-        self._at = f"{_bare(host)}:{self.port}"
-        ours = {f"{name}:{self.port}" for name in (HOST, "localhost", "[::1]")} | {self._at}
-        self._door = Door(port=self.port, hosts=frozenset(ours | others))
+        listener = _listen(host, port)
+        try:
+            self.port: int = listener.getsockname()[1]
+            self._at = f"{_bare(host)}:{self.port}"
+            ours = {f"{name}:{self.port}" for name in (HOST, "localhost", "[::1]")} | {self._at}
+            hosts = frozenset(ours | others)
+            self._app = App(
+                self._may_look,
+                allow_actions=allow_actions,
+                hosts=hosts,
+                # A proxy that ends TLS before us is one that the user has named.
+                origins=[f"https://{name}" for name in others],
+                run_dir=run_dir,
+            )
+        except BaseException:
+            listener.close()
+            raise
+        self._door = Door(port=self.port, hosts=hosts)
+        self._wsgi = _pywsgi(listener, self._answer)
 
     def start(self) -> None:
         """Answer from now on, while the caller does something else."""

@@ -210,6 +210,43 @@ class TestChildren:
         do(actions, action="stop_child", process=second.id, confirm=repr(second))
         assert len(gpool.supervision(sup).children) == 1
 
+    @pytest.mark.parametrize("how", ["plain", "template", "extra"])
+    def test_of_a_dynamic_supervisor_spend_no_intensity(self, actions, how):
+        """They end orderly, and what is started has the same arguments, however often."""
+        made = []
+
+        def start(*args, **kwargs):
+            made.append((args, kwargs))
+            return Echo.start_link()
+
+        spec = gpool.ChildSpec("w", start, (1,), {"a": 2})
+        options = {"template": {"template": spec}, "extra": {"extra_arguments": (0,)}}
+        sup = gpool.DynamicSupervisor.start(**options.get(how, {}))
+        given = ((9,), {"b": 3}) if how == "template" else ((spec,), {})
+        sup.start_child(*given[0], **given[1])
+        for _ in range(5):
+            [child] = gpool.supervision(sup).children
+            done = do(
+                actions, action="restart_child", process=child.pid.id, confirm=repr(child.pid)
+            )
+            assert done["state"] == "done"
+            assert child.pid.reason == "shutdown"
+        assert gpool.is_alive(sup.pid)
+        assert len(made) == 6
+        assert all(one == made[0] for one in made)
+
+    def test_that_are_pools_are_restarted_but_not_stopped(self, actions):
+        """Nobody could start a pool's tree again."""
+        pool = running(Echo, size=1, name="db")
+        sup = pool.tree().pool_sup
+        body = {"process": sup.id, "confirm": repr(sup)}
+        with pytest.raises(Refused, match="drain it"):
+            actions.begin({"action": "stop_child", **body}, "a test")
+        assert do(actions, action="restart_child", **body)["state"] == "done"
+        assert pool.tree().pool_sup is not sup
+        with pool.checkout() as echo:
+            assert gpool.is_alive(echo)
+
     def test_that_wait_for_their_restart_can_be_started_at_once(self, actions, clock):
         """Somebody has mended what they need, and does not want to wait."""
         sup, [child] = supervised(backoff=gpool.Backoff(20.0))
@@ -374,7 +411,7 @@ class TestThroughTheApi:
         body = {"action": "drain", "pool": "db", "timeout": 60, "confirm": "db"}
         answer = node.post("/v1/actions", body)
         assert answer["action"]["state"] == "running"
-        rows = node.get("/v1/processes", per=1000)["processes"]
+        rows = node.get("/v1/processes", per=500)["processes"]
         assert not [row for row in rows if "Errand" in row["initial_call"]]
         holder.let_go()
         until(lambda: node.get("/v1/actions/1")["action"]["state"] == "done")

@@ -168,14 +168,41 @@ class TestJoining:
         events(refused())
         assert [entry["count"] for entry in told(events, after=last)] == [2]
 
+    def test_joins_what_differs_by_pids_and_times(self):
+        """A crash loop is one event: the child that its supervisor reports is another each time."""
+        events = Events()
+        for _ in range(5):
+            child = Actor().pid
+            events(telemetry.SupervisorReport(gpool.self(), "child_terminated", "x", "c", child))
+            events(telemetry.WorkerStartFailed(child, "db", "no", 0.01 * child.id))
+        [report, failure] = told(events)
+        assert (report["count"], failure["count"]) == (5, 5)
+        assert repr(child) in report["text"]  # the latest
+
 
 class TestFlood:
+    def test_of_one_crash_pushes_no_other_out(self):
+        """A loop whose errors all differ makes room itself."""
+        events = Events()
+        important, loop = gpool.spawn(lambda: None), gpool.self()
+        events(crash("the one that matters", important))
+        events.note(important, "db", "resize to 3: pool 'db', by somebody")
+        for n in range(2 * KEPT):
+            events(crash(f"user {n} not found", loop))
+            events(refused())
+            events(telemetry.UnexpectedMessage(loop, f"no {n}"))
+        texts = [event["text"] for event in told(events)]
+        assert sum("the one that matters" in text for text in texts) == 1
+        assert sum("by somebody" in text for text in texts) == 1
+        assert len(texts) <= 3 * KEPT
+        assert f"crashed, 0 messages unread: user {2 * KEPT - 1} not found" in texts
+
     def test_of_refused_checkouts_pushes_no_crash_out(self):
         """Neither while they wait for their words, nor once they have them."""
         events = Events()
         events(crash())
-        for n in range(2 * WAITING):
-            events(refused(f"pool {n}"))
+        for _ in range(2 * WAITING):
+            events(refused())
         assert [entry["kind"] for entry in told(events, level="error")] == ["ProcessCrashed"]
         for n in range(2 * KEPT):
             events(refused(f"other {n}"))

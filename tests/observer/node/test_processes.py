@@ -173,7 +173,7 @@ class TestPage:
         up, down = [
             [
                 sorted_by(column, row)
-                for row in page(which=which, sort=column, per=1000, descending=descending)[
+                for row in page(which=which, sort=column, per=500, descending=descending)[
                     "processes"
                 ]
                 if row["status"] != "running" or column != "current_function"  # ours: it goes on
@@ -207,8 +207,8 @@ class TestPage:
         """So many as are remembered; the first ones are forgotten, whole."""
         pids = [gpool.spawn(len, ()) for _ in range(300)]
         settle()
-        assert page(which="ended", per=1000)["total"] == 256
-        assert ids(which="ended", per=1000) == [pid.id for pid in pids[-256:]]
+        assert page(which="ended", per=500)["total"] == 256
+        assert ids(which="ended", per=500) == [pid.id for pid in pids[-256:]]
         assert find(pids[0].id) is None
         assert find(pids[-1].id) is pids[-1]
 
@@ -363,7 +363,7 @@ class TestLooking:
         with unsprung(), hub_keeps_to_itself():
             for which in processes.KINDS:
                 for column in COLUMNS:
-                    page(which=which, sort=column, text="e", per=1000)
+                    page(which=which, sort=column, text="e", per=500)
             for pid in pids:
                 whole(pid)
 

@@ -69,7 +69,17 @@ def port(app):
 @pytest.fixture
 def acting(run_dir):
     """Give the port of an app that passes on actions."""
-    with served(App(anybody, allow_actions=True, run_dir=run_dir)) as at:
+    with served_acting(run_dir) as at:
+        yield at
+
+
+@contextlib.contextmanager
+def served_acting(run_dir, authorize=anybody, **options):
+    """Serve an app that passes on actions to those who come by the server's own address."""
+    app = None
+    with served(lambda *args: app(*args)) as at:
+        hosts = [f"127.0.0.1:{at}"]
+        app = App(authorize, allow_actions=True, hosts=hosts, run_dir=run_dir, **options)
         yield at
 
 
@@ -307,7 +317,7 @@ class TestNodes:
         with hanging_node(run_dir / "1.sock"), hanging_node(run_dir / "2.sock"):
             nodes = ask(port, "/api/nodes").json["nodes"]
         assert [each["node"] for each in nodes] == ["1", "2", "4711"]
-        assert "does not answer" in nodes[0]["error"]
+        assert "no answer" in nodes[0]["error"]
         assert "error" not in nodes[2]
 
     def test_that_hang_hold_up_nobody_else(self, run_dir, port, monkeypatch):
@@ -500,10 +510,10 @@ class TestActing:
             ({"Origin": "http://evil.example"}, 403),
             ({"Origin": "http://127.0.0.1"}, 403),
             ({"Origin": "http://127.0.0.1:1"}, 403),
-            ({"Host": "evil.example"}, 403),
-            ({"Host": None, "Origin": "http://None"}, 403),
-            ({"Host": None, "Origin": None}, 403),
-            ({"Host": None, "Origin": "http://"}, 403),
+            ({"Host": "evil.example"}, 421),
+            ({"Host": None, "Origin": "http://None"}, 421),
+            ({"Host": None, "Origin": None}, 421),
+            ({"Host": None, "Origin": "http://"}, 421),
             ({"Origin": "https://proxy.example", "X_Forwarded_Host": "proxy.example",
               "X_Forwarded_Proto": "https", "Forwarded": "host=proxy.example;proto=https"}, 403),
             ({"X_GPool_Action": None}, 403),
@@ -547,17 +557,20 @@ class TestActing:
         assert "allow_actions" in reply.json["error"]
         assert node.seen == []
 
+    def test_needs_to_know_its_hosts(self, run_dir):
+        """An origin that is the request's own host proves nothing if any host will do."""
+        with pytest.raises(ValueError, match="hosts: expected those"):
+            App(anybody, allow_actions=True, run_dir=run_dir)
+
     def test_is_not_for_those_who_may_not_look(self, run_dir, node):
         """`authorize` is asked for actions, too."""
-        app = App(lambda environ: False, allow_actions=True, run_dir=run_dir)
-        with served(app) as port:
+        with served_acting(run_dir, lambda environ: False) as port:
             assert act(port).status == 403
         assert node.seen == []
 
     def test_believes_the_origins_that_it_was_given(self, run_dir, node):
         """Behind a proxy that ends TLS the outer origin is named, not guessed."""
-        app = App(anybody, allow_actions=True, origins=["https://ops.example"], run_dir=run_dir)
-        with served(app) as port:
+        with served_acting(run_dir, origins=["https://ops.example"]) as port:
             assert act(port, Origin="https://ops.example").status == 200
             assert act(port, Origin="https://ops.example:444").status == 403
 
@@ -572,7 +585,7 @@ class TestActing:
     @pytest.mark.parametrize(("length", "status"), [("100", 400), ("9" * 5000, 413)])
     def test_trusts_no_server_with_the_length(self, run_dir, length, status):
         """Other servers than pywsgi may let through what it does not."""
-        app = App(anybody, allow_actions=True, run_dir=run_dir)
+        app = App(anybody, allow_actions=True, hosts=["x"], run_dir=run_dir)
         seen = []
         environ = {
             "REQUEST_METHOD": "POST",
