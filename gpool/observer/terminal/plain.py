@@ -155,13 +155,20 @@ def branch_name(node: Answer) -> str:
     label, call = clean(node["label"]), clean(node["initial_call"] or node["label"])
     child = clean(node["child_id"] or "")
     words = [label] if label == call else [call, f'"{label}"']
-    if label == call and child and _bare(child).startswith(_bare(label)):
+    is_telling = child != node["type"]  # the workers of a pool are all called "worker"
+    if label == call and child and is_telling and _begins_with(child, label):
         words = [label if _bare(child) == _bare(label) else child]
-    elif child != node["type"] and _bare(child) not in _bare("".join(words)):
+    elif is_telling and _bare(child) not in _bare("".join(words)):
         words.append(child)
     if node["strategy"]:
         words.append(f"({node['strategy']})")
     return " ".join(words)
+
+
+def _begins_with(child: str, label: str) -> bool:
+    """Tell whether a child's id is its label, or that and a number: not W of web."""
+    head, rest = _bare(child)[: len(_bare(label))], _bare(child)[len(_bare(label)) :]
+    return head == _bare(label) and not rest[:1].isalpha()
 
 
 def _bare(text: str) -> str:
