@@ -294,12 +294,23 @@ def _pool_row(pool: Answer) -> tuple[Any, ...]:
 
 def pool_state(pool: Answer) -> str:
     """Return how a pool is, in a word or two."""
-    words = [pool["state"]]
+    words = ["starts fail" if starts_fail(pool) else pool["state"]]
     if pool["phase"] not in ("up", pool["state"]):
         words.append(pool["phase"])
     if pool["suspended"]:
         words.append("suspended")
     return " ".join(words)
+
+
+def starts_fail(pool: Answer) -> bool:
+    """Tell whether a pool that is up has no worker, as none can be started."""
+    workers = sum(pool[name] for name in ("idle", "busy", "finishing", "resetting"))
+    return pool["phase"] == "up" and pool["breaker"] != "closed" and not workers
+
+
+def is_well(pool: Answer) -> bool:
+    """Tell whether a pool can do what it is there for."""
+    return bool(pool["healthy"]) and not starts_fail(pool)
 
 
 def pool_size(pool: Answer) -> str:
@@ -311,7 +322,7 @@ def pool(answer: Answer, limit: int | None = None) -> list[Line]:
     """Return all that a node tells of one pool."""
     found = answer["pool"]
     head = f"pool {clean(found['name'])}: {pool_state(found)}"
-    tone: Tone = "head" if found["healthy"] else "bad"
+    tone: Tone = "head" if is_well(found) else "bad"
     lines = [Line(cut(head, limit), tone)]
     lines += _pairs(pool_facts(found, min(BAR, (limit or 80) - 20)), limit)
     lines += _section("holders, the oldest first", holders(found, limit), limit)

@@ -18,6 +18,12 @@ from tests.observer.terminal.fake_node import (
 )
 
 
+DETAILS = {
+    "holders": [], "holders_more": 0, "waiters": [], "waiters_more": 0, "errors": [],
+    "measured": True, "history": {},
+}  # fmt: skip
+
+
 @pytest.fixture
 def node():
     """Give a node to ask."""
@@ -214,6 +220,23 @@ class TestPools:
         assert (
             plain.pool_state(pool(state="down", phase="down", suspended=True)) == "down suspended"
         )
+
+    @pytest.mark.parametrize("breaker", ["open", "half_open"])
+    def test_without_workers_whose_starts_fail_are_not_ready(self, breaker):
+        """An outage of what the workers need is what is said of them."""
+        out = pool(breaker=breaker, idle=0, busy=0)
+        assert plain.pool_state(out) == "starts fail"
+        assert plain.pool_state(out | {"suspended": True}) == "starts fail suspended"
+        assert not plain.is_well(out)
+        (head, *_) = plain.pool({"pool": out | DETAILS, "now": 0.0})
+        assert head == ("pool db: starts fail", "bad")
+
+    def test_that_have_workers_are_ready_while_starts_fail(self):
+        """Those who ask are served: the breaker stands in its own column."""
+        for name in ("idle", "busy", "finishing", "resetting"):
+            some = pool(breaker="open", idle=0, busy=0) | {name: 1}
+            assert plain.pool_state(some) == "ready"
+            assert plain.is_well(some)
 
     def test_that_are_not_there_are_missed(self, node):
         """No pools is a sentence."""
