@@ -84,7 +84,8 @@ class Pools(Vertical):
         pool = found[0]
         return Target(
             "pool", f"pool {clean(pool['name'])}", pool["name"],
-            size=pool["size"], max_overflow=pool["max_overflow"], is_suspended=pool["suspended"],
+            size=pool["size"], max_overflow=pool["max_overflow"],
+            is_suspended=pool["suspended"], is_up=pool["phase"] == "up",
         )  # fmt: skip
 
     def on_resize(self) -> None:

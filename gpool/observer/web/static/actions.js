@@ -8,7 +8,7 @@ import { get, nodePath, post } from "./api.js";
 const PATIENCE = 120; // times half a second: then we stop asking how it went
 
 const OF_A_CHILD = [
-  { verb: "Restart", action: "restart_child", detail: "Its supervisor stops it and starts it again." },
+  { verb: "Restart", action: "restart_child", detail: "Its supervisor stops it, and it is started again." },
   {
     verb: "Stop",
     action: "stop_child",
@@ -44,13 +44,16 @@ const ofPool = (pool) => [
         action: "suspend",
         detail: "Nobody is given a worker until it is resumed: clients wait.",
       },
-  {
-    verb: "Drain",
-    action: "drain",
-    danger: true,
-    detail: "New checkouts are refused; those who hold a worker may finish. It stays closed.",
-    fields: [{ name: "timeout", label: "Seconds to finish", value: 30 }],
-  },
+  pool.phase === "up"
+    ? {
+        verb: "Drain",
+        action: "drain",
+        danger: true,
+        question: "and let nobody in any more",
+        detail: "New checkouts are refused; those who hold a worker may finish. It stays so until it is opened.",
+        fields: [{ name: "timeout", label: "Seconds to finish", value: 30 }],
+      }
+    : { verb: "Open", action: "open", detail: "Clients are let in again." },
 ];
 
 export class Actions {
@@ -86,7 +89,8 @@ export class Actions {
     if (!this.allowed) return nothing;
     return html`<div class="actions" role="group" aria-label="Actions">
       ${choices.map(([one, body]) => {
-        const ask = () => this.#ask(one, `${one.verb} ${named}?`, { action: one.action, ...body });
+        const question = [`${one.verb} ${named}`, one.question].filter(Boolean).join(", ");
+        const ask = () => this.#ask(one, `${question}?`, { action: one.action, ...body });
         return html`<button type="button" class=${one.danger ? "danger" : ""} @click=${ask}>
           ${one.verb} …
         </button>`;
