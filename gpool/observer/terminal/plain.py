@@ -200,7 +200,7 @@ def process(answer: Answer, limit: int | None = None) -> list[Line]:
     Beside the process, `answer` may hold "messages" with "length", and "state".
     """
     found = answer["process"]
-    dead = "  DEAD" if found["ended"] is not None else ""
+    dead = "" if found["ended"] is None else f"  {ending(found)}"
     lines = [Line(cut(f"{found['pid']} {clean(found['label'])}{dead}", limit), "head")]
     lines += _pairs(facts(found), limit)
     for heading, refs in relations(found):
@@ -214,6 +214,11 @@ def process(answer: Answer, limit: int | None = None) -> list[Line]:
     if "state" in answer:
         lines += _section("state", answer["state"].splitlines(), limit)
     return lines
+
+
+def ending(found: Answer) -> str:
+    """Return how a process that ended is marked: one whose greenlet runs on is a zombie."""
+    return "ZOMBIE" if found["status"] == "zombie" else "DEAD"
 
 
 def facts(found: Answer) -> list[tuple[str, str]]:

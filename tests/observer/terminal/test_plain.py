@@ -17,7 +17,6 @@ from tests.observer.terminal.fake_node import (
     row,
 )
 
-
 DETAILS = {
     "holders": [], "holders_more": 0, "waiters": [], "waiters_more": 0, "errors": [],
     "measured": True, "history": {},
@@ -195,6 +194,12 @@ class TestProcess:
         lines = texts(plain.process({"process": process(row(1, "worker"), last_exit=trace)}))
         at = lines.index("last exit")
         assert lines[at + 1 : at + 4] == [f"  {line}" for line in trace.splitlines()]
+
+    @pytest.mark.parametrize("status", ["dead", "zombie"])
+    def test_marks_one_that_ended(self, status):
+        """A zombie is no ordinary dead one: its greenlet runs on."""
+        found = process(row(1, "worker", status=status, ended=1.0, reason="'killed'"))
+        assert texts(plain.process({"process": found}))[0] == f"#PID<1> worker  {status.upper()}"
 
     def test_folds_many_links(self):
         """Hundreds of links fill lines, and what was cut is counted."""

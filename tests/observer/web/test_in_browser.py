@@ -54,6 +54,29 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         yield Site(url, shop, crowd)
 
 
+@dataclass
+class Alone:
+    """The Observer of one process, which has what no other test wants to see."""
+
+    url: str  # with its token
+    node: Observed
+
+    def at(self, place: str) -> str:
+        """Return the address of a view."""
+        return f"{self.url}#/{self.node.node}/{place}"
+
+
+@pytest.fixture(scope="module")
+def alone(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """Give the Observer with a single process that has a zombie, odd names and an outage."""
+    run_dir = tmp_path_factory.mktemp("alone")
+    run_dir.chmod(0o700)
+    with browser.observed(run_dir) as node, browser.served(run_dir) as url:
+        for lever in ("haunt", "outage", "names"):
+            node.pull(lever)
+        yield Alone(url, node)
+
+
 @pytest.fixture
 def complaints() -> list[str]:
     """What the browser complained of; a test that means it takes it out."""
@@ -384,6 +407,16 @@ class TestWindow:
             expect(page.get_by_role("complementary")).to_contain_text("it was time")
         finally:
             site.shop.pull("start")
+
+    def test_of_a_zombie_offers_nothing(self, page: Any, alone: Alone, expect: Any) -> None:
+        """It is dead already, as far as anybody can make it; it is said that it runs on."""
+        page.goto(alone.at("processes?which=zombies"))
+        page.get_by_role("link", name="ghost").click()
+        window = page.get_by_role("complementary")
+        expect(window.get_by_role("heading", level=2)).to_contain_text("*ZOMBIE*")
+        expect(window).to_contain_text("its greenlet swallowed its exit and runs on")
+        expect(window.get_by_text("Lived", exact=True)).to_be_visible()
+        expect(window.get_by_role("button", name="Kill")).to_have_count(0)
 
     def test_of_a_process_that_nobody_knows(
         self, page: Any, site: Site, complaints: list[str], expect: Any
