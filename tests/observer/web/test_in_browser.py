@@ -436,6 +436,18 @@ class TestPools:
         expect(card).to_contain_text("2 busy")
         expect(card).to_contain_text(re.compile(r"Waiting\s+1\s"))
 
+    @pytest.mark.parametrize("place", ["pools", "pools?pool=broken"])
+    def test_are_not_ready_in_an_outage(
+        self, page: Any, alone: Alone, expect: Any, place: str
+    ) -> None:
+        """No worker, and none can be started: that is said first, and nothing is green."""
+        page.goto(alone.at(place))
+        shown = page.get_by_role("main")
+        if place == "pools":
+            shown = page.get_by_role("article", name="Pool broken")
+        expect(shown.locator(".tag").first).to_have_text("starts fail")
+        expect(shown.locator(".tag.good")).to_have_count(0)
+
     def test_shows_who_holds_and_who_waits(self, page: Any, site: Site, expect: Any) -> None:
         """With the line that they checked out at, and the way to their windows."""
         page.goto(site.at("pools"))
@@ -508,6 +520,22 @@ class TestActions:
             page.get_by_role("dialog").get_by_label("Size").fill(size)
             page.get_by_role("dialog").get_by_role("button", name="Resize").click()
             expect(page.get_by_text(f"of {size}", exact=True)).to_be_visible()
+
+    def test_drain_a_pool_and_open_it_again(self, page: Any, alone: Alone, expect: Any) -> None:
+        """Either is offered where it makes sense."""
+        page.goto(alone.at("pools?pool=db"))
+        drain, opened = (page.get_by_role("button", name=name) for name in ("Drain …", "Open …"))
+        drain.click()
+        dialog = page.get_by_role("dialog", name="Drain pool db, and let nobody in any more?")
+        dialog.get_by_label("Seconds to finish").fill("0")
+        dialog.get_by_role("button", name="Drain").click()
+        expect(opened).to_be_visible()
+        expect(drain).to_have_count(0)
+        opened.click()
+        page.get_by_role("dialog", name="Open pool db?").get_by_role("button", name="Open").click()
+        expect(drain).to_be_visible()
+        expect(opened).to_have_count(0)
+        expect(page.locator(".tag.good").first).to_have_text("ready")
 
 
 class TestPolling:
