@@ -136,6 +136,17 @@ class TestNodes:
         row.get_by_role("link").click()
         expect(page.get_by_role("tree", name="Supervision tree")).to_be_visible()
 
+    def test_goes_straight_to_the_only_one(self, page: Any, alone: Alone, expect: Any) -> None:
+        """The table of all is a choice of the picker, and stays when it is loaded again."""
+        page.goto(alone.url)
+        expect(page).to_have_url(re.compile(f"#/{alone.node.node}/tree$"))
+        expect(treeitem(page, "PoolMan").first).to_be_visible()
+        page.get_by_label("Node").select_option("all nodes (1)")
+        expect(page.get_by_role("heading", name="All nodes", exact=True)).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("region", name="Nodes").get_by_role("row")).to_have_count(2)
+        expect(page.get_by_role("heading", name="All nodes", exact=True)).to_be_visible()
+
     def test_sums_up_what_a_database_must_admit(self, page: Any, site: Site, expect: Any) -> None:
         """The caps of pools with one name are added: 3 + 1 here, CROWD + 1 there."""
         page.goto(site.url)

@@ -37,6 +37,12 @@ const app = {
       arrive();
     }
   },
+  /** Whoever opened the page without saying what to look at sees the only node there is. */
+  start(node) {
+    if (location.hash !== "") return;
+    history.replaceState(null, "", format({ node, view: app.route.view }));
+    arrive();
+  },
   redraw, // soon
   draw, // now, for who goes on with what is drawn
   wake,
