@@ -12,6 +12,7 @@ import pytest
 
 from tests.observer.web import browser
 from tests.observer.web.browser import Observed
+from tests.observer.web.observed import LONG, ODD
 
 pytestmark = pytest.mark.timeout(60)  # the first one starts a browser and three processes
 
@@ -614,6 +615,34 @@ class TestEverywhere:
             page.goto(site.at(view))
             expect(page.locator("main > :not(.bar, h1)").first).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], view
+
+    def test_fits_a_phone_with_a_long_name(self, page: Any, alone: Alone, expect: Any) -> None:
+        """A pool's name is broken where it must be."""
+        page.set_viewport_size(PHONE)
+        for view in ("pools", f"pools?pool={LONG}"):
+            page.goto(alone.at(view))
+            expect(page.get_by_role("heading", name=LONG)).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], view
+        page.get_by_role("button", name="Drain").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        assert page.evaluate("(({scrollWidth: a, clientWidth: b}) => a - b)"
+                             "(document.querySelector('dialog'))") == 0  # fmt: skip
+
+    def test_shows_what_is_hidden_in_a_name(self, page: Any, alone: Alone, expect: Any) -> None:
+        """What would turn the rest of a line round, or act on a screen, is written out."""
+        hebrew = ODD[1]
+        seen = r"gpj\u202etxt\u001b[2J"
+        page.goto(alone.at("processes?filter=txt"))
+        page.get_by_role("link", name=seen).click()
+        window = page.get_by_role("complementary")
+        expect(window.get_by_role("heading", level=2)).to_contain_text(seen)
+        expect(page).to_have_title(re.compile(re.escape(seen)))
+        window.get_by_role("button", name="Kill").click()
+        expect(page.get_by_role("dialog")).to_contain_text(f"Kill {seen} #PID<")
+        assert "\u202e" not in page.content()
+        page.goto(alone.at(f"processes?filter={hebrew}"))
+        expect(page.get_by_role("rowheader").locator("bdi")).to_have_text(hebrew)
 
     def test_has_the_window_for_itself_on_a_phone(self, page: Any, site: Site, expect: Any) -> None:
         """The view behind it is neither shown nor asked for."""

@@ -2,7 +2,7 @@
 //
 // The page only hides what is not allowed; the node checks every request again.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { get, nodePath, post } from "./api.js";
 
 const PATIENCE = 120; // times half a second: then we stop asking how it went
@@ -71,7 +71,7 @@ export class Actions {
 
   forProcess({ label, pid, id, supervisor }) {
     const child = { supervisor: supervisor?.id, process: id, confirm: pid };
-    return this.#buttons(`${label} ${pid}`, [
+    return this.#buttons(html`${label} ${pid}`, [
       ...(supervisor ? OF_A_CHILD.map((one) => [one, child]) : []),
       [KILL, { process: id, confirm: pid }],
     ]);
@@ -80,7 +80,7 @@ export class Actions {
   forPool(pool) {
     const body = { pool: pool.name, confirm: pool.name };
     return this.#buttons(
-      `pool ${pool.name}`,
+      html`pool ${pool.name}`,
       ofPool(pool).map((one) => [one, body]),
     );
   }
@@ -89,8 +89,8 @@ export class Actions {
     if (!this.allowed) return nothing;
     return html`<div class="actions" role="group" aria-label="Actions">
       ${choices.map(([one, body]) => {
-        const question = [`${one.verb} ${named}`, one.question].filter(Boolean).join(", ");
-        const ask = () => this.#ask(one, `${question}?`, { action: one.action, ...body });
+        const question = html`${one.verb} ${named}${one.question ? `, ${one.question}` : ""}?`;
+        const ask = () => this.#ask(one, question, { action: one.action, ...body });
         return html`<button type="button" class=${one.danger ? "danger" : ""} @click=${ask}>
           ${one.verb} …
         </button>`;
@@ -101,9 +101,9 @@ export class Actions {
   /** A child without a process can be started again, from the tree only: it has no window. */
   restartStopped(supervisor, { label, child_id: child }) {
     if (!this.allowed || supervisor?.id == null || child === null) return;
-    const detail = `It is a child of ${supervisor.label}, and has no process.`;
+    const detail = html`It is a child of ${supervisor.label}, and has no process.`;
     const body = { action: "restart_child", supervisor: supervisor.id, child, confirm: child };
-    this.#ask({ verb: "Start", detail }, `Start ${label} ${child} again?`, body);
+    this.#ask({ verb: "Start", detail }, html`Start ${label} ${child} again?`, body);
   }
 
   #ask(one, title, body) {

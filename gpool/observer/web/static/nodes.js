@@ -1,6 +1,6 @@
 // The nodes of this host: which to look at, which hub is blocked and where, and what all of them have together.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { counted, number, seconds } from "./format.js";
 import { preformatted } from "./frame.js";

@@ -1,6 +1,6 @@
 // What is said of a pool in few words, in its card and above its details.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { number, seconds } from "./format.js";
 
 // What is worth a look when it is not 0.

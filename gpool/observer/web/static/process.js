@@ -3,7 +3,7 @@
 // Its mailbox and its state are asked for on demand only: they may be long, and may hold what nobody should read
 // over a shoulder.  A process that died keeps its window, even when its node has forgotten it.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { get, nodePath } from "./api.js";
 import { clock, counted, number, pid, seconds } from "./format.js";
 import { preformatted } from "./frame.js";
