@@ -11,8 +11,8 @@ A command asks the nodes, prints what they say, and is done; it changes nothing.
 code is 0, or 1 if there was nobody to ask or somebody could not answer (stderr says why), or
 2 if the command is wrong.
 
-Not here: how it is worded (``observer/plain.py``), the screen that goes on looking
-(``observer/tui/``), the page (``observer/server.py``).
+Not here: how it is worded (``observer/terminal/plain.py``), the screen that goes on looking
+(``observer/terminal/top/``), the page (``observer/web/server.py``).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 In a process that gevent has patched it is cooperative.
 
-Not here: what a node answers (``api.py``).
+Not here: what a node answers (``node/api.py``).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ look into the processes, so one that is not ours, or that others may enter, is r
 A process that is killed leaves its socket behind: whoever finds that nobody listens
 there unlinks it.
 
-Not here: what goes through the sockets (``agent.py``, ``client.py``).
+Not here: what goes through the sockets (``node/agent.py``, ``client.py``).
 """
 
 from __future__ import annotations

@@ -155,13 +155,20 @@ def branch_name(node: Answer) -> str:
     label, call = clean(node["label"]), clean(node["initial_call"] or node["label"])
     child = clean(node["child_id"] or "")
     words = [label] if label == call else [call, f'"{label}"']
-    if label == call and child and _bare(child).startswith(_bare(label)):
+    is_telling = child != node["type"]  # the workers of a pool are all called "worker"
+    if label == call and child and is_telling and _begins_with(child, label):
         words = [label if _bare(child) == _bare(label) else child]
-    elif child != node["type"] and _bare(child) not in _bare("".join(words)):
+    elif is_telling and _bare(child) not in _bare("".join(words)):
         words.append(child)
     if node["strategy"]:
         words.append(f"({node['strategy']})")
     return " ".join(words)
+
+
+def _begins_with(child: str, label: str) -> bool:
+    """Tell whether a child's id is its label, or that and a number: not W of web."""
+    head, rest = _bare(child)[: len(_bare(label))], _bare(child)[len(_bare(label)) :]
+    return head == _bare(label) and not rest[:1].isalpha()
 
 
 def _bare(text: str) -> str:
@@ -193,7 +200,7 @@ def process(answer: Answer, limit: int | None = None) -> list[Line]:
     Beside the process, `answer` may hold "messages" with "length", and "state".
     """
     found = answer["process"]
-    dead = "  DEAD" if found["ended"] is not None else ""
+    dead = "" if found["ended"] is None else f"  {ending(found)}"
     lines = [Line(cut(f"{found['pid']} {clean(found['label'])}{dead}", limit), "head")]
     lines += _pairs(facts(found), limit)
     for heading, refs in relations(found):
@@ -207,6 +214,11 @@ def process(answer: Answer, limit: int | None = None) -> list[Line]:
     if "state" in answer:
         lines += _section("state", answer["state"].splitlines(), limit)
     return lines
+
+
+def ending(found: Answer) -> str:
+    """Return how a process that ended is marked: one whose greenlet runs on is a zombie."""
+    return "ZOMBIE" if found["status"] == "zombie" else "DEAD"
 
 
 def facts(found: Answer) -> list[tuple[str, str]]:
@@ -287,12 +299,23 @@ def _pool_row(pool: Answer) -> tuple[Any, ...]:
 
 def pool_state(pool: Answer) -> str:
     """Return how a pool is, in a word or two."""
-    words = [pool["state"]]
+    words = ["starts fail" if starts_fail(pool) else pool["state"]]
     if pool["phase"] not in ("up", pool["state"]):
         words.append(pool["phase"])
     if pool["suspended"]:
         words.append("suspended")
     return " ".join(words)
+
+
+def starts_fail(pool: Answer) -> bool:
+    """Tell whether a pool that is up has no worker, as none can be started."""
+    workers = sum(pool[name] for name in ("idle", "busy", "finishing", "resetting"))
+    return pool["phase"] == "up" and pool["breaker"] != "closed" and not workers
+
+
+def is_well(pool: Answer) -> bool:
+    """Tell whether a pool can do what it is there for."""
+    return bool(pool["healthy"]) and not starts_fail(pool)
 
 
 def pool_size(pool: Answer) -> str:
@@ -304,7 +327,7 @@ def pool(answer: Answer, limit: int | None = None) -> list[Line]:
     """Return all that a node tells of one pool."""
     found = answer["pool"]
     head = f"pool {clean(found['name'])}: {pool_state(found)}"
-    tone: Tone = "head" if found["healthy"] else "bad"
+    tone: Tone = "head" if is_well(found) else "bad"
     lines = [Line(cut(head, limit), tone)]
     lines += _pairs(pool_facts(found, min(BAR, (limit or 80) - 20)), limit)
     lines += _section("holders, the oldest first", holders(found, limit), limit)

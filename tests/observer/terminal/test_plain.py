@@ -17,6 +17,11 @@ from tests.observer.terminal.fake_node import (
     row,
 )
 
+DETAILS = {
+    "holders": [], "holders_more": 0, "waiters": [], "waiters_more": 0, "errors": [],
+    "measured": True, "history": {},
+}  # fmt: skip
+
 
 @pytest.fixture
 def node():
@@ -128,6 +133,10 @@ class TestTree:
             ("PoolMan", "PoolMan", "pool_man", "PoolMan"),
             ("db", "PoolSup", "db", 'PoolSup "db"'),
             ("Doubler", "Doubler", "worker", "Doubler"),
+            ("W", "W", "worker", "W"),
+            ("Work", "Work", "worker", "Work"),
+            ("Worker", "Worker", "worker", "Worker"),
+            ("W", "W", "web", "W web"),
             ("customer", "customer", "customer 1", "customer 1"),
             ("worker", "worker", "('eu', 3)", "worker ('eu', 3)"),
             ("house", "Supervisor", None, 'Supervisor "house"'),
@@ -186,6 +195,12 @@ class TestProcess:
         at = lines.index("last exit")
         assert lines[at + 1 : at + 4] == [f"  {line}" for line in trace.splitlines()]
 
+    @pytest.mark.parametrize("status", ["dead", "zombie"])
+    def test_marks_one_that_ended(self, status):
+        """A zombie is no ordinary dead one: its greenlet runs on."""
+        found = process(row(1, "worker", status=status, ended=1.0, reason="'killed'"))
+        assert texts(plain.process({"process": found}))[0] == f"#PID<1> worker  {status.upper()}"
+
     def test_folds_many_links(self):
         """Hundreds of links fill lines, and what was cut is counted."""
         links = [ref(id, "worker", "zombie") for id in range(100, 300)]
@@ -210,6 +225,23 @@ class TestPools:
         assert (
             plain.pool_state(pool(state="down", phase="down", suspended=True)) == "down suspended"
         )
+
+    @pytest.mark.parametrize("breaker", ["open", "half_open"])
+    def test_without_workers_whose_starts_fail_are_not_ready(self, breaker):
+        """An outage of what the workers need is what is said of them."""
+        out = pool(breaker=breaker, idle=0, busy=0)
+        assert plain.pool_state(out) == "starts fail"
+        assert plain.pool_state(out | {"suspended": True}) == "starts fail suspended"
+        assert not plain.is_well(out)
+        (head, *_) = plain.pool({"pool": out | DETAILS, "now": 0.0})
+        assert head == ("pool db: starts fail", "bad")
+
+    def test_that_have_workers_are_ready_while_starts_fail(self):
+        """Those who ask are served: the breaker stands in its own column."""
+        for name in ("idle", "busy", "finishing", "resetting"):
+            some = pool(breaker="open", idle=0, busy=0) | {name: 1}
+            assert plain.pool_state(some) == "ready"
+            assert plain.is_well(some)
 
     def test_that_are_not_there_are_missed(self, node):
         """No pools is a sentence."""

@@ -679,6 +679,7 @@ class TestActions:
             await top.sees("Stack", "Restart")
             await top.press("escape", "R")
             await top.sees("Restart #PID<17> PoolMan, a child of #PID<5>?")
+            await top.sees("Its supervisor stops it, and it is started again.")
             await top.press("tab", "enter")
             await top.sees("done: restart_child")
 
@@ -706,6 +707,28 @@ class TestActions:
         assert node.posted == [
             {"action": "resize", "pool": "db", "size": 20, "max_overflow": 2, "confirm": "db"}
         ]
+
+    def test_open_a_pool_that_was_drained(self):
+        """Draining has a way back, which is offered in its place."""
+        node = FakeNode(actions=True)
+
+        async def scenario(top):
+            await top.press("3")
+            await top.sees("Drain", "7 busy")
+            await top.press("N")
+            await top.press("D")
+            await top.sees("Drain pool db, and let nobody in any more?")
+            await top.press("escape")
+            node.pools["db"].update(state="down", phase="draining")
+            await top.sees("down draining", "Open")
+            await top.press("D")
+            await top.press("N")
+            await top.sees("Open pool db to clients again?")
+            await top.press("tab", "enter")
+            await top.sees("done: open")
+
+        drive(scenario, node)
+        assert node.posted == [{"action": "open", "pool": "db", "confirm": "db"}]
 
     def test_that_are_refused_are_told(self):
         """The node has the last word."""

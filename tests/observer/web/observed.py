@@ -7,6 +7,9 @@ Its levers are words on its stdin, each answered with ``ready`` when it has been
     start      a new mortal
     block      the hub, until the next line: that comes as `unblock`
     unblock
+    haunt      be there as a zombie from now on
+    outage     of what a new pool, broken, needs
+    names      that are odd, of a process and of a pool
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ import gpool
 import gpool.observer
 
 NEVER = Event()
+# It turns the rest of its line round; it is written from right to left.
+ODD = ("gpj\u202etxt\x1b[2J", "\u05d0\u05d1\u05d2")
+LONG = "a_pool_" + 12 * "with_a_long_name_"
 
 
 class Accountant(gpool.GenServer):
@@ -76,6 +82,20 @@ def mortal() -> None:
     raise ValueError(gpool.receive())
 
 
+def undying() -> None:
+    """Swallow an exit, and wait on."""
+    while True:
+        try:
+            NEVER.wait()
+        except BaseException:  # noqa: BLE001 - as careless code does
+            continue
+
+
+def refused() -> list[Any]:
+    """Fail to connect."""
+    raise ConnectionRefusedError("nobody listens")
+
+
 def block() -> None:
     """Read a line as if gevent were not there."""
     os.read(0, 100)
@@ -115,6 +135,17 @@ def pull(lever: str, db: gpool.Pool[Any]) -> None:
             gpool.send("mortal", "it was time")
         case "kill":
             gpool.exit(db.tree().pool_man, "kill")
+        case "haunt":
+            ghost = gpool.spawn(undying)
+            gevent.sleep(0)
+            gpool.register("ghost", ghost)
+            gpool.exit(ghost, "kill")
+        case "names":
+            for name in ODD:
+                gpool.register(name, gpool.spawn(sleeper))
+            gpool.start_pool(gpool.Resource(create=list), size=1, name=LONG)
+        case "outage":
+            gpool.start_pool(gpool.Resource(create=refused), size=1, name="broken")
         case "block":
             print("ready", flush=True)
             block()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.observer.web import browser
 from tests.observer.web.browser import Observed
+from tests.observer.web.observed import LONG, ODD
 
 pytestmark = pytest.mark.timeout(60)  # the first one starts a browser and three processes
 
@@ -52,6 +53,29 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         browser.served(run_dir) as url,
     ):
         yield Site(url, shop, crowd)
+
+
+@dataclass
+class Alone:
+    """The Observer of one process, which has what no other test wants to see."""
+
+    url: str  # with its token
+    node: Observed
+
+    def at(self, place: str) -> str:
+        """Return the address of a view."""
+        return f"{self.url}#/{self.node.node}/{place}"
+
+
+@pytest.fixture(scope="module")
+def alone(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    """Give the Observer with a single process that has a zombie, odd names and an outage."""
+    run_dir = tmp_path_factory.mktemp("alone")
+    run_dir.chmod(0o700)
+    with browser.observed(run_dir) as node, browser.served(run_dir) as url:
+        for lever in ("haunt", "outage", "names"):
+            node.pull(lever)
+        yield Alone(url, node)
 
 
 @pytest.fixture
@@ -112,6 +136,17 @@ class TestNodes:
         expect(row).to_contain_text("free")
         row.get_by_role("link").click()
         expect(page.get_by_role("tree", name="Supervision tree")).to_be_visible()
+
+    def test_goes_straight_to_the_only_one(self, page: Any, alone: Alone, expect: Any) -> None:
+        """The table of all is a choice of the picker, and stays when it is loaded again."""
+        page.goto(alone.url)
+        expect(page).to_have_url(re.compile(f"#/{alone.node.node}/tree$"))
+        expect(treeitem(page, "PoolMan").first).to_be_visible()
+        page.get_by_label("Node").select_option("all nodes (1)")
+        expect(page.get_by_role("heading", name="All nodes", exact=True)).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("region", name="Nodes").get_by_role("row")).to_have_count(2)
+        expect(page.get_by_role("heading", name="All nodes", exact=True)).to_be_visible()
 
     def test_sums_up_what_a_database_must_admit(self, page: Any, site: Site, expect: Any) -> None:
         """The caps of pools with one name are added: 3 + 1 here, CROWD + 1 there."""
@@ -385,6 +420,16 @@ class TestWindow:
         finally:
             site.shop.pull("start")
 
+    def test_of_a_zombie_offers_nothing(self, page: Any, alone: Alone, expect: Any) -> None:
+        """It is dead already, as far as anybody can make it; it is said that it runs on."""
+        page.goto(alone.at("processes?which=zombies"))
+        page.get_by_role("link", name="ghost").click()
+        window = page.get_by_role("complementary")
+        expect(window.get_by_role("heading", level=2)).to_contain_text("*ZOMBIE*")
+        expect(window).to_contain_text("its greenlet swallowed its exit and runs on")
+        expect(window.get_by_text("Lived", exact=True)).to_be_visible()
+        expect(window.get_by_role("button", name="Kill")).to_have_count(0)
+
     def test_of_a_process_that_nobody_knows(
         self, page: Any, site: Site, complaints: list[str], expect: Any
     ) -> None:
@@ -402,6 +447,18 @@ class TestPools:
         card = page.get_by_role("article", name="Pool cache")
         expect(card).to_contain_text("2 busy")
         expect(card).to_contain_text(re.compile(r"Waiting\s+1\s"))
+
+    @pytest.mark.parametrize("place", ["pools", "pools?pool=broken"])
+    def test_are_not_ready_in_an_outage(
+        self, page: Any, alone: Alone, expect: Any, place: str
+    ) -> None:
+        """No worker, and none can be started: that is said first, and nothing is green."""
+        page.goto(alone.at(place))
+        shown = page.get_by_role("main")
+        if place == "pools":
+            shown = page.get_by_role("article", name="Pool broken")
+        expect(shown.locator(".tag").first).to_have_text("starts fail")
+        expect(shown.locator(".tag.good")).to_have_count(0)
 
     def test_shows_who_holds_and_who_waits(self, page: Any, site: Site, expect: Any) -> None:
         """With the line that they checked out at, and the way to their windows."""
@@ -476,6 +533,22 @@ class TestActions:
             page.get_by_role("dialog").get_by_role("button", name="Resize").click()
             expect(page.get_by_text(f"of {size}", exact=True)).to_be_visible()
 
+    def test_drain_a_pool_and_open_it_again(self, page: Any, alone: Alone, expect: Any) -> None:
+        """Either is offered where it makes sense."""
+        page.goto(alone.at("pools?pool=db"))
+        drain, opened = (page.get_by_role("button", name=name) for name in ("Drain …", "Open …"))
+        drain.click()
+        dialog = page.get_by_role("dialog", name="Drain pool db, and let nobody in any more?")
+        dialog.get_by_label("Seconds to finish").fill("0")
+        dialog.get_by_role("button", name="Drain").click()
+        expect(opened).to_be_visible()
+        expect(drain).to_have_count(0)
+        opened.click()
+        page.get_by_role("dialog", name="Open pool db?").get_by_role("button", name="Open").click()
+        expect(drain).to_be_visible()
+        expect(opened).to_have_count(0)
+        expect(page.locator(".tag.good").first).to_have_text("ready")
+
 
 class TestPolling:
     def test_stops_while_nobody_looks(self, page: Any, site: Site, expect: Any) -> None:
@@ -542,6 +615,34 @@ class TestEverywhere:
             page.goto(site.at(view))
             expect(page.locator("main > :not(.bar, h1)").first).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], view
+
+    def test_fits_a_phone_with_a_long_name(self, page: Any, alone: Alone, expect: Any) -> None:
+        """A pool's name is broken where it must be."""
+        page.set_viewport_size(PHONE)
+        for view in ("pools", f"pools?pool={LONG}"):
+            page.goto(alone.at(view))
+            expect(page.get_by_role("heading", name=LONG)).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], view
+        page.get_by_role("button", name="Drain").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        assert page.evaluate("(({scrollWidth: a, clientWidth: b}) => a - b)"
+                             "(document.querySelector('dialog'))") == 0  # fmt: skip
+
+    def test_shows_what_is_hidden_in_a_name(self, page: Any, alone: Alone, expect: Any) -> None:
+        """What would turn the rest of a line round, or act on a screen, is written out."""
+        hebrew = ODD[1]
+        seen = r"gpj\u202etxt\u001b[2J"
+        page.goto(alone.at("processes?filter=txt"))
+        page.get_by_role("link", name=seen).click()
+        window = page.get_by_role("complementary")
+        expect(window.get_by_role("heading", level=2)).to_contain_text(seen)
+        expect(page).to_have_title(re.compile(re.escape(seen)))
+        window.get_by_role("button", name="Kill").click()
+        expect(page.get_by_role("dialog")).to_contain_text(f"Kill {seen} #PID<")
+        assert "\u202e" not in page.content()
+        page.goto(alone.at(f"processes?filter={hebrew}"))
+        expect(page.get_by_role("rowheader").locator("bdi")).to_have_text(hebrew)
 
     def test_has_the_window_for_itself_on_a_phone(self, page: Any, site: Site, expect: Any) -> None:
         """The view behind it is neither shown nor asked for."""

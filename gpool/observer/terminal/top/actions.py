@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gpool.observer.terminal.top.view import Target
@@ -38,6 +38,7 @@ class Act:
     question: str
     body: Body  # for the node, without the fields
     fields: tuple[Field, ...] = ()
+    detail: str = ""  # what will happen, where the question does not say it
 
 
 def kill(target: Target) -> Act | None:
@@ -53,8 +54,11 @@ def stop_child(target: Target) -> Act | None:
 
 
 def restart_child(target: Target) -> Act | None:
-    """Have a supervisor stop a child and start it anew, or start one that is stopped."""
-    return _child(target, "restart_child", "Restart")
+    """Have a supervisor stop a child, so that it is started again; or start one that is stopped."""
+    act = _child(target, "restart_child", "Restart")
+    if act is None or target.id is None:
+        return act
+    return replace(act, detail="Its supervisor stops it, and it is started again.")
 
 
 def _child(target: Target, action: str, verb: str) -> Act | None:
@@ -81,9 +85,16 @@ def recycle(target: Target) -> Act | None:
 
 
 def drain(target: Target) -> Act | None:
-    """Have a pool lend nothing any more, and stop it once all is back."""
-    fields = (Field("timeout", 30.0),)
-    return _pool(target, "drain", f"Drain {target.name}, and stop it?", fields)
+    """Have a pool let nobody in any more, and wait until all is back."""
+    if not target.is_up:
+        return None
+    question = f"Drain {target.name}, and let nobody in any more?"
+    return _pool(target, "drain", question, (Field("timeout", 30.0),))
+
+
+def open_again(target: Target) -> Act | None:
+    """Have a pool that was drained let clients in again."""
+    return None if target.is_up else _pool(target, "open", f"Open {target.name} to clients again?")
 
 
 def suspend(target: Target) -> Act | None:
@@ -109,5 +120,5 @@ def _body(action: str, target: Target) -> Body:
 # Capitals, so that nobody who sorts kills.
 ACTIONS: Final[Mapping[str, Callable[[Target], Act | None]]] = {
     "K": kill, "S": stop_child, "R": restart_child, "Z": resize, "Y": recycle, "D": drain,
-    "U": suspend, "O": resume,
+    "U": suspend, "O": resume, "N": open_again,
 }  # fmt: skip

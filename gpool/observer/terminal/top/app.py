@@ -103,7 +103,7 @@ class Top(App[None]):
         Binding("left_square_bracket", "node(-1)", "Node before", show=False),
         Binding("right_square_bracket", "node(1)", "Next node", show=False),
         *(
-            Binding(key, f"act('{key}')", act.__name__.removesuffix("_child").capitalize())
+            Binding(key, f"act('{key}')", act.__name__.partition("_")[0].capitalize())
             for key, act in ACTIONS.items()
         ),
         Binding("question_mark", "help", "Help", key_display="?"),

@@ -33,7 +33,7 @@ Events     l  from which level on
 Only if the node allows it, and asked once more:
 K kill a process    S stop a child          R restart a child
 Z resize a pool     Y replace its workers   D drain it
-U suspend it        O let it go on"""
+U suspend it        O let it go on          N open it again"""
 
 
 class Help(ModalScreen[None]):
@@ -66,6 +66,8 @@ class Confirm(ModalScreen[dict[str, float] | None]):
         """Lay it out; whoever only presses Enter does nothing."""
         with Vertical(classes="dialog", id="confirm"):
             yield Static(text(self._act.question), classes="title")
+            if self._act.detail:
+                yield Static(text(self._act.detail))
             yield Static(text(f"on node {self._node}", "dim"))
             for field in self._act.fields:
                 with Horizontal(classes="field"):

@@ -84,7 +84,8 @@ class Pools(Vertical):
         pool = found[0]
         return Target(
             "pool", f"pool {clean(pool['name'])}", pool["name"],
-            size=pool["size"], max_overflow=pool["max_overflow"], is_suspended=pool["suspended"],
+            size=pool["size"], max_overflow=pool["max_overflow"],
+            is_suspended=pool["suspended"], is_up=pool["phase"] == "up",
         )  # fmt: skip
 
     def on_resize(self) -> None:
@@ -139,7 +140,7 @@ class Pools(Vertical):
 
 def _cells(pool: Answer) -> Iterator[Cell]:
     state = plain.pool_state(pool)
-    tone: Tone = "bad" if not pool["healthy"] else "plain" if state == "ready" else "warn"
+    tone: Tone = "bad" if not plain.is_well(pool) else "plain" if state == "ready" else "warn"
     yield Cell(pool["name"], "head")
     yield Cell(state, tone)
     yield Cell(plain.pool_bar(pool, BAR))
@@ -154,7 +155,7 @@ def _cells(pool: Answer) -> Iterator[Cell]:
 
 def _facts(pool: Answer, now: float, columns: int) -> Text:
     drawn = lines().append(f"{clean(pool['name'])}  ", STYLES["head"])
-    drawn.append(f"{plain.pool_state(pool)}\n", GOOD if pool["healthy"] else STYLES["bad"])
+    drawn.append(f"{plain.pool_state(pool)}\n", GOOD if plain.is_well(pool) else STYLES["bad"])
     for name, value in sorted(plain.pool_facts(pool, columns), key=_importance):
         drawn.append(f"{name:15} ", STYLES["dim"])
         drawn.append(f"{value}\n")

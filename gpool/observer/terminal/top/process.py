@@ -180,7 +180,7 @@ class ProcessWindow(Screen[None]):
 def _who(found: Answer, depth: int) -> Text:
     drawn = lines().append(f"{found['pid']} {clean(found['label'])}", STYLES["head"])
     if found["ended"] is not None:
-        drawn.append("  DEAD", STYLES["bad"])
+        drawn.append(f"  {plain.ending(found)}", STYLES["bad"])
     if depth > 1:
         drawn.append(f"   {depth - 1} before it", STYLES["dim"])
     return drawn

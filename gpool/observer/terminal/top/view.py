@@ -45,6 +45,7 @@ class Target:
     size: int = 0  # of a pool
     max_overflow: int = 0
     is_suspended: bool = False
+    is_up: bool = True  # lets clients in
 
 
 class View(Protocol):

@@ -2,13 +2,13 @@
 //
 // The page only hides what is not allowed; the node checks every request again.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { get, nodePath, post } from "./api.js";
 
 const PATIENCE = 120; // times half a second: then we stop asking how it went
 
 const OF_A_CHILD = [
-  { verb: "Restart", action: "restart_child", detail: "Its supervisor stops it and starts it again." },
+  { verb: "Restart", action: "restart_child", detail: "Its supervisor stops it, and it is started again." },
   {
     verb: "Stop",
     action: "stop_child",
@@ -44,13 +44,16 @@ const ofPool = (pool) => [
         action: "suspend",
         detail: "Nobody is given a worker until it is resumed: clients wait.",
       },
-  {
-    verb: "Drain",
-    action: "drain",
-    danger: true,
-    detail: "New checkouts are refused; those who hold a worker may finish. It stays closed.",
-    fields: [{ name: "timeout", label: "Seconds to finish", value: 30 }],
-  },
+  pool.phase === "up"
+    ? {
+        verb: "Drain",
+        action: "drain",
+        danger: true,
+        question: "and let nobody in any more",
+        detail: "New checkouts are refused; those who hold a worker may finish. It stays so until it is opened.",
+        fields: [{ name: "timeout", label: "Seconds to finish", value: 30 }],
+      }
+    : { verb: "Open", action: "open", detail: "Clients are let in again." },
 ];
 
 export class Actions {
@@ -68,7 +71,7 @@ export class Actions {
 
   forProcess({ label, pid, id, supervisor }) {
     const child = { supervisor: supervisor?.id, process: id, confirm: pid };
-    return this.#buttons(`${label} ${pid}`, [
+    return this.#buttons(html`${label} ${pid}`, [
       ...(supervisor ? OF_A_CHILD.map((one) => [one, child]) : []),
       [KILL, { process: id, confirm: pid }],
     ]);
@@ -77,7 +80,7 @@ export class Actions {
   forPool(pool) {
     const body = { pool: pool.name, confirm: pool.name };
     return this.#buttons(
-      `pool ${pool.name}`,
+      html`pool ${pool.name}`,
       ofPool(pool).map((one) => [one, body]),
     );
   }
@@ -86,7 +89,8 @@ export class Actions {
     if (!this.allowed) return nothing;
     return html`<div class="actions" role="group" aria-label="Actions">
       ${choices.map(([one, body]) => {
-        const ask = () => this.#ask(one, `${one.verb} ${named}?`, { action: one.action, ...body });
+        const question = html`${one.verb} ${named}${one.question ? `, ${one.question}` : ""}?`;
+        const ask = () => this.#ask(one, question, { action: one.action, ...body });
         return html`<button type="button" class=${one.danger ? "danger" : ""} @click=${ask}>
           ${one.verb} …
         </button>`;
@@ -97,9 +101,9 @@ export class Actions {
   /** A child without a process can be started again, from the tree only: it has no window. */
   restartStopped(supervisor, { label, child_id: child }) {
     if (!this.allowed || supervisor?.id == null || child === null) return;
-    const detail = `It is a child of ${supervisor.label}, and has no process.`;
+    const detail = html`It is a child of ${supervisor.label}, and has no process.`;
     const body = { action: "restart_child", supervisor: supervisor.id, child, confirm: child };
-    this.#ask({ verb: "Start", detail }, `Start ${label} ${child} again?`, body);
+    this.#ask({ verb: "Start", detail }, html`Start ${label} ${child} again?`, body);
   }
 
   #ask(one, title, body) {

@@ -3,7 +3,7 @@
 // Each view is an object with `path(route)`, what it wants asked (null: nothing), `take(answer, route)` and
 // `draw(route)`.  They get `app`, below, and nothing else: where we are, the nodes, and the way to go elsewhere.
 
-import { html, nothing, render } from "./vendor/lit-html/lit-html.js";
+import { html, nothing, render } from "./template.js";
 import { Actions } from "./actions.js";
 import { Events } from "./events.js";
 import { Nodes } from "./nodes.js";
@@ -13,7 +13,7 @@ import { Pools } from "./pools.js";
 import { ProcessWindow } from "./process.js";
 import { Processes } from "./processes.js";
 import { Tree } from "./tree.js";
-import { counted } from "./format.js";
+import { counted, visible } from "./format.js";
 import { changed, format, parse } from "./route.js";
 
 const narrow = matchMedia("(max-width: 68rem)"); // no room for the window beside the view
@@ -36,6 +36,12 @@ const app = {
       history.replaceState(null, "", hash);
       arrive();
     }
+  },
+  /** Whoever opened the page without saying what to look at sees the only node there is. */
+  start(node) {
+    if (location.hash !== "") return;
+    history.replaceState(null, "", format({ node, view: app.route.view }));
+    arrive();
   },
   redraw, // soon
   draw, // now, for who goes on with what is drawn
@@ -101,7 +107,7 @@ function draw() {
   due = 0;
   keepingFocus(() => render(frame(), document.body));
   app.actions.drawn();
-  document.title = title();
+  document.title = visible(title());
   if (Object.values(polls).some((poll) => poll.failing)) tick();
 }
 
@@ -125,7 +131,7 @@ function keepingFocus(change) {
 }
 
 function announce(text) {
-  document.getElementById("live").textContent = text;
+  document.getElementById("live").textContent = visible(text);
 }
 
 function title() {

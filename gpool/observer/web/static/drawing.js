@@ -3,7 +3,7 @@
 // d3-hierarchy says where each node stands, lit draws it.  Links and monitors of the open process are thin curves.
 
 import { tree as tidy, hierarchy } from "./vendor/d3-hierarchy/d3-hierarchy.min.mjs";
-import { html, nothing, svg } from "./vendor/lit-html/lit-html.js";
+import { html, nothing, svg } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { number, pid, shorten } from "./format.js";
 import { shape, status } from "./status.js";

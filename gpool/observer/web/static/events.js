@@ -1,6 +1,6 @@
 // What happened: crashes, restarts, time-outs, the newest first.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { nodePath } from "./api.js";
 import { clock, counted, isoTime } from "./format.js";

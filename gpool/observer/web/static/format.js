@@ -36,4 +36,16 @@ export const pid = (id) => `#PID<${id}>`;
 export const brief = (text) =>
   text === null ? "–" : text.replace(/[^\s(]*\/([^\s()/]+\/[^\s()/]+:\d+)/, "$1");
 
-export const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+// Control characters, and those that are not seen but change the order of what is; a stack's lines stay lines.
+const UNSEEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** A text of which all is seen: "\\u202e" for the character that turns the rest of a line round. */
+export const visible = (text) =>
+  text.replace(UNSEEN, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+/** As it is seen, since that may be longer. */
+export function shorten(text, most) {
+  const seen = visible(text);
+  return seen.length > most ? `${seen.slice(0, most - 1)}…` : seen;
+}

@@ -1,6 +1,6 @@
 // What stands around every view: how often it asks, and what is wrong.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { seconds } from "./format.js";
 import { PACES, pace, setPace } from "./poll.js";
 

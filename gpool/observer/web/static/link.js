@@ -1,6 +1,6 @@
 // Links to follow: wherever a process is named, its window is one click away.
 
-import { html } from "./vendor/lit-html/lit-html.js";
+import { html } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { pid } from "./format.js";
 import { mark } from "./status.js";

@@ -1,6 +1,6 @@
 // The nodes of this host: which to look at, which hub is blocked and where, and what all of them have together.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { counted, number, seconds } from "./format.js";
 import { preformatted } from "./frame.js";
@@ -21,12 +21,13 @@ export class Nodes {
   path = () => "nodes";
 
   take({ nodes, actions }) {
-    const before = this.#nodes ?? new Map();
+    const [isFirst, before] = [this.#nodes === null, this.#nodes ?? new Map()];
     this.forwardsActions = actions === true;
     this.#nodes = new Map(nodes.map((node) => [node.node, node]));
     for (const [name, last] of before) if (!this.#nodes.has(name)) this.#gone.set(name, last);
     for (const name of this.#nodes.keys()) this.#gone.delete(name);
     for (const node of nodes) this.#sayIfBlocked(node.node, node.hub);
+    if (isFirst && nodes.length === 1 && !nodes[0].error) this.#app.start(nodes[0].node);
   }
 
   /** Any answer of a node tells of its hub, sooner than the next list does. */

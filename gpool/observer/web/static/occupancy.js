@@ -1,6 +1,6 @@
 // Where a pool's places are: a bar as wide as its cap, and the same in numbers.
 
-import { html, nothing, svg } from "./vendor/lit-html/lit-html.js";
+import { html, nothing, svg } from "./template.js";
 import { number } from "./format.js";
 
 // From left to right.  "tidying": workers that finish, are reset or are closed; they have no client, yet take a place.

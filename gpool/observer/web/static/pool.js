@@ -1,6 +1,6 @@
 // One pool: how it went in the last minutes, who holds its workers and since which line, who waits, what went wrong.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { nodePath } from "./api.js";
 import { Chart } from "./charts.js";

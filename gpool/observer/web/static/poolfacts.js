@@ -1,6 +1,6 @@
 // What is said of a pool in few words, in its card and above its details.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { number, seconds } from "./format.js";
 
 // What is worth a look when it is not 0.
@@ -19,8 +19,14 @@ const COUNTERS = [
   ["lost", "lost"],
 ];
 
+/** An outage: nothing is refused yet, so it is up, but it has no worker and cannot start one. */
+const startsFail = ({ phase, breaker, idle, busy, finishing, resetting }) =>
+  phase === "up" && breaker !== "closed" && idle + busy + finishing + resetting === 0;
+
 /** Its state in words; what is out of the ordinary stands out. */
-export function state({ state: word, phase, suspended, healthy, breaker }) {
+export function state(pool) {
+  const { phase, suspended, healthy, breaker } = pool;
+  const word = startsFail(pool) ? "starts fail" : pool.state;
   const kind = { ready: "good", overflow: "good", full: "warn" }[word] ?? "bad";
   return html`<span class="tags">
     <span class="tag ${kind}">${word}</span>

@@ -1,6 +1,6 @@
 // The pools: one card each, or one pool with all that is known of it.
 
-import { html } from "./vendor/lit-html/lit-html.js";
+import { html } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { nodePath } from "./api.js";
 import { processLink } from "./link.js";

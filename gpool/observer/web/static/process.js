@@ -3,7 +3,7 @@
 // Its mailbox and its state are asked for on demand only: they may be long, and may hold what nobody should read
 // over a shoulder.  A process that died keeps its window, even when its node has forgotten it.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { get, nodePath } from "./api.js";
 import { clock, counted, number, pid, seconds } from "./format.js";
 import { preformatted } from "./frame.js";
@@ -48,7 +48,7 @@ export class ProcessWindow {
   title(route) {
     const process = this.shown(route);
     const name = process ? `${process.label} ${process.pid}` : pid(route.params.pid);
-    return this.#isDead(route) ? `${name} *DEAD*` : name;
+    return this.#isDead(route) ? `${name} *DEAD*` : isZombie(process) ? `${name} *ZOMBIE*` : name;
   }
 
   #isDead(route) {
@@ -71,7 +71,7 @@ export class ProcessWindow {
       <header>
         <h2 id="window-title" tabindex="-1">
           ${process ? html`${process.label} <span class="pid">${process.pid}</span>` : pid(route.params.pid)}
-          ${this.#isDead(route) ? html`<strong class="dead-title">*DEAD*</strong>` : nothing}
+          ${this.#isDead(route) ? ending("*DEAD*") : isZombie(process) ? ending("*ZOMBIE*") : nothing}
         </h2>
         <a class="button close" href=${this.#app.link({ pid: null })} aria-label="Close the window">✕</a>
       </header>
@@ -80,10 +80,10 @@ export class ProcessWindow {
   }
 
   #known(process, forgotten, route) {
-    const dead = this.#isDead(route);
+    const dead = this.#isDead(route) || isZombie(process); // there is no more to be asked or done
     const { at } = this.#last.get(keyOf(route.node, route.params.pid));
     return html`${forgotten ? html`<p class="note">Its node has forgotten it. Last answer: ${clock(at)}.</p>` : nothing}
-      ${dead || process.reason !== null ? reason(process) : nothing}
+      ${dead || process.reason !== null ? reason(process) : nothing} ${isZombie(process) ? RUNS_ON : nothing}
       ${dead ? nothing : this.#app.actions.forProcess(process)} ${this.#overview(process)}
       ${this.#relations(process)} ${this.#mailbox(process, dead, route)} ${this.#state(process, dead, route)}
       <section>
@@ -103,14 +103,14 @@ export class ProcessWindow {
         <dd>${value}</dd>
       </div>`;
     const supervised = process.supervisor !== null;
-    const dead = process.status === "dead";
+    const dead = process.status === "dead" || isZombie(process);
     return html`<section>
       <h3>Overview</h3>
       <dl>
         ${row("Status", status(process.status))}
         ${process.name !== null ? row("Name", process.name) : nothing}
         ${row("Initial call", html`<code>${process.initial_call}</code>`)}
-        ${row("Current function", html`<code>${process.current_function ?? "–"}</code>`)}
+        ${row("Current function", html`<code>${process.current_function || "–"}</code>`)}
         ${row("Parent", processLink(this.#app, process.parent))}
         ${process.ancestors.length ? row("Ancestors", processList(this.#app, process.ancestors)) : nothing}
         ${supervised ? row("Supervisor", processLink(this.#app, process.supervisor)) : nothing}
@@ -202,6 +202,15 @@ export class ProcessWindow {
     this.#app.redraw();
   }
 }
+
+const isZombie = (process) => process?.status === "zombie";
+
+const ending = (word) => html`<strong class="dead-title">${word}</strong>`;
+
+const RUNS_ON = html`<p class="note">
+  It was told to exit and counts as dead, but its greenlet swallowed its exit and runs on: its stack says where.
+  Nothing can end it but itself, or the end of its system process.
+</p>`;
 
 const UNSUPERVISED = html`<span class="dim">nobody supervises it</span>`;
 

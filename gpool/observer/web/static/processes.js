@@ -1,6 +1,6 @@
 // The table of processes: sorted and filtered by the server, a page at a time.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { nodePath } from "./api.js";
 import { brief, counted, number, seconds } from "./format.js";

@@ -1,6 +1,6 @@
 // A search box that waits until the typing pauses, and marks what was found.
 
-import { html } from "./vendor/lit-html/lit-html.js";
+import { html } from "./template.js";
 
 const PAUSE = 250; // ms
 let waiting = 0; // one box is seen at a time

@@ -1,6 +1,6 @@
 // A process's status, told by shape and colour and word: nobody has to tell two greens apart.
 
-import { html, svg, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, svg, nothing } from "./template.js";
 
 // Drawn in a square of 10 by 10.
 const SHAPES = {

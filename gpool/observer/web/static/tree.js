@@ -3,7 +3,7 @@
 //
 // Everything is kept by a node's key, which stays while its process is restarted: so the tree does, too.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { nodePath } from "./api.js";
 import { number } from "./format.js";
 import { drawing } from "./drawing.js";

@@ -1,6 +1,6 @@
 // The tree as an indented list: for many nodes, for small screens, for who would rather read than look.
 
-import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { html, nothing } from "./template.js";
 import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { number, pid } from "./format.js";
 import { marked } from "./search.js";
