@@ -43,7 +43,7 @@ Then `gpool nodes` lists it, `gpool tree` and `gpool pools` show what it does no
 keeps looking, and `gpool web` does so in a browser; `gpool COMMAND --help` has the options."""
 NUMBERS: Final = ("mailbox", "restarts", "links", "monitors", "monitored_by", "age")
 TEXTS: Final = ("id", "label", "name", "initial_call", "current_function", "status")
-PAGE: Final = 1000  # processes that a node puts into one answer at most
+PAGE: Final = 500  # processes that a node puts into one answer at most
 INTERVAL: Final = 1.0  # s between two looks of `events --follow`
 NOT_FOUND: Final = 404
 COLOURS: Final[dict[Tone, str]] = {"head": "1", "bad": "31", "warn": "33", "dim": "2"}

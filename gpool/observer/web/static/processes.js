@@ -31,7 +31,7 @@ const DEAD = [
 ];
 const WHICH = { live: LIVE, ended: DEAD, zombies: DEAD };
 const DEFAULT_SORT = { live: ["label", "asc"], ended: ["id", "desc"], zombies: ["id", "desc"] }; // the latest first
-const PER = [50, 100, 250, 1000];
+const PER = [50, 100, 250, 500];
 
 export class Processes {
   #app;
