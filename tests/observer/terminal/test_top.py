@@ -20,7 +20,7 @@ except ModuleNotFoundError:
         raise
     pytest.skip("Textual is not installed", allow_module_level=True)
 
-from gpool.observer.client import NodeError, NodeGone
+from gpool.observer.client import NodeError, NodeSilent
 from gpool.observer.terminal.top.app import EVERY, Top
 from tests.observer.terminal.fake_node import (
     STACK,
@@ -580,8 +580,8 @@ class TestNodes:
 
         async def scenario(top):
             await top.sees("PoolMan")
-            node.refuses = NodeGone(node.path)
-            await top.look("NOT ANSWERED", "does not answer", "PoolMan")
+            node.refuses = NodeSilent(node.path)
+            await top.look("NOT ANSWERED", "no answer at", "PoolMan")
             node.refuses = None
             top.app.look()
             await top.misses("NOT ANSWERED")
