@@ -34,7 +34,7 @@ from typing import Any, Final
 
 import gpool
 from gpool.observer.node.raw import columns_of, fields_of, function_name, name_of, plain, stored
-from gpool.observer.node.secrets import HIDDEN, beginning, is_secret, scrubbed
+from gpool.observer.node.secrets import HIDDEN, beginning, is_secret, scrubbed, without_keys
 
 LIMIT: Final = 300  # characters of a text
 ITEMS: Final = 8  # of a collection
@@ -73,7 +73,7 @@ def explained(reason: Any) -> str:
 
 def traced(text: str) -> str:
     """Return a traceback without secrets, and without its middle if it is long."""
-    lines = text.rstrip().splitlines()
+    lines = without_keys(text).rstrip().splitlines()
     if len(lines) > LINES:
         half = LINES // 2
         lines = [*lines[:half], f"  ... {len(lines) - 2 * half} lines ...", *lines[-half:]]

@@ -1,4 +1,4 @@
-"""Any object as a short text: no code of a user's is run, no secret is told."""
+"""Any object as a short text: no code of a user's is run, no text is too long."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fractions import Fraction
 import pytest
 
 import gpool
-from gpool.observer.node.secrets import HIDDEN, is_secret, scrubbed
-from gpool.observer.node.text import LIMIT, cut, shown
+from gpool.observer.node.secrets import HIDDEN
+from gpool.observer.node.text import LIMIT, shown
 from tests.observer.node.traps import Trap, TrapData, TrapRow, TrapText, traps, unsprung
 
 
@@ -156,80 +156,3 @@ class TestShown:
 
 def _raise_changed(*_):
     raise RuntimeError("dictionary changed size during iteration")
-
-
-SECRETS = [
-    {"password": "swordfish"},
-    {"db_password": "swordfish"},
-    {"dbPassword": "swordfish"},
-    {"PASSWORD": "swordfish"},
-    {"SECRET_KEY": "swordfish"},
-    {"aws_secret_access_key": "swordfish"},
-    {"apikey": "swordfish", "api-key": "swordfish"},
-    {"password_hash": "swordfish", "password2": "swordfish"},
-    {"X-Auth-Token": "swordfish", "Set-Cookie": "swordfish", "Authorization": "swordfish"},
-    {b"authorization": b"swordfish"},
-    {"auth": ("ann", "swordfish"), "http_auth": "swordfish"},
-    {"session_id": "swordfish"},
-    {"nested": [{"credentials": ["swordfish"]}]},
-    [("authorization", "swordfish")],
-    [(b"cookie", b"swordfish")],
-    ["psql", "--password", "swordfish"],
-    ["psql", "--password=swordfish"],
-    "postgresql://ann:swordfish@host/db",
-    "postgresql://ann:sword/fish/swordfish@host/db",
-    "redis://:swordfish@host",
-    "postgresql://ann:" + "swordfish" * 500 + "@host",
-    "host=h password=swordfish user=u",
-    "password='sword swordfish'",
-    'password = "sword swordfish"',
-    "password='" + "sword swordfish " * 100 + "'",
-    "{'password': 'sword swordfish'}",
-    '{"password": "sword swordfish"}',
-    repr('{"password": "sword swordfish"}'),
-    repr(repr({"it's": 1, "password": "sword swordfish"})),
-    "Authorization: Bearer swordfish.swordfish",
-    "Authorization: Token swordfish",
-    "Cookie: a=b; session=swordfish",
-    "?token=swordfish&x=1",
-    "PGPASSWORD=swordfish psql",
-    "gpool --password swordfish -x",
-    b"password=swordfish",
-    ValueError("postgresql://ann:swordfish@host/db"),
-    ConnectionError({"password": "swordfish"}),
-    gpool.Error(ValueError("password=swordfish")),
-    functools.partial(len, password="swordfish"),
-    pathlib.PurePosixPath("/x?password=swordfish"),
-]
-
-
-class TestSecrets:
-    @pytest.mark.parametrize("value", SECRETS, ids=range(len(SECRETS)))
-    def test_are_left_out(self, value):
-        """By the name that they go by, in whatever they are packed."""
-        for limit in (LIMIT, 4000):
-            assert "swordfish" not in shown(value, limit)
-            assert HIDDEN in shown(value, limit)
-
-    @pytest.mark.parametrize(
-        "value", ["http://host:8080/path", "tokenize: 3", "a = b", {"author": "ann"}, "pass it on"]
-    )
-    def test_are_not_seen_in_everything(self, value):
-        """What only looks a little like one is shown."""
-        assert HIDDEN not in shown(value)
-
-    @pytest.mark.parametrize("name", ["password_required", "author", "passenger", "monkey", 5])
-    def test_have_a_name_that_ends_so(self, name):
-        """Other names are none."""
-        assert not is_secret(name)
-
-    def test_are_found_before_the_text_is_cut(self):
-        """What is cut off cannot be what made it a secret."""
-        for before in range(250, 310):
-            text = cut("x" * before + " postgresql://ann:" + "s" * 2000 + "@host")
-            assert "ss" not in text.replace("***", "")
-
-    def test_are_scrubbed_in_time(self):
-        """No text makes the search for secrets take long: it is linear."""
-        for text in ("password" * 500, "password" + " " * 4000, "://:" * 1000, "--" * 2000):
-            assert scrubbed(text + "x")
