@@ -180,7 +180,7 @@ class TestScrubbed:
     def test_reads_no_text_again_and_again(self, word):
         """A long text takes as much longer as it is long, whatever is in it."""
         for before, after in (("", "!"), ("password=(", "\n"), ("token --", " ")):
-            assert scrubbed(before + word * (300_000 // len(word)) + after, is_cut=True)
+            assert scrubbed(before + word * (100_000 // len(word)) + after, is_cut=True)
 
 
 class TestIsSecret:
