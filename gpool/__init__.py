@@ -108,11 +108,11 @@ from gpool.pool.stats import Stats, Status
 
 def _start_observer() -> None:
     """Start the Observer's agent at the first use, if the environment asks for it."""
-    if _os.environ.get("GPOOL_OBSERVER", "0") not in ("", "0"):
+    if _os.environ.get("GPOOL_OBSERVER", "").lower() in ("1", "on", "true", "yes"):
         try:
             _importlib.import_module("gpool.observer").start()
-        except Exception:  # nobody's use of gpool fails of it
-            _logging.getLogger("gpool").exception("GPOOL_OBSERVER: the agent did not start")
+        except Exception as error:  # nobody's use of gpool fails of it
+            _logging.getLogger("gpool").error("GPOOL_OBSERVER: no agent was started: %s", error)
 
 
 _application.listeners.append(stdlib_logging.log)  # see the Application's boot()
