@@ -111,7 +111,7 @@ def _start_observer() -> None:
     if _os.environ.get("GPOOL_OBSERVER", "").lower() in ("1", "on", "true", "yes"):
         try:
             _importlib.import_module("gpool.observer").start()
-        except Exception as error:  # nobody's use of gpool fails of it
+        except Exception as error:  # noqa: BLE001  # nobody's use of gpool fails of it
             _logging.getLogger("gpool").error("GPOOL_OBSERVER: no agent was started: %s", error)
 
 
