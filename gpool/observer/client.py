@@ -161,17 +161,18 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
 
 
-def find(run_dir: RunDir, timeout: float = TIMEOUT, kind: Any = None) -> dict[str, dict[str, Any]]:
-    """Return what each node says of itself, or ``{"node": ..., "error": ...}``.
+def introduce(
+    run_dir: RunDir, node: str, timeout: float = TIMEOUT, kind: Any = None
+) -> dict[str, Any] | None:
+    """Return what a node says of itself, or ``{"node": ..., "error": ...}``; None if it is gone."""
+    path = run_dir.socket(node)
+    try:
+        return Client(path, timeout, kind).get("/v1/node")
+    except GPoolError as error:
+        return {"node": node, "error": str(error)} if path.exists() else None
 
-    Those whose processes have ended are left out.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for node in run_dir.nodes():
-        path = run_dir.socket(node)
-        try:
-            found[node] = Client(path, timeout, kind).get("/v1/node")
-        except GPoolError as error:
-            if path.exists():
-                found[node] = {"node": node, "error": str(error)}
-    return found
+
+def find(run_dir: RunDir, kind: Any = None) -> dict[str, dict[str, Any]]:
+    """Return what each node says of itself, asked one after the other; see :func:`introduce`."""
+    said = {node: introduce(run_dir, node, kind=kind) for node in run_dir.nodes()}
+    return {node: answer for node, answer in said.items() if answer is not None}

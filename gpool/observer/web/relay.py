@@ -22,7 +22,7 @@ import gevent.socket
 from gevent._hub_local import get_hub_if_exists
 
 from gpool import GPoolError
-from gpool.observer.client import Client, NodeGone
+from gpool.observer.client import Client, NodeGone, introduce
 from gpool.observer.run_dir import RunDir
 
 ROLL_CALL: Final = 1.0  # s that a node may take to say what it is
@@ -70,7 +70,10 @@ class Relay:
         """
         run_dir = self._run_dir()
         with _a_hub():
-            asked = [gevent.spawn(_introduce, run_dir, node) for node in run_dir.nodes()]
+            asked = [
+                gevent.spawn(introduce, run_dir, node, ROLL_CALL, gevent.socket.socket)
+                for node in run_dir.nodes()
+            ]
             gevent.joinall(asked)
         return [answer.value for answer in asked if answer.value is not None]
 
@@ -95,15 +98,6 @@ class Relay:
         if not (200 <= status < 300 or 400 <= status < 600):
             raise RelayError(502, f"node {node} answers with status {status}")
         return status, content
-
-
-def _introduce(run_dir: RunDir, node: str) -> dict[str, Any] | None:
-    """Return what a node says of itself, None if it is gone."""
-    path = run_dir.socket(node)
-    try:
-        return Client(path, ROLL_CALL, gevent.socket.socket).get("/v1/node")
-    except GPoolError as error:
-        return {"node": node, "error": str(error)} if path.exists() else None
 
 
 @contextlib.contextmanager

@@ -85,12 +85,17 @@ def served_acting(run_dir, authorize=anybody, **options):
 
 def act(port, path=ACTIONS, body=KILL, method="POST", **changed):
     """Send an action as the page does, but for what is changed."""
+    return exchange(port, _action(port, path, body, method, **changed), method)
+
+
+def _action(port, path=ACTIONS, body=KILL, method="POST", **changed):
+    """Return the bytes of an action, but for what is changed."""
     headers = {
         "Origin": f"http://127.0.0.1:{port}",
         "X_GPool_Action": "1",
         "Content_Type": "application/json",
     }
-    return ask(port, path, method, body, **(headers | changed))
+    return request(port, path, method, body, **(headers | changed))
 
 
 class TestApp:
@@ -537,7 +542,7 @@ class TestActing:
     )  # fmt: skip
     def test_refuses(self, acting, node, changed, status):
         """Whatever another site could send, or a client get wrong, reaches no node."""
-        raw = _unfinished(acting, **changed)
+        raw = _action(acting, **changed)
         with connected(acting) as sock:
             sock.sendall(raw)
             sock.shutdown(1)
@@ -577,7 +582,7 @@ class TestActing:
     def test_a_body_that_breaks_off_is_refused(self, acting, node):
         """A client that hangs up half-way has done nothing."""
         with connected(acting) as sock:
-            sock.sendall(_unfinished(acting, Content_Length="100"))
+            sock.sendall(_action(acting, Content_Length="100"))
             sock.shutdown(1)
             assert reply_of(sock).status == 400
         assert node.seen == []
@@ -604,19 +609,9 @@ class TestActing:
     def test_a_body_that_does_not_come_holds_up_nobody(self, acting, node):
         """While one client hangs half-way, others are answered."""
         with connected(acting) as sock:
-            sock.sendall(_unfinished(acting, Content_Length="100"))
+            sock.sendall(_action(acting, Content_Length="100"))
             assert act(acting).status == 200
         assert len(node.seen) == 1
-
-
-def _unfinished(port, path=ACTIONS, body=KILL, method="POST", **changed):
-    """Return the bytes of an action, but for what is changed."""
-    headers = {
-        "Origin": f"http://127.0.0.1:{port}",
-        "X_GPool_Action": "1",
-        "Content_Type": "application/json",
-    }
-    return request(port, path, method, body, **(headers | changed))
 
 
 class TestMount:
