@@ -174,7 +174,7 @@ def _child(action: str, supervisor: gpool.Pid, place: gpool.Supervised) -> Deed:
     is_temporary = place.restart == "temporary"
     if action == "restart_child" and is_temporary and not _is_replaced(pid):
         raise Refused(409, f"child {name}: it is temporary, its supervisor starts no other")
-    if action == "stop_child" and any(pid is p.tree().pool_sup for p in gpool.running_pools()):
+    if action == "stop_child" and pid in processes.pool_sups():
         raise Refused(
             409, f"child {name}: it is a pool, which could not be started again; drain it"
         )

@@ -188,9 +188,15 @@ def find(number: int) -> gpool.Pid | None:
     return None
 
 
+def pool_sups() -> dict[gpool.Pid, str]:
+    """Return the processes at the roots of the pools' trees, with the names of the pools."""
+    found = ((pool.tree().pool_sup, pool.name) for pool in gpool.running_pools())
+    return {sup: name for sup, name in found if sup is not None}
+
+
 def pool_of(pid: gpool.Pid) -> str | None:
     """Return the name of the pool whose tree a process is in."""
-    sups = {pool.tree().pool_sup: pool.name for pool in gpool.running_pools()}
+    sups = pool_sups()
     return next((sups[one] for one in (pid, *pid.ancestors) if one in sups), None)
 
 

@@ -12,7 +12,15 @@ from collections import Counter
 from typing import Any, Final
 
 import gpool
-from gpool.observer.node.processes import Search, label_of, list_of, named, short, status_of
+from gpool.observer.node.processes import (
+    Search,
+    label_of,
+    list_of,
+    named,
+    pool_sups,
+    short,
+    status_of,
+)
 
 DEPTH: Final = 50  # of supervisors in supervisors
 
@@ -26,8 +34,7 @@ def tree_of(*, text: str, limit: int) -> dict[str, Any]:
         text: Only what matches it is shown, and who is above that; "": all.
         limit: Children that are shown of each supervisor.
     """
-    sups = {pool.tree().pool_sup: pool.name for pool in gpool.running_pools()}
-    drawing = _Drawing(sups, Search(text) if text else None, limit)
+    drawing = _Drawing(Search(text) if text else None, limit)
     roots = [drawing.root(pid) for pid in list_of("live") if _is_root(pid)]
     return {
         "roots": [node for node in roots if node is not None],
@@ -43,10 +50,8 @@ def _is_root(pid: gpool.Pid) -> bool:
 class _Drawing:
     """One look at the trees."""
 
-    def __init__(
-        self, pools: dict[gpool.Pid | None, str], search: Search | None, limit: int
-    ) -> None:
-        self.pools = pools  # PoolSup -> its pool's name
+    def __init__(self, search: Search | None, limit: int) -> None:
+        self.pools = pool_sups()
         self.search = search
         self.limit = limit
         self.count = 0  # nodes there are, shown or not
