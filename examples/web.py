@@ -1,7 +1,7 @@
 """A web server that lends database connections, under load, while everything in it is killed.
 
     python examples/web.py                                        SQLite, 15 s
-    python examples/web.py --dsn postgresql://localhost/postgres  needs gpool[postgres]
+    python examples/web.py --dsn postgresql://localhost/postgres  needs gpool[psycopg]
 
 The application is in ``web_app.py``, what is done to it in ``web_trial.py``: load
 from a second process (``web_load.py``), faults from this one (``web_faults.py``).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import gpool
 from gpool.otp import signal
 from gpool.otp.pid import table
 from gpool.testing import VirtualClock, settle, virtual_clock
-from tests import postgresql
+from tests.servers.postgresql import PostgreSQL
 
 
 def pytest_report_header() -> str:
@@ -103,9 +102,5 @@ def postgres() -> Iterator[str]:
 
     Skips, and says so, where PostgreSQL is not installed; in CI that is a failure.
     """
-    programs = postgresql.programs()
-    if programs is None:
-        missing = "PostgreSQL is not installed: neither on PATH nor in /usr/lib/postgresql"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    with postgresql.server(programs) as dsn:
-        yield dsn
+    with PostgreSQL() as server:
+        yield server.dsn()
