@@ -1,0 +1,1 @@
+"""The documentation: what it shows runs, what it names is there."""
