@@ -102,7 +102,7 @@ def call(
 
     Raises:
         TypeError: In the caller: the arguments do not fit.
-        As :func:`~gpool.otp.gen.send_call`, in the caller.
+        GPoolError: As :func:`~gpool.otp.gen.send_call`, in the caller.
     """
     raises = raises if isinstance(raises, tuple) else (raises,)
     for kind in raises:

@@ -242,7 +242,7 @@ class Pool(Generic[W]):
 
         Raises:
             TypeError: `fn` cannot be called.
-            As :meth:`checkout`, and whatever `fn` raises.
+            Exception: As :meth:`checkout`, and whatever `fn` raises.
 
         Source:
             poolboy ``transaction/2``.
@@ -273,7 +273,7 @@ class Pool(Generic[W]):
         Raises:
             TypeError: `fn` cannot be called.
             NoProcess, ServerExited: Its worker died after it had begun with the job.
-            As :meth:`checkout`, and whatever `fn` raises.
+            Exception: As :meth:`checkout`, and whatever `fn` raises.
 
         Source:
             worker_pool ``call/4`` with ``available_worker``.
@@ -347,8 +347,8 @@ class Pool(Generic[W]):
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was started.
             ServerExited: A job's process was killed, or died of a BaseException.
-            As :meth:`call`; and what the iterable raises, which ends it as an error
-            of a job does, whatever `on_error` is.
+            Exception: As :meth:`call`; and what the iterable raises, which ends it as
+                an error of a job does, whatever `on_error` is.
         """
         job, seconds = Job.of(fn), self._seconds(timeout)
         check_map(iterable, concurrency, on_error)
@@ -506,7 +506,7 @@ class Pool(Generic[W]):
         """End :meth:`suspend`: serve those who wait; never blocks.
 
         Raises:
-            As :meth:`suspend`.
+            PoolClosed, NameTaken, WrongHub: As :meth:`suspend`.
         """
         self._hold_up(suspended=False)
 
