@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import os
 import pty
 import re
@@ -12,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from gevent.event import Event
 
 import gpool
 
@@ -204,6 +207,23 @@ class TestWeb:
     def test_runs_on_postgresql(self, postgres: str) -> None:
         """By one option."""
         self.check(run("web.py", "--seconds=3", "--faults=60", "--dsn", postgres), size=10)
+
+    def test_hurts_nobody_once_the_faults_are_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nor by the one that was due next: what it hits then is what is being looked at."""
+        monkeypatch.syspath_prepend(EXAMPLES)
+        web_faults = importlib.import_module("web_faults")
+        faults = web_faults.Faults(lambda environ, start_response: [], rate=1.0)
+        client = gpool.spawn(Event().wait)
+
+        def pause(seconds: float) -> None:
+            faults.rate = 0
+            faults.clients.add(client)  # the request that finds out whether all is well
+
+        monkeypatch.setattr(web_faults, "gevent", SimpleNamespace(sleep=pause))
+        monkeypatch.setattr(web_faults, "VICTIMS", {"client": 1})
+        faults.run(60.0)
+        assert not faults.counts
+        assert gpool.is_alive(client)
 
     def test_ends_with_the_table_at_ctrl_c(self, tmp_path: Path) -> None:
         """On a terminal, where one line is updated; its folder goes with it."""
