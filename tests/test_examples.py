@@ -8,6 +8,7 @@ import importlib
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,3 +245,31 @@ class TestWeb:
         assert b"\r\x1b[K" in text
         self.check(text.decode().replace("\r", ""), size=10)
         assert not list(tmp_path.iterdir())
+
+    def test_ends_with_the_table_at_ctrl_c_before_the_load_has_begun(self, tmp_path: Path) -> None:
+        """As soon as the server answers: the pool has been hurt, if not by requests."""
+        process = subprocess.Popen(
+            command("web.py", "--seconds=60"), env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        with process.stdout:
+            assert re.fullmatch(r"http://\S+ answers; Ctrl-C ends it\n", process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            text = process.stdout.read()
+        assert process.wait(timeout=10) == 0, text
+        assert re.search(r"^requests +\d+  in \d+\.\d s$", text, re.MULTILINE)
+        assert re.search(r"^slots lost +0  of 10$", text, re.MULTILINE)
+        assert re.search(r"^still answers +yes$", text, re.MULTILINE)
+        assert not list(tmp_path.iterdir())
+
+    def test_fails_if_the_load_does(self, tmp_path: Path) -> None:
+        """Without requests there is nothing to show, unless somebody has ended it."""
+        shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "web_load.py").write_text("raise SystemExit(3)\n")
+        process = subprocess.run(
+            [sys.executable, str(tmp_path / "web.py")],
+            env=ENVIRONMENT, capture_output=True, text=True, timeout=25,
+        )  # fmt: skip
+        assert process.returncode == 1
+        assert "returned non-zero exit status 3" in process.stderr
