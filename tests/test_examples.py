@@ -226,6 +226,28 @@ class TestWeb:
         assert not faults.counts
         assert gpool.is_alive(client)
 
+    def test_lets_all_clients_send(self) -> None:
+        """Also if each finds its answer there at once, and so never has to wait for it."""
+        code = """if True:
+            import gevent, http.client, web_load
+
+            class Connection(http.client.HTTPConnection):
+                status, read = 200, bytes
+                def request(self, *args): print(next(tries), clients.index(gevent.getcurrent()))
+                def getresponse(self): return self
+
+            http.client.HTTPConnection = Connection
+            is_over, tries = web_load.Event(), iter("abc")
+            clients = [gevent.spawn(web_load.client, "", is_over) for _ in range(3)]
+            gevent.spawn(is_over.set)
+            gevent.joinall(clients)
+            """
+        environment = ENVIRONMENT | {"PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{EXAMPLES}"}
+        text = subprocess.check_output(
+            [sys.executable, "-c", code], env=environment, text=True, timeout=20
+        )
+        assert text == "a 0\nb 1\nc 2\n"
+
     def test_ends_with_the_table_at_ctrl_c(self, tmp_path: Path) -> None:
         """On a terminal, where one line is updated; its folder goes with it."""
         ours, theirs = pty.openpty()
