@@ -35,7 +35,7 @@ def trial(connections: Connections, options: argparse.Namespace, is_over: Event)
     with pool:
         address = f"127.0.0.1:{server.server_port}"
         print(f"http://{address} answers; Ctrl-C ends it", flush=True)
-        gevent.spawn(faults.run, options.seconds)
+        gevent.spawn(faults.run)
         load: dict[str, Any] = {"seconds": 0.0, "requests": {}, "answers": spread(())}
         for load in loads(address, options, is_over):
             progress(load, faults.counts.total(), pool.stats())

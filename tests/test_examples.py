@@ -222,7 +222,7 @@ class TestWeb:
 
         monkeypatch.setattr(web_faults, "gevent", SimpleNamespace(sleep=pause))
         monkeypatch.setattr(web_faults, "VICTIMS", {"client": 1})
-        faults.run(60.0)
+        faults.run()
         assert not faults.counts
         assert gpool.is_alive(client)
 
