@@ -197,7 +197,8 @@ class TestWeb:
         self.check(text, size=5)
         assert "client killed" in text
         assert "worker killed" in text
-        assert len(re.findall(r"^ *\d+\.\d s: \d+ requests", text, re.MULTILINE)) >= 3
+        lines = re.findall(r"^ *\d+\.\d s: \d+ requests", text, re.MULTILINE)
+        assert len(lines) >= 2  # one a second where there is time for it, and one at the end
 
     def test_fails_nobody_without_faults(self) -> None:
         """Then the only outcome is an answer."""
