@@ -178,7 +178,7 @@ class TestDecisions(Decisions):
             before = {one.info.backend_pid, other.info.backend_pid}
         error = psycopg.errors.IdleInTransactionSessionTimeout
         with pool.checkout() as connection:  # that will be lent next, again
-            connection.execute("set idle_in_transaction_session_timeout = 1")
+            connection.execute("set idle_in_transaction_session_timeout = 100")
             connection.commit()
         with pytest.raises(error), pool.checkout() as connection:
             idle_until_it_is_ended(connection)
