@@ -16,17 +16,14 @@ Everything that could hang runs in the connection's worker, under the pool's tim
 connecting, `configure`, `check`, rolling back, closing.  What becomes of a connection that
 comes back is decided by what libpq knows, without I/O:
 
-========================================  =====================================================
-idle                                      lent again, without a round trip
-in a transaction, failed or not           rolled back by the worker, then lent again
-a query under way, rows or COPY unread,   closed, whatever the client swallowed to get here;
-pipeline mode, two-phase transaction      the query is cancelled on the server
-closed, by the client or by the server    replaced
-left by a ``BaseException``: a kill,      closed
-a ``gevent.Timeout``
-left by an error that says that the       closed, and so are the idle ones, while those that are
-server has gone, or is a standby now      lent are checked when they come back
-========================================  =====================================================
+* Idle: it is lent again, without a round trip.
+* In a transaction, failed or not: the worker rolls it back, then it is lent again.
+* A query under way, rows or a COPY unread, pipeline mode, a two-phase transaction: it is
+  closed, whatever the client swallowed to get here; the query is cancelled on the server.
+* Closed, by the client or by the server: it is replaced.
+* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.
+* Left by an error that says that the server has gone, or is a standby now: it is closed, and
+  so are the idle ones, while those that are lent are checked when they come back.
 
 Attributes of the connection that a client has changed (``autocommit``, the transaction's
 characteristics, factories) are restored.  What it has set on the *server*

@@ -20,16 +20,13 @@ psycopg2 refuses ``copy_from``, ``copy_to``, ``copy_expert`` and large objects.
 Connecting, `configure`, `check`, rolling back and closing run in the connection's worker,
 under the pool's time limits.  What becomes of a connection that comes back:
 
-========================================  =====================================================
-idle                                      lent again, without a round trip
-in a transaction, failed or not           rolled back by the worker, then lent again
-cut short in a query (psycopg2 closes     replaced, whatever the client swallowed to get here
-it then), or closed by anybody
-in a two-phase transaction, or left by    closed
-a kill or a ``gevent.Timeout``
-left by an error that says that the       closed, and so are the idle ones, while those that are
-server has gone, or is a standby now      lent are checked when they come back
-========================================  =====================================================
+* Idle: it is lent again, without a round trip.
+* In a transaction, failed or not: the worker rolls it back, then it is lent again.
+* Cut short in a query (psycopg2 closes it then), or closed by anybody: it is replaced,
+  whatever the client swallowed to get here.
+* In a two-phase transaction, or left by a kill or a ``gevent.Timeout``: it is closed.
+* Left by an error that says that the server has gone, or is a standby now: it is closed, and
+  so are the idle ones, while those that are lent are checked when they come back.
 
 ``autocommit``, the transaction's characteristics and ``cursor_factory`` are restored.  What
 a client has set on the *server* stays, unless ``reset=discard_all``.
