@@ -103,6 +103,7 @@ from gpool.pool.lease import Holder, Lease, WaitingClient
 from gpool.pool.pool import Pool, PoolTree
 from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
+from gpool.pool.scope import Scope, leases
 from gpool.pool.stats import Stats, Status
 
 
@@ -170,6 +171,7 @@ __all__ = [
     "Resource",
     "RestartIntensity",
     "Sample",
+    "Scope",
     "ServerExited",
     "Snapshot",
     "SpecError",
@@ -192,6 +194,7 @@ __all__ = [
     "exit",
     "get_pool",
     "is_alive",
+    "leases",
     "link",
     "monitor",
     "peek",

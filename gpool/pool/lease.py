@@ -28,7 +28,7 @@ from gpool.waiter import Waiter
 W = TypeVar("W")
 
 _numbers = itertools.count(1)
-_OURS: Final = ("gpool.pool.", "gpool.waiter")  # modules that clients wait in
+_OURS: Final = ("gpool.pool.", "gpool.waiter", "gpool.integrations.")  # modules that clients wait in
 
 
 #: Who sees to a worker that comes back, and the state that it comes back in.
@@ -56,6 +56,9 @@ class Books(Protocol):
 
     def leave_fast_path(self, client: Client) -> None:
         """Know a client by its process alone."""
+
+    def note(self, event: telemetry.Event) -> None:
+        """Have the listeners told, later."""
 
     def client_died(self, client: Client, reason: Any) -> None:
         """Reclaim what a dead client holds."""
