@@ -28,7 +28,8 @@ from gpool.waiter import Waiter
 W = TypeVar("W")
 
 _numbers = itertools.count(1)
-_OURS: Final = ("gpool.pool.", "gpool.waiter", "gpool.integrations.")  # modules that clients wait in
+# Modules that clients wait in.
+_OURS: Final = ("gpool.pool.", "gpool.waiter", "gpool.integrations.")
 
 
 #: Who sees to a worker that comes back, and the state that it comes back in.

@@ -49,6 +49,15 @@ def closed(maker: Maker) -> int:
     return sum(thing.closed for thing in maker.made)
 
 
+def left_by(error: BaseException, pool: gpool.Pool[Any]) -> gpool.Lease[Any]:
+    """Return what was lent in a scope that an exception has ended."""
+    lease = None
+    with pytest.raises(type(error)), gpool.Scope():  # noqa: PT012
+        lease = pool.checkout()
+        raise error
+    return lease
+
+
 class TestLeases:
     def test_are_none_of_who_never_borrowed(self) -> None:
         """Asking has no effect: the caller does not even become a process."""
@@ -161,9 +170,7 @@ class TestEnd:
 
     def test_after_an_exception_resets(self, pool: gpool.Pool[Any], maker: Maker) -> None:
         """It is an answer like any other."""
-        with pytest.raises(ZeroDivisionError), gpool.Scope():
-            lease = pool.checkout()
-            raise ZeroDivisionError
+        lease = left_by(ZeroDivisionError(), pool)
         settle()
         assert lease.slot is None
         assert (sum(thing.resets for thing in maker.made), closed(maker)) == (1, 0)
@@ -173,9 +180,7 @@ class TestEnd:
         self, pool: gpool.Pool[Any], maker: Maker, error: type[BaseException]
     ) -> None:
         """Nobody knows in what state a resource is whose client was cut short."""
-        with pytest.raises(error), gpool.Scope():
-            lease = pool.checkout()
-            raise error
+        lease = left_by(error(), pool)
         settle()
         assert lease.slot is None
         assert closed(maker) == 1
@@ -200,10 +205,9 @@ class TestEnd:
         asked: list[BaseException] = []
         hooks = {"is_broken": lambda error, thing: bool(asked.append(error)) or True}
         pool: gpool.Pool[Any] = gpool.Pool(maker.resource(**hooks), size=1)
-        with pytest.raises(ZeroDivisionError) as raised, gpool.Scope():
-            lease = pool.checkout()
-            raise ZeroDivisionError
-        assert asked == [raised.value]
+        error = ZeroDivisionError()
+        lease = left_by(error, pool)
+        assert asked == [error]
         assert lease.slot is None
 
     def test_of_a_killed_process_gives_back(self, pool: gpool.Pool[Any], maker: Maker) -> None:
@@ -308,6 +312,7 @@ class TestTouchesNot:
                 lease.checkin()
                 del lease
                 lease = pool.checkout()
+            assert gpool.leases() == (lease,)
         assert gpool.leases() == ()
 
 
@@ -318,8 +323,7 @@ class TestReferences:
         lease = pool.checkout()
         with gpool.Scope():
             del lease
-            lease = pool.checkout()
-            lease = None
+            pool.checkout()
             with pool.checkout():
                 pass
         settle()
