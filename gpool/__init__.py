@@ -99,7 +99,7 @@ from gpool.otp.supervision import (
 )
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
-from gpool.pool.lease import Holder, Lease, WaitingClient
+from gpool.pool.lease import Holder, Lease, WaitingClient, pass_over
 from gpool.pool.pool import Pool, PoolTree
 from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
@@ -197,6 +197,7 @@ __all__ = [
     "leases",
     "link",
     "monitor",
+    "pass_over",
     "peek",
     "place_of",
     "process_info",
