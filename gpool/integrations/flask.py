@@ -85,6 +85,7 @@ DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType({
 })  # fmt: skip
 """Everything in ``app.config`` that is ours, and what it is if it is not there."""
 
+SHORT: Final = 65536  # bytes of the body of an error that is not worth to be streamed
 _DEFAULT: Final[Any] = object()
 _BORROWED: Final = "_gpool_borrowed"  # where in `g`
 
@@ -155,13 +156,13 @@ class GPool:
         config = _config(app)
         page = self._page(app, config)
         pools = {name: _pool(name, entry) for name, entry in config["GPOOL_POOLS"].items()}
+        whole: Any = RequestScope(app.wsgi_app)
+        if page is not None:
+            whole = mount(whole, config["GPOOL_OBSERVER_URL"], page)
         app.extensions["gpool"] = State(self, MappingProxyType(pools))
         app.after_request(_note_whether_streamed)
         app.teardown_appcontext(_give_back)
         app.cli.add_command(_commands())
-        whole: Any = RequestScope(app.wsgi_app)
-        if page is not None:
-            whole = mount(whole, config["GPOOL_OBSERVER_URL"], page)
         app.wsgi_app = whole  # type: ignore[method-assign]
 
     def _page(self, app: Flask, config: Mapping[str, Any]) -> App | None:
@@ -251,8 +252,18 @@ def _note_whether_streamed(response: Response) -> Response:
     """Leave what the view has borrowed to a body that is still to be made."""
     borrowed: _Borrowed | None = g.get(_BORROWED)
     if borrowed is not None:
-        borrowed.is_streamed = response.is_streamed
+        borrowed.is_streamed = response.is_streamed and not _is_made(response)
     return response
+
+
+def _is_made(response: Response) -> bool:
+    """Make a body at once that is only passed for a stream: Flask's own of errors are such."""
+    length = response.content_length
+    if response.status_code < 400 or length is None or length > SHORT:
+        return False
+    if not response.direct_passthrough:
+        response.make_sequence()
+    return not response.is_streamed
 
 
 def _give_back(error: BaseException | None) -> None:
@@ -291,7 +302,8 @@ def _pool(name: str, entry: Any) -> gpool.Pool[Any]:
     try:
         return gpool.Pool(**{"name": name} | dict(entry))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{where}: {error}") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{where}: {error}") from None
 
 
 # --- Commands -----------------------------------------------------------------------
