@@ -45,289 +45,31 @@ Source:
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import copy
 import itertools
-import sys
 import weakref
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import gevent
 from gevent import monkey
-from gevent.event import Event
 from gevent.lock import Semaphore
-from sqlalchemy import exc, util
+from sqlalchemy import exc
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import (
     ConnectionPoolEntry,
-    _ConnectionFairy,
-    _ConnectionRecord,
     reset_commit,
     reset_rollback,
 )
 
 import gpool
 from gpool import clock
+from gpool.integrations._sqlalchemy import Connections, Creator, Fairy, Finalisers, Record
 
 gpool.pass_over("sqlalchemy.", "flask_sqlalchemy.", __name__)
 
 ATTEMPTS: Final = 2  # connections that listeners of `checkout` may refuse, one after the other
-BUSY: Final = (1, 4)  # libpq's transaction status: a query is under way, or nobody knows
 _numbers = itertools.count(1)
-
-
-@dataclass(slots=True)
-class _Reset:
-    """What a client asks of the worker to which it hands its connection."""
-
-    was_reset: bool
-    echo: Any
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    done: Event = field(default_factory=Event)
-    error: Exception | None = None  # of a listener of `checkin`, for the client
-
-
-class _Connections(gpool.Resource["_Record"]):
-    """How to make and to end pooled connections."""
-
-    __slots__ = ()
-
-    def verdict(self, record: _Record, error: BaseException | None) -> Any:
-        """Say what is to become of one that comes back: only clean ones are lent again."""
-        if error is not None and not isinstance(error, Exception):
-            return "close", ("left_by", error)
-        if record.is_stale:
-            return "close", "invalidated"
-        if _is_dirty(record.driver_connection):
-            return "close", "dirty"
-        return ("clean" if record.asked is None else "reset"), None
-
-
-class _Record(_ConnectionRecord):
-    """An entry of the pool: what a worker owns.  It refers to the pool weakly.
-
-    Args:
-        pool: Whose it is; the record connects, in the running process.
-    """
-
-    def __init__(self, pool: SupervisedPool) -> None:
-        self.owner = weakref.ref(pool)
-        self.dialect = pool._dialect
-        self.lease: gpool.Lease[_Record] | None = None  # of whoever has it ...
-        self.keeps: SupervisedPool | None = None  # ... until it is idle again, or closed
-        self.asked: _Reset | None = None  # by the client that has handed it over
-        self.left_open: Any = None  # a connection that is not the record's any more
-        self.forgotten = ""  # the line of the checkout that was never followed by a close
-        if pool._entries:
-            self.__dict__["record_info"] = pool._entries.popleft()
-        super().__init__(weakref.proxy(pool))
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether it was invalidated, be it softly."""
-        return self.dbapi_connection is None or self._soft_invalidate_time > self.starttime
-
-    def is_held_by(self, fairy: _Fairy) -> bool:
-        """Tell whether a client still has it: its lease may have been taken from it."""
-        if self.lease is None or self.fairy_ref is None or self.fairy_ref() is not fairy:
-            return False
-        with contextlib.suppress(gpool.LeaseLost):
-            return self.lease.worker is self
-        return False
-
-    def __repr__(self) -> str:
-        return f"<pooled {self.dbapi_connection!r}>"
-
-    # --- In a client, or in the worker ---
-
-    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
-        """Tell the listeners; what is to be closed is left to the worker."""
-        pool, connection = self.owner(), self.dbapi_connection
-        if soft or connection is None or pool is None:
-            return super().invalidate(e, soft)
-        self.left_open = connection
-        pool._left_open.add(id(connection))
-        try:
-            super().invalidate(e)
-        finally:
-            pool._left_open.discard(id(connection))
-            self.dbapi_connection = None  # also if a listener has failed
-
-    def checkin(self, _fairy_was_created: bool = True) -> None:
-        """Tell the listeners, and give it back; if one of them fails it is discarded."""
-        try:
-            super().checkin(_fairy_was_created)
-        except BaseException:
-            self.give_up("checkin_failed")
-            raise
-
-    def give_up(self, reason: str) -> None:
-        """Give it back to be closed; never blocks."""
-        lease, self.lease = self.lease, None
-        if lease is not None:
-            lease.discard(reason)
-
-    # --- In the worker ---
-
-    def ping(self) -> bool:
-        """Tell whether the server answers."""
-        if self.dialect._do_ping_w_event(self.dbapi_connection):  # type: ignore[arg-type]
-            return True
-        self.invalidate(exc.InvalidatePoolError())
-        return False
-
-    def reset(self) -> None:
-        """Do what its last client has asked for."""
-        asked, self.asked = self.asked, None
-        assert asked is not None
-        try:
-            asked.context.run(self._reset, asked)
-        finally:
-            asked.done.set()
-
-    def _reset(self, asked: _Reset) -> None:
-        pool = self.owner()
-        assert pool is not None
-        assert self.dbapi_connection is not None
-        fairy = _Fairy(pool, self.dbapi_connection, self, asked.echo)
-        fairy._finalizer.detach()
-        try:
-            fairy._reset(pool, asked.was_reset, terminate_only=False, asyncio_safe=True)
-        except Exception as error:
-            pool.logger.error("Exception during reset or similar", exc_info=True)
-            self.invalidate(error)
-            raise
-        finally:
-            self._tell_checkin(asked)
-        self.keeps = None
-
-    def _tell_checkin(self, asked: _Reset) -> None:
-        try:
-            self.checkin()
-        except Exception as error:
-            asked.error = error
-            raise
-
-    def end(self) -> None:
-        """Close what is open; if that is cut short, it can be done again."""
-        if self.asked is not None:
-            self.asked.done.set()
-        try:
-            if self.in_use:  # its client is dead, or left it in a way that nobody may trust
-                self.checkin()
-        finally:
-            self._end()
-        if self.forgotten:
-            self._warn()
-        self.keeps = None
-
-    def _end(self) -> None:
-        pool = self.owner()
-        connection = self.dbapi_connection if self.left_open is None else self.left_open
-        self.left_open = connection
-        if connection is None:
-            return
-        if pool is None:  # nobody has the engine any more
-            self.dialect.do_close(connection)
-        elif self.dbapi_connection is not None:
-            self.close()
-        else:
-            pool._close_connection(connection, terminate=True)
-        self.left_open = None
-
-    def _warn(self) -> None:
-        message = (
-            f"The connection that was checked out at {self.forgotten} was never closed; it was "
-            "found by the garbage collector, and is closed now. Call close(), or use `with`."
-        )
-        pool = self.owner()
-        if pool is not None:
-            pool.logger.error(message)
-        util.warn(message)
-
-
-class _Fairy(_ConnectionFairy):
-    """What a client has: a proxy of its connection, which gives it back."""
-
-    _pool: SupervisedPool
-    _connection_record: _Record | None
-    _finalizer: Any
-
-    def __init__(self, pool: SupervisedPool, connection: Any, record: _Record, echo: Any) -> None:
-        super().__init__(pool, connection, record, echo)
-        if hasattr(self, "_finalizer"):  # SQLAlchemy 2.1's, which would reset it then and there
-            self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, pool._finalisers.forgotten, record)
-        self._finalizer.atexit = False
-
-    def _checkin(self, transaction_was_reset: bool = False) -> None:
-        record, pool = self._connection_record, self._pool
-        self._finalizer.detach()
-        if record is None:  # it is detached
-            super()._checkin(transaction_was_reset)
-        elif not record.is_held_by(self):
-            self._part()
-            record.give_up("lost")
-        elif self.dbapi_connection is None or not pool._has_to_reset(transaction_was_reset):
-            super()._checkin(transaction_was_reset)
-        else:
-            self._hand_over(record, transaction_was_reset)
-
-    def _part(self) -> None:
-        self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
-
-    def _hand_over(self, record: _Record, was_reset: bool) -> None:
-        """Have the worker reset it; blocks until it has, unless the client is being killed."""
-        asked = record.asked = _Reset(was_reset, self._echo)
-        lease, record.lease = record.lease, None
-        assert lease is not None
-        self._part()
-        lease.checkin()
-        killed = not isinstance(sys.exception() or Exception(), Exception)
-        if not killed and gevent.getcurrent() is not gevent.get_hub():
-            asked.done.wait()
-        if asked.error is not None:
-            raise asked.error
-
-    def detach(self) -> None:
-        """Keep it for good; its slot is given back."""
-        self._finalizer.detach()
-        super().detach()
-
-
-class _Finalisers:
-    """Takes note of what finalisers find, which must neither block nor switch.
-
-    They run in whatever greenlet and thread; what is to be done is done in the pool's hub.
-    """
-
-    def __init__(self) -> None:
-        self.hub: Any = None  # the pool's, once it is used
-        self.records: deque[_Record] = deque()
-
-    def forgotten(self, record: _Record) -> None:
-        """A client has dropped a connection that it has not given back."""
-        self.records.append(record)
-        self.later(self._reclaim)
-
-    def later(self, fn: Callable[..., object], *args: Any) -> None:
-        """Have something done in the hub."""
-        if self.hub is not None and self.hub.loop is not None:
-            self.hub.loop.run_callback_threadsafe(fn, *args)
-
-    def abandoned(self, pool: gpool.Pool[_Record]) -> None:
-        """Nobody has the engine any more."""
-        self.later(gevent.spawn, pool.stop)
-
-    def _reclaim(self) -> None:
-        while self.records:
-            record = self.records.popleft()
-            if record.lease is not None:
-                record.forgotten = record.lease.line
-                record.give_up("forgotten")
 
 
 class SupervisedPool(Pool):
@@ -406,7 +148,7 @@ class SupervisedPool(Pool):
         self._patience = self._options["timeout"]
         self._entries: deque[Any] = deque()  # `record_info` of connections that were replaced
         self._left_open: set[int] = set()  # ids of connections that a worker is to close
-        self._finalisers = _Finalisers()
+        self._finalisers = Finalisers()
         # The lock that SQLAlchemy has around the first connect blocks the thread if not patched.
         self._first = None if monkey.is_module_patched("threading") else Semaphore()
         kind = getattr(self._dialect, "name", "sqlalchemy")
@@ -418,13 +160,13 @@ class SupervisedPool(Pool):
         """Have a pool of gpool's, which starts at its first use."""
         if self._end is not None:
             self._end.detach()
-        connections = _Connections(
-            create=_Creator(weakref.ref(self)),
-            check=_Record.ping if self._pre_ping else None,
-            reset=_Record.reset,
-            close=_Record.end,
+        connections = Connections(
+            create=Creator(weakref.ref(self)),
+            check=Record.ping if self._pre_ping else None,
+            reset=Record.reset,
+            close=Record.end,
         )
-        self.supervised: gpool.Pool[_Record] = gpool.Pool(connections, name=name, **self._options)
+        self.supervised: gpool.Pool[Record] = gpool.Pool(connections, name=name, **self._options)
         self._end = weakref.finalize(self, self._finalisers.abandoned, self.supervised)
         self._end.atexit = False
 
@@ -447,7 +189,7 @@ class SupervisedPool(Pool):
         self.logger.info("Reconnection attempts exhausted on checkout")
         raise exc.InvalidRequestError("This connection is closed")
 
-    def _take(self, end: float | None) -> _Record:
+    def _take(self, end: float | None) -> Record:
         self._finalisers.hub = gevent.get_hub()
         pool = self.supervised
         try:
@@ -466,9 +208,9 @@ class SupervisedPool(Pool):
         record.lease, record.keeps = lease, self
         return record
 
-    def _lend(self, record: _Record) -> _Fairy:
+    def _lend(self, record: Record) -> Fairy:
         echo = self._should_log_debug()
-        fairy = _Fairy(self, record.dbapi_connection, record, echo)
+        fairy = Fairy(self, record.dbapi_connection, record, echo)
         fairy._counter = 1
         record.fairy_ref = weakref.ref(fairy)
         record.fresh = False
@@ -476,7 +218,7 @@ class SupervisedPool(Pool):
             self.logger.debug("Connection %r checked out from pool", record.dbapi_connection)
         return fairy
 
-    def _is_taken(self, fairy: _Fairy) -> bool:
+    def _is_taken(self, fairy: Fairy) -> bool:
         """Tell whether no listener of `checkout` refuses it."""
         record = fairy._connection_record
         assert record is not None
@@ -491,7 +233,7 @@ class SupervisedPool(Pool):
             raise
         return True
 
-    def _refuse(self, fairy: _Fairy, record: _Record, error: exc.DisconnectionError) -> None:
+    def _refuse(self, fairy: Fairy, record: Record, error: exc.DisconnectionError) -> None:
         self.logger.info("Disconnection detected on checkout (reason: %r)", error)
         fairy._finalizer.detach()
         record.invalidate(error)
@@ -516,9 +258,9 @@ class SupervisedPool(Pool):
         return needs_it or bool(self.dispatch.reset)
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        assert isinstance(record, _Record)
+        assert isinstance(record, Record)
         if record.dbapi_connection is None:
-            if record.lease is not None and record.record_info:
+            if record.record_info:
                 self._entries.append(record.record_info)
             record.give_up("invalidated")
         elif record.lease is not None:
@@ -536,7 +278,7 @@ class SupervisedPool(Pool):
         _checkin: bool = True,
     ) -> None:
         record = getattr(connection, "_connection_record", None)
-        if isinstance(connection, _Fairy) and record and not record.is_held_by(connection):
+        if isinstance(connection, Fairy) and record and not record.is_held_by(connection):
             connection._part()  # it was taken away, and closed: that tells nothing of the others
             return
         before = self._invalidate_time
@@ -608,25 +350,6 @@ class SupervisedPool(Pool):
         return stats.idle + stats.busy + stats.lost - stats.size
 
 
-@dataclass(frozen=True, slots=True)
-class _Creator:
-    """Makes entries of a pool, in its workers."""
-
-    owner: weakref.ref[SupervisedPool]
-
-    def __call__(self) -> _Record:
-        pool = self.owner()
-        if pool is None:
-            raise ReferenceError("the engine is gone")
-        first = pool._first
-        if first is None:
-            return _Record(pool)
-        with first:
-            record = _Record(pool)
-        pool._first = None
-        return record
-
-
 def _options(given: dict[str, Any], recycle: Any) -> dict[str, Any]:
     """Return the options of gpool's pool."""
     if given["pool_size"] == 0:
@@ -660,10 +383,3 @@ def _as_users_know_it(error: gpool.GPoolError) -> Exception:
     with contextlib.suppress(Exception):
         return copy.copy(why)  # each client its own, which knows the client's frames
     return why
-
-
-def _is_dirty(connection: Any) -> bool:
-    """Tell whether a driver says that a connection is busy or closed; without I/O."""
-    status = getattr(getattr(connection, "info", None), "transaction_status", None)
-    closed, is_open = getattr(connection, "closed", None), getattr(connection, "open", None)
-    return status in BUSY or (isinstance(closed, int) and closed != 0) or is_open is False
