@@ -178,7 +178,7 @@ class TestPassOver:
         monkeypatch.setattr(lease_module, "_passed_over", lease_module._passed_over)
         gpool.pass_over("some_library.")
         library: dict[str, Any] = {"__name__": "some_library.inner"}
-        exec(  # noqa: S102
+        exec(
             "def borrow(pool):\n"
             "    lease = pool.checkout()\n"
             "    lease.locate()\n"
