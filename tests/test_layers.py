@@ -49,6 +49,9 @@ LAYERS = (
     ("pool.application",),
     ("pool.pool",),
     ("pool.pools",),
+    ("handlers",),
+    ("server_child",),
+    ("serving",),
     ("metrics", "testing"),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public
