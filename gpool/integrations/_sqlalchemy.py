@@ -47,6 +47,8 @@ class Connections(gpool.Resource["Record"]):
         """Say what is to become of one that comes back: only clean ones are lent again."""
         if error is not None and not isinstance(error, Exception):
             return "close", ("left_by", error)
+        if record.lease is not None:  # others gave it back, as a scope does: its proxy has it still
+            return "close", "forgotten"
         if record.is_stale:
             return "close", "invalidated"
         if record.is_dirty:
