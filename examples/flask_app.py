@@ -5,6 +5,7 @@
     $ export DATABASE_URL=postgresql+psycopg://localhost/postgres
     $ flask --app flask_app init
     $ gunicorn -c gunicorn.conf.py flask_app:app
+    $ python -m gevent.monkey --module flask --app flask_app run --port 8000  # or so
     $ curl -d name=Ann localhost:8000
     $ curl --no-buffer localhost:8000/all
     $ flask --app flask_app gpool pools

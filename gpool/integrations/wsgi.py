@@ -22,6 +22,9 @@ Rules:
 The application's iterable is passed on piece by piece, ``write`` and its exceptions as they
 are.  A server's ``wsgi.file_wrapper`` is recognised, so that it can still use ``sendfile``.
 
+Limits: a pool lends in one thread.  A server that serves each request in a thread of its own,
+as ``flask run`` does, has to be patched: there is a warning if it is not.
+
 Not here: scopes of anything else (:class:`gpool.Scope`), Flask (``flask.py``).
 
 Source:
@@ -31,9 +34,12 @@ Source:
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from sys import exception
 from typing import TYPE_CHECKING, Any, Final
+
+from gevent import monkey
 
 import gpool
 
@@ -68,9 +74,17 @@ class RequestScope:
         if not callable(app):
             raise TypeError(f"app: expected a WSGI application, got {app!r}")
         self.app = app
+        self._has_looked = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request."""
+        """Answer a request.
+
+        Warns:
+            RuntimeWarning: The server has threads that gevent has not patched.
+        """
+        if not self._has_looked:
+            self._has_looked = True
+            _look(environ)
         with contextlib.ExitStack() as ends:
             scope = environ[SCOPE] = ends.enter_context(gpool.Scope())
             result = self.app(environ, start_response)
@@ -81,6 +95,18 @@ class RequestScope:
                 return _hooked(result, body, ends)
             ends.pop_all()
         return body
+
+
+def _look(environ: WSGIEnvironment) -> None:
+    """Warn of a server whose requests run in threads: a pool refuses all but one of them."""
+    if environ.get("wsgi.multithread") and not monkey.is_module_patched("threading"):
+        warnings.warn(_THREADS, RuntimeWarning, stacklevel=3)
+
+
+_THREADS: Final = (
+    "this server may run requests in threads, and a pool lends in one thread only: serve by "
+    "gevent (gunicorn -k gevent), or patched (python -m gevent.monkey --module flask run)"
+)
 
 
 class _Body:

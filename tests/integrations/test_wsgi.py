@@ -22,6 +22,7 @@ from typing import Any
 import gevent
 import gevent.socket
 import pytest
+from gevent import monkey
 from gevent.pywsgi import WSGIServer
 
 import gpool
@@ -209,6 +210,20 @@ class TestRequest:
             RequestScope("app")  # type: ignore[arg-type]
 
 
+class TestThreads:
+    @pytest.mark.skipif(monkey.is_module_patched("threading"), reason="they are greenlets here")
+    def test_are_warned_of(self) -> None:
+        """Once: a pool would refuse to lend in all but the first."""
+        scoped = RequestScope(app_of(lambda environ: [b""]))
+        with pytest.warns(RuntimeWarning, match="a pool lends in one thread only"):
+            scoped(environ_of(**{"wsgi.multithread": True}), start)
+        scoped(environ_of(**{"wsgi.multithread": True}), start)
+
+    def test_that_there_are_not_are_no_matter(self) -> None:
+        """As with pywsgi."""
+        RequestScope(app_of(lambda environ: [b""]))(environ_of(), start)
+
+
 class TestError:
     """What ends a request decides what becomes of a resource."""
 
@@ -311,7 +326,9 @@ class TestConformance:
         out, said = io.BytesIO(), io.StringIO()
         environ = environ_of(REQUEST_METHOD=method)
         checked = wsgiref.validate.validator(RequestScope(wsgiref.validate.validator(app)))
-        one = (handler or wsgiref.handlers.SimpleHandler)(io.BytesIO(), out, said, environ)
+        one = (handler or wsgiref.handlers.SimpleHandler)(
+            io.BytesIO(), out, said, environ, multithread=False
+        )
         one.run(checked)
         assert said.getvalue() == ""
         head, _, body = out.getvalue().partition(b"\r\n\r\n")
@@ -404,7 +421,8 @@ class TestConformance:
             return wrapper(io.BytesIO(b"of a file"))
 
         out = io.BytesIO()
-        handler = Handler(io.BytesIO(), out, io.StringIO(), environ_of())
+        environ = environ_of()
+        handler = Handler(io.BytesIO(), out, io.StringIO(), environ, multithread=False)
         handler.run(RequestScope(app_of(view)))
         assert sent == [(b"of a file", 1)]
         assert things.status().busy == 0
