@@ -1,5 +1,7 @@
 """Flask: what a request borrows goes back when it is over.
 
+An application::
+
     from flask import Flask
     from gpool.integrations.flask import GPool
     from gpool.integrations.psycopg import PsycopgResource
@@ -127,7 +129,7 @@ class GPool:
 
     Raises:
         TypeError: `authorize` cannot be called.
-        As :meth:`init_app`.
+        TypeError, ValueError, RuntimeError: As of :meth:`init_app`.
     """
 
     def __init__(
@@ -221,7 +223,7 @@ class GPool:
             UnknownPool: There is no such name in ``GPOOL_POOLS``.
             LeaseLost: It was borrowed before, and its worker has died since, or was taken away.
             RuntimeError: There is no app context.
-            As :meth:`gpool.Pool.checkout`.
+            PoolError: As of :meth:`gpool.Pool.checkout`.
         """
         found: gpool.Pool[Any] = self.pool(pool) if isinstance(pool, str) else pool
         borrowed: _Borrowed = g.setdefault(_BORROWED, _Borrowed())
