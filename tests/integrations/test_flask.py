@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -410,6 +411,42 @@ class TestStream:
             assert response.data == Path(__file__).read_bytes()
         settle()
         assert db.stats().busy == 0
+
+
+class TestServer:
+    def test_serves_request_after_request_in_one_greenlet(
+        self, app: Flask, pools: GPool, db: gpool.Pool[Thing]
+    ) -> None:
+        """A connection that is kept alive: what is forgotten is back for the next request."""
+        kept: list[Any] = []
+
+        @app.get("/<how>")
+        def view(how: str) -> Any:
+            if how == "forget":
+                kept.append(db.checkout())
+                return "a"
+            thing = pools.borrow("db")
+            if how == "stream":
+                return Response(f"{thing.closed}\n" * 10_000 for _ in itertools.count())
+            return "a"
+
+        def ask(sock: Any, port: int, path: str) -> bytes:
+            sock.sendall(wire.request(port, path, Connection="keep-alive"))
+            return wire.reply_of(sock).body
+
+        with wire.served(app) as port, wire.connected(port) as sock:
+            for _ in range(3):
+                assert ask(sock, port, "/forget") == b"a"
+                assert ask(sock, port, "/borrow") == b"a"
+            for _ in range(3):
+                with wire.connected(port) as other:
+                    other.sendall(wire.request(port, "/stream"))
+                    assert other.recv(100)
+                    assert db.stats().busy == 1
+                with gevent.Timeout(10):
+                    while db.stats().busy:
+                        gevent.sleep(0.01)
+            assert ask(sock, port, "/borrow") == b"a"
 
 
 class TestInit:
