@@ -273,6 +273,24 @@ class TestError:
         """Whoever is cut short leaves a resource in no known state."""
         assert self.ended(things, how, error()) == (0, True)
 
+    @pytest.mark.parametrize("error", [ZeroDivisionError, gevent.Timeout])
+    def test_of_the_body_is_told_though_it_was_handled(self, error: type[BaseException]) -> None:
+        """The server may have logged it, and close the body later."""
+        told: list[BaseException] = []
+        hooks = {"is_broken": lambda error, thing: bool(told.append(error))}
+        with gpool.Pool(gpool.Resource(create=Thing, **hooks), size=1) as pool:
+
+            def view(environ: dict[str, Any]) -> Iterator[bytes]:
+                environ[SCOPE].keep(pool.checkout())
+                yield b"a"
+                raise error
+
+            body: Any = RequestScope(app_of(view))(environ_of(), start)
+            with pytest.raises(error):
+                list(body)
+            body.close()
+            assert [type(one) for one in told] == [error]
+
     def test_of_close_discards_too(self, things: gpool.Pool[Thing]) -> None:
         """And gives back all the same."""
 
