@@ -147,8 +147,7 @@ class TestCrash:
         gpool.telemetry.attach(events.append)
         try:
             gpool.Supervisor.start([gpool.server_child(make)])
-            servers[0].fails = True
-            client(port)
+            servers[0].fail()
             until(lambda: len(servers) == 2)
             one = client(port)
             until(lambda: one.answer == b"well")

@@ -350,8 +350,7 @@ class TestFailures:
         """The error ends the program, and is the cause of what run raises."""
         server = Failing((HOST, 0), lambda connection, address: None)
         running = program(server, drain=0)
-        server.fails = True
-        client(server.server_port)
+        server.fail()
         with pytest.raises(gpool.RunError, match=r"accept of <Failing .*Bad file desc") as caught:
             running.result()
         assert isinstance(caught.value.__cause__, OSError)
