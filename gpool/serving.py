@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import signal as signals_of_python
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -200,14 +200,8 @@ class _Program:
 
         A tree may wait for nothing that the loop knows: that is no deadlock.
         """
-        keeper = gevent.get_hub().loop.async_()
-        if self.trees:
-            keeper.start(lambda: None)
-        try:
+        with _kept_alive() if self.trees else contextlib.nullcontext():
             self.ended.wait()
-        finally:
-            keeper.stop()
-            keeper.close()
 
     def _heard(self) -> None:
         self.heard += 1
@@ -264,6 +258,18 @@ class _Program:
         self.drained, self.is_over = all(in_time), True
         for ending in endings:
             ending()
+
+
+@contextlib.contextmanager
+def _kept_alive() -> Iterator[None]:
+    """Have the loop wait on, though it waits for nothing."""
+    keeper = gevent.get_hub().loop.async_()
+    keeper.start(lambda: None)
+    try:
+        yield
+    finally:
+        keeper.stop()
+        keeper.close()
 
 
 def _failure(what: str, reason: Any) -> BaseException:

@@ -115,9 +115,15 @@ def is_refused(port: int) -> bool:
 
 
 class Failing(StreamServer):
-    """A server whose ``accept`` fails for good at the next connection once it is told to."""
+    """A server whose ``accept`` fails for good once it is told to."""
 
     fails = False
+
+    def fail(self) -> None:
+        """Fail, with the next connection."""
+        self.fails = True
+        with contextlib.suppress(OSError):
+            socket.create_connection((HOST, self.server_port)).close()
 
     def do_read(self) -> Any:
         """Accept."""
