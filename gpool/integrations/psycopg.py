@@ -16,17 +16,14 @@ Everything that could hang runs in the connection's worker, under the pool's tim
 connecting, `configure`, `check`, rolling back, closing.  What becomes of a connection that
 comes back is decided by what libpq knows, without I/O:
 
-========================================  =====================================================
-idle                                      lent again, without a round trip
-in a transaction, failed or not           rolled back by the worker, then lent again
-a query under way, rows or COPY unread,   closed, whatever the client swallowed to get here;
-pipeline mode, two-phase transaction      the query is cancelled on the server
-closed, by the client or by the server    replaced
-left by a ``BaseException``: a kill,      closed
-a ``gevent.Timeout``
-left by an error that says that the       closed, and so are the idle ones, while those that are
-server has gone, or is a standby now      lent are checked when they come back
-========================================  =====================================================
+* Idle: it is lent again, without a round trip.
+* In a transaction, failed or not: the worker rolls it back, then it is lent again.
+* A query under way, rows or a COPY unread, pipeline mode, a two-phase transaction: it is
+  closed, whatever the client swallowed to get here; the query is cancelled on the server.
+* Closed, by the client or by the server: it is replaced.
+* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.
+* Left by an error that says that the server has gone, or is a standby now: it is closed, and
+  so are the idle ones, while those that are lent are checked when they come back.
 
 Attributes of the connection that a client has changed (``autocommit``, the transaction's
 characteristics, factories) are restored.  What it has set on the *server*
@@ -48,12 +45,14 @@ from typing import Any, Final, TypeVar, overload
 import psycopg
 from gevent import monkey
 from psycopg import waiting
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
 
 import gpool
 from gpool.integrations._postgresql import (
+    ACTIVE,
     DEFAULT,
+    RESETTABLE,
     Conninfo,
     Hooks,
     Kwargs,
@@ -65,10 +64,6 @@ from gpool.integrations._postgresql import (
 )
 
 C = TypeVar("C", bound=psycopg.Connection[Any])
-
-RESETTABLE: Final = (
-    TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR,
-)  # fmt: skip
 
 
 # --- Hooks to choose from -----------------------------------------------------------
@@ -183,6 +178,7 @@ class PsycopgResource(gpool.Resource[C]):
 
 
 _Sync: Final = psycopg.Connection
+OFF: Final = int(PipelineStatus.OFF)
 _BLOCKS: Final = (
     "psycopg does not cooperate with gevent here: each query blocks all greenlets, and no "
     "timeout can cut one short; call gevent.monkey.patch_all() before psycopg is imported"
@@ -199,14 +195,14 @@ class _Hooks(Hooks[Any]):
     complaint = psycopg.ProgrammingError
     cancel_timeout = 0.0  # s
 
-    def status(self, connection: psycopg.Connection[Any]) -> str:
+    def status(self, connection: psycopg.Connection[Any]) -> int:
         """Return the transaction's status, as libpq knows it without I/O."""
-        return connection.info.transaction_status.name
+        return connection.pgconn.transaction_status
 
     def close(self, connection: psycopg.Connection[Any]) -> None:
         """Cancel what was cut short, then close."""
         try:
-            if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            if connection.pgconn.transaction_status == ACTIVE:
                 self._cancel(connection)
         finally:
             connection.close()
@@ -231,7 +227,7 @@ def is_dirty(connection: psycopg.Connection[Any]) -> bool:
     pgconn = connection.pgconn
     return (
         pgconn.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
-        or pgconn.pipeline_status != PipelineStatus.OFF
+        or pgconn.pipeline_status != OFF
         or connection.lock.locked()  # by an iterator over notifies() that lives on, or a greenlet
         or getattr(connection, "_tpc", None) is not None  # a rollback is refused then
     )

@@ -20,16 +20,13 @@ psycopg2 refuses ``copy_from``, ``copy_to``, ``copy_expert`` and large objects.
 Connecting, `configure`, `check`, rolling back and closing run in the connection's worker,
 under the pool's time limits.  What becomes of a connection that comes back:
 
-========================================  =====================================================
-idle                                      lent again, without a round trip
-in a transaction, failed or not           rolled back by the worker, then lent again
-cut short in a query (psycopg2 closes     replaced, whatever the client swallowed to get here
-it then), or closed by anybody
-in a two-phase transaction, or left by    closed
-a kill or a ``gevent.Timeout``
-left by an error that says that the       closed, and so are the idle ones, while those that are
-server has gone, or is a standby now      lent are checked when they come back
-========================================  =====================================================
+* Idle: it is lent again, without a round trip.
+* In a transaction, failed or not: the worker rolls it back, then it is lent again.
+* Cut short in a query (psycopg2 closes it then), or closed by anybody: it is replaced,
+  whatever the client swallowed to get here.
+* In a two-phase transaction, or left by a kill or a ``gevent.Timeout``: it is closed.
+* Left by an error that says that the server has gone, or is a standby now: it is closed, and
+  so are the idle ones, while those that are lent are checked when they come back.
 
 ``autocommit``, the transaction's characteristics and ``cursor_factory`` are restored.  What
 a client has set on the *server* stays, unless ``reset=discard_all``.
@@ -58,6 +55,8 @@ import gpool
 from gpool import clock
 from gpool.integrations._postgresql import (
     DEFAULT,
+    IDLE,
+    RESETTABLE,
     Conninfo,
     Hooks,
     Kwargs,
@@ -67,14 +66,6 @@ from gpool.integrations._postgresql import (
     says_gone,
 )
 
-STATUS: Final = {
-    extensions.TRANSACTION_STATUS_IDLE: "IDLE",
-    extensions.TRANSACTION_STATUS_ACTIVE: "ACTIVE",
-    extensions.TRANSACTION_STATUS_INTRANS: "INTRANS",
-    extensions.TRANSACTION_STATUS_INERROR: "INERROR",
-    extensions.TRANSACTION_STATUS_UNKNOWN: "UNKNOWN",
-}
-RESETTABLE: Final = ("IDLE", "INTRANS", "INERROR")
 CONNECTED: Final = (
     extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED,
 )  # fmt: skip
@@ -208,9 +199,9 @@ class _Hooks(Hooks[Connection]):
     kept = ("isolation_level", "readonly", "deferrable", "cursor_factory", "autocommit")
     complaint = psycopg2.ProgrammingError
 
-    def status(self, connection: Connection) -> str:
+    def status(self, connection: Connection) -> int:
         """Return the transaction's status, as libpq knows it without I/O."""
-        return STATUS[connection.info.transaction_status]
+        return connection.info.transaction_status
 
 
 # --- Decisions ----------------------------------------------------------------------
@@ -219,7 +210,7 @@ class _Hooks(Hooks[Connection]):
 def is_dirty(connection: Connection) -> bool:
     """Tell whether a connection cannot be made fit for another client by a rollback; no I/O."""
     return (
-        STATUS[connection.info.transaction_status] not in RESETTABLE  # UNKNOWN, if it is closed
+        connection.info.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
         or connection.status not in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
     )
 
@@ -277,6 +268,6 @@ def _committed(lease: gpool.Lease[Connection]) -> Iterator[Connection]:
         yield connection
         if not connection.autocommit:
             connection.commit()
-        elif connection.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE:
+        elif connection.info.transaction_status != IDLE:
             with connection.cursor(cursor_factory=extensions.cursor) as cursor:
                 cursor.execute("commit")

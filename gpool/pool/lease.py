@@ -28,7 +28,8 @@ from gpool.waiter import Waiter
 W = TypeVar("W")
 
 _numbers = itertools.count(1)
-_passed_over: tuple[str, ...] = ("gpool.pool.", "gpool.waiter")  # beginnings of modules' names
+# Where clients wait, on behalf of others: beginnings of modules' names.
+_passed_over: tuple[str, ...] = ("gpool.pool.", "gpool.waiter", "gpool.integrations.")
 
 
 #: Who sees to a worker that comes back, and the state that it comes back in.

@@ -82,7 +82,7 @@ def prepared(connection: Any) -> None:
     connection.tpc_prepare()
 
 
-OPTIONS = ("timeout", "start_timeout")  # of the pool
+OPTIONS = ("timeout", "start_timeout", "shutdown")  # of the pool
 KEPT = [in_transaction, in_failed_transaction, in_named_cursor]
 REPLACED = [cut_by(gevent.Timeout), cut_by(gevent.GreenletExit), closed, in_two_phases, prepared]
 
@@ -351,10 +351,19 @@ class Decisions:
         assert backend(pool) == connection.info.backend_pid
 
     def test_transaction_is_held_from_the_line_that_asked_for_it(self, lend: Lend) -> None:
-        """Not from one of gpool's."""
+        """Not from one of gpool's; while it waits for it, too."""
         pool = lend()
+
+        def wait_for_one() -> None:
+            with self.integration.transaction(pool):
+                pass
+
         with self.integration.transaction(pool):
             assert __file__ in pool.holders()[0].line
+            waiter = gevent.spawn(wait_for_one)
+            until(pool.waiters, "somebody to wait")
+            assert pool.waiters()[0].line.endswith("wait_for_one")
+        waiter.get()
 
     # --- Connecting ---
 

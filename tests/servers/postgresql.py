@@ -46,6 +46,7 @@ class PostgreSQL(Server):
     """
 
     name = "postgresql"
+    farewell = "QUIT"  # all its processes end
     user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
 
     def __init__(self, **options: Any) -> None:
