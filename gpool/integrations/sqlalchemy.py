@@ -190,7 +190,6 @@ class SupervisedPool(Pool):
         raise exc.InvalidRequestError("This connection is closed")
 
     def _take(self, end: float | None) -> Record:
-        self._finalisers.hub = gevent.get_hub()
         pool = self.supervised
         try:
             lease = pool.checkout(None if end is None else max(end - clock.now(), 0.0))
@@ -204,6 +203,7 @@ class SupervisedPool(Pool):
         except (gpool.CheckoutTimeout, gpool.PoolFull, gpool.StartsFailing) as error:
             raise _as_users_know_it(error) from error
         lease.locate()
+        self._finalisers.hub = gevent.get_hub()
         record = lease.worker
         record.lease, record.keeps = lease, self
         return record
