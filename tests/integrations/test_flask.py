@@ -131,6 +131,7 @@ class TestBorrow:
         assert app.test_client().get("/").text == "False"
         settle()
         assert other.stats().busy == 0
+        other.stop()
 
     def test_waits_as_long_as_it_is_told(self, app: Flask, pools: GPool) -> None:
         """Without a word as long as the pool says."""
