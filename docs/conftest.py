@@ -102,7 +102,7 @@ def run(example: Example) -> None:
     command = "\n".join(line for line in text.splitlines() if not is_installation(line))
     started = {"shell": True, "executable": "/bin/bash", "env": environment(example.namespace)}
     if url:
-        with open(example.namespace["folder"] / "output", "w") as output:
+        with open(example.namespace["folder"] / "output", "w+") as output:
             process = subprocess.Popen(
                 f"exec {command}", stdout=output, stderr=output, start_new_session=True, **started
             )
