@@ -190,6 +190,17 @@ class ChildError(GPoolError):
         return f"child {self.child!r} of {self.supervisor!r}: {self.reason!r}"
 
 
+class RunError(GPoolError):
+    """Something that ``gpool.run`` ran has failed; the cause is its exception, if it had one."""
+
+    def __init__(self, what: str, reason: Any) -> None:
+        super().__init__(what, reason)
+        self.what, self.reason = what, reason
+
+    def __str__(self) -> str:
+        return f"{self.what} has failed: {self.reason!r}; all else was stopped"
+
+
 # --- Pools --------------------------------------------------------------------------
 
 

@@ -64,6 +64,12 @@ def _words(event: telemetry.Event) -> tuple[int, str] | None:
                 f"pool {pool!r}: {pid!r} died ({reason!r}) with a worker from {line}, "
                 f"held for {seconds:.3g} s; reclaimed",
             )
+        case telemetry.LeaseForgotten(pid, pool, line, seconds):
+            return (
+                logging.WARNING,
+                f"pool {pool!r}: {pid!r} forgot to give back the worker from {line}, held for "
+                f"{seconds:.3g} s; given back at the end of its scope",
+            )
         case telemetry.HeldTooLong(pid, pool, seconds, line, stack, revoked):
             return (
                 logging.WARNING,

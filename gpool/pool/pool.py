@@ -70,6 +70,7 @@ P = ParamSpec("P")
 DRAIN: Final = 5.0  # s that leaving `with` gives to those who still hold a worker
 _DEFAULT: Final[Any] = object()
 _names = itertools.count(1)
+_numbers = itertools.count(1)  # of pools with a name, for the Application
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ class Pool(Generic[W]):
             raise TypeError(f"name: expected a text that is not empty, got {name!r}")
         self.name = name if name is not None else f"pool-{next(_names)}"
         self._ledger: Ledger | None = None  # of the run that was started last
+        if name is not None:
+            application.declared[next(_numbers)] = self
 
     # --- Borrowing ---
 
@@ -647,6 +650,11 @@ class Pool(Generic[W]):
         if ledger is None or ledger.is_gone:
             return False
         return ledger.phase == "up" and ledger.man is not None
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether this process has never started it."""
+        return self._ledger is None or self._ledger.is_gone
 
     def __repr__(self) -> str:
         return f"<Pool {self.name!r}: {self.status().state}>"
