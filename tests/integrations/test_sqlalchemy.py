@@ -326,6 +326,18 @@ class TestForgotten:
         with pytest.warns(exc.SAWarning):
             yield
 
+    def test_is_told_though_the_engine_is_gone(self, driver: Driver) -> None:
+        """Its listeners stay as long as it does."""
+        pool = SupervisedPool(driver.connect)
+        told = listen(pool, "checkin", "close")
+        one = pool.connect()
+        del pool
+        del one
+        gc.collect()
+        settle()
+        assert told == ["checkin", "close"]
+        assert (gpool.running_pools(), driver.open) == ([], 0)
+
     def test_is_not_touched_in_the_finaliser(self, pool: SupervisedPool, driver: Driver) -> None:
         """That neither blocks nor switches, whoever's greenlet it runs in, the hub's as well."""
         told = listen(pool)
@@ -373,6 +385,18 @@ class TestEngineThatIsDropped:
         settle()
         assert (gpool.running_pools(), driver.open) == ([], 0)
 
+    def test_is_kept_by_what_comes_back_late(self, driver: Driver) -> None:
+        """It was disposed of meanwhile; what its client has asked for is done, and told."""
+        pool = SupervisedPool(driver.connect, reset_on_return="commit")
+        told = listen(pool, "checkin", "reset", "close")
+        one = pool.connect()
+        pool.dispose()
+        del pool
+        one.close()
+        settle()
+        assert told == ["reset", "checkin", "close"]
+        assert driver.made[0].calls == ["commit", "close"]
+
     def test_is_kept_by_what_is_lent(self, driver: Driver) -> None:
         """Until that is back, its listeners hear of it."""
         pool = SupervisedPool(driver.connect)
@@ -415,14 +439,14 @@ class TestReset:
         assert client.greenlet.successful()
         assert (driver.open, pool.checkedout()) == (0, 0)
 
-    def test_of_a_pool_that_falls_is_none(self, pool: SupervisedPool, driver: Driver) -> None:
-        """What is lent then is closed when it comes back, whatever it needs; nobody hangs."""
+    def test_outlives_a_fall_of_the_pool(self, pool: SupervisedPool, driver: Driver) -> None:
+        """What is lent then is closed when it comes back, after its reset."""
         one = pool.connect()
         gpool.exit(pool.supervised.tree().pool_man, "kill")
         settle()
         one.close()
         settle()
-        assert driver.open == 0
+        assert driver.made[0].calls == ["rollback", "close"]
         pool.connect().close()
         assert driver.open == 1
 
@@ -447,6 +471,7 @@ class TestFirstConnect:
         clients = [Client(pool), Client(pool)]
         may_end.set()
         settle()
+        assert pool.supervised.stats().start_failures == 0
         for client in clients:
             client.let_go()
 
