@@ -321,8 +321,12 @@ class TestHoldingTooLong:
 
 class TestForgotten:
     @pytest.fixture(autouse=True)
-    def quiet(self) -> Any:
-        """Let the warning pass; others test it."""
+    def quiet(self, pool: SupervisedPool) -> Any:
+        """Let the warning pass, others test it; start the pool.
+
+        The frames of that stay until they are collected, if gevent is Python code.
+        """
+        pool.connect().close()
         with pytest.warns(exc.SAWarning):
             yield
 
