@@ -330,18 +330,6 @@ class TestForgotten:
         with pytest.warns(exc.SAWarning):
             yield
 
-    def test_is_told_though_the_engine_is_gone(self, driver: Driver) -> None:
-        """Its listeners stay as long as it does."""
-        pool = SupervisedPool(driver.connect)
-        told = listen(pool, "checkin", "close")
-        one = pool.connect()
-        del pool
-        del one
-        gc.collect()
-        settle()
-        assert told == ["checkin", "close"]
-        assert (gpool.running_pools(), driver.open) == ([], 0)
-
     def test_is_not_touched_in_the_finaliser(self, pool: SupervisedPool, driver: Driver) -> None:
         """That neither blocks nor switches, whoever's greenlet it runs in, the hub's as well."""
         told = listen(pool)
@@ -387,6 +375,21 @@ class TestEngineThatIsDropped:
         gc.collect()
         assert alive() is None
         settle()
+        assert (gpool.running_pools(), driver.open) == ([], 0)
+
+    def test_is_kept_by_what_is_forgotten(self, driver: Driver) -> None:
+        """Its listeners stay as long as it does."""
+        pool = SupervisedPool(driver.connect)
+        told = listen(pool, "checkin", "close")
+        one = pool.connect()
+        del pool
+        del one
+        gc.collect()
+        with pytest.warns(exc.SAWarning, match="never closed"):
+            settle()
+        gc.collect()
+        settle()
+        assert told == ["checkin", "close"]
         assert (gpool.running_pools(), driver.open) == ([], 0)
 
     def test_is_kept_by_what_comes_back_late(self, driver: Driver) -> None:
