@@ -193,10 +193,14 @@ class Record(_ConnectionRecord):
             return
         if pool is None:  # nobody has the engine any more
             self.dialect.do_close(connection)
-        elif self.dbapi_connection is not None:
-            self.close()
-        else:
+        elif self.dbapi_connection is None:
             pool._close_connection(connection, terminate=True)
+        else:
+            try:
+                self.close()
+            except Exception:  # a listener's: it is still open
+                pool._close_connection(connection, terminate=True)
+                raise
         self.left_open = None
 
     def _warn(self) -> None:

@@ -470,6 +470,47 @@ class TestReset:
         assert (driver.open, pool.checkedout()) == (0, 0)
 
 
+class TestListenersThatFail:
+    """Whatever listeners raise, no slot is lost, and nothing stays open."""
+
+    def test_at_the_close(self, pool: SupervisedPool, driver: Driver) -> None:
+        """It is closed all the same."""
+        event.listen(pool, "close", lambda *args: 1 / 0)
+        pool.connect().close()
+        pool.dispose()
+        assert driver.open == 0
+
+    @pytest.mark.parametrize("error", [ValueError, exc.DisconnectionError])
+    @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+    def test_at_the_invalidate(
+        self, pool: SupervisedPool, driver: Driver, error: type[Exception]
+    ) -> None:
+        """After a checkout that was refused: the client sees it, the next one is served."""
+
+        def refuse(*args: Any) -> None:
+            raise error
+
+        event.listen(pool, "checkout", refuse)
+        event.listen(pool, "invalidate", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pool.connect()
+        event.remove(pool, "checkout", refuse)
+        gc.collect()
+        settle()
+        assert driver.open == 0
+        pool.connect().close()
+
+    def test_by_hand(self, pool: SupervisedPool, driver: Driver) -> None:
+        """`invalidate()` raises it; the connection is closed."""
+        event.listen(pool, "invalidate", lambda *args: 1 / 0)
+        one = pool.connect()
+        with pytest.raises(ZeroDivisionError):
+            one.invalidate()
+        one.close()
+        settle()
+        assert (driver.open, pool.checkedout()) == (0, 0)
+
+
 class TestFirstConnect:
     def test_does_not_block_the_thread(self, make: Callable[..., SupervisedPool]) -> None:
         """SQLAlchemy's lock around it would, if gevent has not patched: there is one before."""
