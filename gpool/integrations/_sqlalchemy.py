@@ -87,12 +87,11 @@ class Record(_ConnectionRecord):
         return _is_dirty(self.dialect.get_driver_connection(self.dbapi_connection))
 
     def is_held_by(self, fairy: Fairy) -> bool:
-        """Tell whether a client still has it: its lease may have been taken from it."""
-        if self.lease is None or self.fairy_ref is None or self.fairy_ref() is not fairy:
+        """Tell whether a client still has it; else it was closed, or is a parent process's."""
+        lease, ref = self.lease, self.fairy_ref
+        if lease is None or lease.is_the_parents:
             return False
-        with contextlib.suppress(gpool.LeaseLost):
-            return self.lease.worker is self
-        return False
+        return ref is not None and ref() is fairy
 
     def __repr__(self) -> str:
         return f"<pooled {self.dbapi_connection!r}>"
@@ -196,10 +195,14 @@ class Record(_ConnectionRecord):
             return
         if pool is None:  # nobody has the engine any more
             self.dialect.do_close(connection)
-        elif self.dbapi_connection is not None:
-            self.close()
-        else:
+        elif self.dbapi_connection is None:
             pool._close_connection(connection, terminate=True)
+        else:
+            try:
+                self.close()
+            except Exception:  # a listener's: it is still open
+                pool._close_connection(connection, terminate=True)
+                raise
         self.left_open = None
 
     def _warn(self) -> None:

@@ -228,17 +228,17 @@ class SupervisedPool(Pool):
             self._refuse(fairy, record, error)
             return False
         except BaseException as error:
-            fairy._finalizer.detach()
             record._checkin_failed(error)
+            fairy._finalizer.detach()  # not before: a listener may fail
             raise
         return True
 
     def _refuse(self, fairy: Fairy, record: Record, error: exc.DisconnectionError) -> None:
         self.logger.info("Disconnection detected on checkout (reason: %r)", error)
-        fairy._finalizer.detach()
         record.invalidate(error)
         if error.invalidate_pool:
             self._invalidate(fairy, error, _checkin=False)
+        fairy._finalizer.detach()
         fairy._part()
         record.fairy_ref = None
         self._do_return_conn(record)
@@ -307,7 +307,7 @@ class SupervisedPool(Pool):
         return pool
 
     def dispose(self) -> None:
-        """Close what is idle, now, and what is lent, when it comes back; blocks until that is so.
+        """Close what is idle; blocks until that is so.  What is lent is closed when it comes back.
 
         In a forked child nothing of the parent's is closed.  The pool can be used again.
         """

@@ -321,8 +321,12 @@ class TestHoldingTooLong:
 
 class TestForgotten:
     @pytest.fixture(autouse=True)
-    def quiet(self) -> Any:
-        """Let the warning pass; others test it."""
+    def quiet(self, pool: SupervisedPool) -> Any:
+        """Let the warning pass, others test it; start the pool.
+
+        The frames of that stay until they are collected, if gevent is Python code.
+        """
+        pool.connect().close()
         with pytest.warns(exc.SAWarning):
             yield
 
@@ -373,6 +377,33 @@ class TestEngineThatIsDropped:
         settle()
         assert (gpool.running_pools(), driver.open) == ([], 0)
 
+    def test_is_kept_by_what_is_forgotten(self, driver: Driver) -> None:
+        """Its listeners stay as long as it does."""
+        pool = SupervisedPool(driver.connect)
+        told = listen(pool, "checkin", "close")
+        one = pool.connect()
+        del pool
+        del one
+        gc.collect()
+        with pytest.warns(exc.SAWarning, match="never closed"):
+            settle()
+        gc.collect()
+        settle()
+        assert told == ["checkin", "close"]
+        assert (gpool.running_pools(), driver.open) == ([], 0)
+
+    def test_is_kept_by_what_comes_back_late(self, driver: Driver) -> None:
+        """It was disposed of meanwhile; what its client has asked for is done, and told."""
+        pool = SupervisedPool(driver.connect, reset_on_return="commit")
+        told = listen(pool, "checkin", "reset", "close")
+        one = pool.connect()
+        pool.dispose()
+        del pool
+        one.close()
+        settle()
+        assert told == ["reset", "checkin", "close"]
+        assert driver.made[0].calls == ["commit", "close"]
+
     def test_is_kept_by_what_is_lent(self, driver: Driver) -> None:
         """Until that is back, its listeners hear of it."""
         pool = SupervisedPool(driver.connect)
@@ -415,14 +446,14 @@ class TestReset:
         assert client.greenlet.successful()
         assert (driver.open, pool.checkedout()) == (0, 0)
 
-    def test_of_a_pool_that_falls_is_none(self, pool: SupervisedPool, driver: Driver) -> None:
-        """What is lent then is closed when it comes back, whatever it needs; nobody hangs."""
+    def test_outlives_a_fall_of_the_pool(self, pool: SupervisedPool, driver: Driver) -> None:
+        """What is lent then is closed when it comes back, after its reset."""
         one = pool.connect()
         gpool.exit(pool.supervised.tree().pool_man, "kill")
         settle()
         one.close()
         settle()
-        assert driver.open == 0
+        assert driver.made[0].calls == ["rollback", "close"]
         pool.connect().close()
         assert driver.open == 1
 
@@ -439,6 +470,47 @@ class TestReset:
         assert (driver.open, pool.checkedout()) == (0, 0)
 
 
+class TestListenersThatFail:
+    """Whatever listeners raise, no slot is lost, and nothing stays open."""
+
+    def test_at_the_close(self, pool: SupervisedPool, driver: Driver) -> None:
+        """It is closed all the same."""
+        event.listen(pool, "close", lambda *args: 1 / 0)
+        pool.connect().close()
+        pool.dispose()
+        assert driver.open == 0
+
+    @pytest.mark.parametrize("error", [ValueError, exc.DisconnectionError])
+    @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+    def test_at_the_invalidate(
+        self, pool: SupervisedPool, driver: Driver, error: type[Exception]
+    ) -> None:
+        """After a checkout that was refused: the client sees it, the next one is served."""
+
+        def refuse(*args: Any) -> None:
+            raise error
+
+        event.listen(pool, "checkout", refuse)
+        event.listen(pool, "invalidate", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pool.connect()
+        event.remove(pool, "checkout", refuse)
+        gc.collect()
+        settle()
+        assert driver.open == 0
+        pool.connect().close()
+
+    def test_by_hand(self, pool: SupervisedPool, driver: Driver) -> None:
+        """`invalidate()` raises it; the connection is closed."""
+        event.listen(pool, "invalidate", lambda *args: 1 / 0)
+        one = pool.connect()
+        with pytest.raises(ZeroDivisionError):
+            one.invalidate()
+        one.close()
+        settle()
+        assert (driver.open, pool.checkedout()) == (0, 0)
+
+
 class TestFirstConnect:
     def test_does_not_block_the_thread(self, make: Callable[..., SupervisedPool]) -> None:
         """SQLAlchemy's lock around it would, if gevent has not patched: there is one before."""
@@ -447,6 +519,7 @@ class TestFirstConnect:
         clients = [Client(pool), Client(pool)]
         may_end.set()
         settle()
+        assert pool.supervised.stats().start_failures == 0
         for client in clients:
             client.let_go()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -415,21 +416,25 @@ class TestOrm(OnASharedServer):
 
 class TestFork(OnASharedServer):
     def test_leaves_the_parents_alone(self, server: PostgreSQL) -> None:
-        """A child disposes of the engine without closing; both go on, each on its own."""
+        """A child disposes of the engine without closing, and gives back what is not its own."""
         url = server.url(driver="postgresql+psycopg")
         engine = create_engine(url, poolclass=SupervisedPool)
         with engine.connect() as connection:
             before = pid_of(connection)
+        lent = engine.raw_connection()
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # it must not stay, whatever happens
             code = 1
             try:
                 engine.dispose(close=False)
+                lent.close()
                 with engine.connect() as connection:
                     code = 0 if pid_of(connection) != before else 2
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
+        lent.close()
         with engine.connect() as connection:
             assert pid_of(connection) == before
         engine.dispose()
