@@ -124,8 +124,11 @@ class TestSignals:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
-    def test_the_second_ends_all_patience(self, web: Web, program: Any, client: Clients) -> None:
-        """The first one waits for the request in flight, the second cuts it."""
+    def test_the_second_ends_all_patience(
+        self, web: Web, program: Any, client: Clients, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The first one waits for the request in flight, the second cuts it: that is no crash."""
+        gpool.Pool(gpool.Resource(create=list), name="db").start()  # from here on it is logged
         server = web.server()
         running = program(server, signals=(signal.SIGTERM,), drain=None)
         client(server.server_port, "/wait")
@@ -137,6 +140,7 @@ class TestSignals:
         running.signal()
         assert running.result() is False
         assert web.log == ["cut"]
+        assert caplog.records == []
 
     def test_two_at_once_are_as_good(self, web: Web, program: Any, client: Clients) -> None:
         """Nothing of the patience has begun by then."""
