@@ -16,7 +16,7 @@ Rules:
 * A request that has begun to arrive is answered, unless it is cut; answers say
   ``Connection: close`` from the moment that the server drains.
 * Who is connected and has never asked yet gets a second to do so.
-* What is hung up never begins with a request that comes too late: its client sees the
+* A request that comes after its connection was hung up is not begun with: its client sees the
   connection end without an answer, and may ask again elsewhere.
 * The connections that the system has accepted already are taken before the listener closes.
 
@@ -227,7 +227,6 @@ class _PoliteHandler:
 
     gpool_handlers: Handlers
     gpool_requests = 0  # that have begun to arrive
-    gpool_is_over = False  # hung up
     close_connection: bool
     code: int
     response_headers: list[tuple[bytes, bytes]]
@@ -244,7 +243,7 @@ class _PoliteHandler:
         finally:
             del handlers.idle[self]
         self.gpool_requests += 1
-        return "" if self.gpool_is_over else line
+        return line
 
     def finalize_headers(self) -> None:
         """Tell the client not to ask here again."""
@@ -255,9 +254,11 @@ class _PoliteHandler:
             self.close_connection = True
 
     def gpool_hang_up(self) -> None:
-        """End the wait for a request, unless one has begun to arrive; never switches."""
+        """End the wait for a request, unless one has begun to arrive; never switches.
+
+        gevent raises in who waits there, so that what comes now is not read.
+        """
         if not _has_more(self.socket):
-            self.gpool_is_over = True
             with contextlib.suppress(OSError):  # not TLS's own: that would end what is written, too
                 gevent.socket.socket.shutdown(self.socket, gevent.socket.SHUT_RD)
 

@@ -209,7 +209,7 @@ class _Program:
         if self.heard > 1:
             self.signals.restore()
             if self.patient is not None:
-                signal(self.patient, self.patient, "kill", direct=True)
+                signal(self.patient, self.patient, "shutdown", direct=True)
 
     def _was_closed(self, server: Any, error: BaseException | None) -> None:
         self._fail(f"accept of {server}", error) if error is not None else self.ended.open()
@@ -235,14 +235,14 @@ class _Program:
     # --- Shutting ---
 
     def _shut_patiently(self) -> None:
-        """Shut all in a process of its own, which a second signal kills."""
+        """Shut all in a process of its own, which a second signal ends."""
         if self.heard < 2:
             end = None if self.drain is None else clock.now() + self.drain
             self.patient = process.spawn(self._shut, end)
             try:
                 process.await_death(self.patient)
             finally:  # whatever strikes here ends it as well
-                signal(self.patient, self.patient, "kill", direct=True)
+                signal(self.patient, self.patient, "shutdown", direct=True)
 
     def _shut(self, end: float | None) -> None:
         """Shut all by some moment of gpool's clock; None: whenever it is done."""

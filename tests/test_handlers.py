@@ -19,6 +19,7 @@ from gevent.server import DatagramServer, StreamServer
 from gevent.ssl import SSLContext
 
 from gpool.handlers import Handlers
+from gpool.testing import VirtualClock
 from tests.serving import HOST, Clients, Web, some_clients, until
 
 
@@ -67,6 +68,19 @@ class TestClose:
             assert handlers.drain(None)
             assert early.recv(100).startswith(b"HTTP/1.1 200")
 
+    def test_leaves_requests_that_have_come(
+        self, started: Start, web: Web, client: Clients
+    ) -> None:
+        """On a connection that is kept alive: its handler has not seen it yet."""
+        handlers = started(server := web.server())
+        kept = client(server.server_port, "/")
+        until(lambda: kept.is_well)
+        kept.answer = b""
+        kept.ask("/")
+        handlers.close()
+        assert handlers.drain(None)
+        until(lambda: kept.is_well)
+
     def test_takes_no_more_than_a_full_server_may(self, started: Start, client: Clients) -> None:
         """What is beyond the size of its pool is left to the system."""
         go = Event()
@@ -109,6 +123,27 @@ class TestDrain:
         until(lambda: one.answer.endswith(b"well"))
         assert b"Connection: Upgrade" in one.answer
         assert b"close" not in one.answer
+
+    def test_ends_a_stream_with_its_answer(
+        self, started: Start, web: Web, client: Clients, clock: VirtualClock
+    ) -> None:
+        """It could not say that the connection closes; it does so all the same, and at once."""
+        handlers = started(server := web.server())
+
+        def stream(environ: Any, start_response: Any) -> Iterator[bytes]:
+            start_response("200 OK", [])
+            yield b"begun"
+            web.go.wait()
+            yield b"well"
+
+        server.application = stream
+        one = client(server.server_port, "/")
+        until(lambda: b"begun" in one.answer)
+        handlers.close()
+        web.go.set()
+        assert handlers.drain(None)
+        until(lambda: one.has_ended)
+        assert b"well" in one.answer
 
     def test_says_close_once(self, started: Start, web: Web, client: Clients) -> None:
         """Whatever the application, or HTTP/1.0, has said of the connection."""

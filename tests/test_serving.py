@@ -91,12 +91,12 @@ def program() -> Iterator[Any]:
 class Child(gpool.GenServer):
     """Notes its end."""
 
-    def __init__(self, log: list[str]) -> None:
-        self.log = log
+    def __init__(self, log: list[str], name: str = "tree") -> None:
+        self.log, self.name = log, name
 
     def terminate(self, reason: Any) -> None:
         """Note it."""
-        self.log.append("tree")
+        self.log.append(self.name)
 
 
 def a_tree(log: list[str]) -> gpool.Supervisor:
@@ -124,8 +124,11 @@ class TestSignals:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
-    def test_the_second_ends_all_patience(self, web: Web, program: Any, client: Clients) -> None:
-        """The first one waits for the request in flight, the second cuts it."""
+    def test_the_second_ends_all_patience(
+        self, web: Web, program: Any, client: Clients, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The first one waits for the request in flight, the second cuts it: that is no crash."""
+        gpool.Pool(gpool.Resource(create=list), name="db").start()  # from here on it is logged
         server = web.server()
         running = program(server, signals=(signal.SIGTERM,), drain=None)
         client(server.server_port, "/wait")
@@ -137,22 +140,36 @@ class TestSignals:
         running.signal()
         assert running.result() is False
         assert web.log == ["cut"]
+        assert caplog.records == []
 
-    def test_the_third_is_not_ours(self, web: Web, program: Any, client: Clients) -> None:
+    def test_two_at_once_are_as_good(self, web: Web, program: Any, client: Clients) -> None:
+        """Nothing of the patience has begun by then."""
+        server = web.server()
+        program(server, signals=(both := (signal.SIGTERM, signal.SIGINT)), drain=None)
+        client(server.server_port, "/wait")
+        until(lambda: web.begun)
+        for number in both:
+            os.kill(os.getpid(), number)
+        until(lambda: web.log == ["cut"])
+
+    def test_the_third_is_not_ours(self, program: Any, clock: gpool.testing.VirtualClock) -> None:
         """From the second one on the handlers are those from before."""
         heard: list[int] = []
         before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
         try:
-            server = web.server()
-            running = program(server, signals=(signal.SIGUSR1,), drain=None)
-            client(server.server_port, "/wait")
-            until(lambda: web.begun)
-            running.signal()
-            until(lambda: not server.started)
-            running.signal()
-            running.result()
+            never = Event()
+            resource = gpool.Resource(create=list, close=lambda _: never.wait())
+            gpool.Pool(resource, size=1, name="db").start().wait_ready()
+            running = program(Event().wait, signals=(signal.SIGUSR1,))
+            for _ in range(2):
+                running.signal()
+                gevent.sleep(0.01)
+            assert heard == []
             running.signal()
             assert heard == [signal.SIGUSR1]
+            assert not running.is_over
+            never.set()
+            running.result()
         finally:
             signal.signal(signal.SIGUSR1, before)
 
@@ -322,16 +339,28 @@ class TestOrder:
         """Two of them: none accepts while the other one's requests finish."""
         first, second = Web(), Web()
         servers = first.server(), second.server()
-        running = program(*servers)
+        running = program(*servers, signals=(signal.SIGTERM,))
         ports = [server.server_port for server in servers]
         busy = [client(port, "/wait") for port in ports]
         until(lambda: first.begun and second.begun)
-        servers[1].close()
+        running.signal()
         until(lambda: all(map(is_refused, ports)))
         first.go.set()
         second.go.set()
         assert running.result() is True
         until(lambda: all(one.is_well for one in busy))
+
+    def test_of_trees_is_the_reverse_of_the_arguments(self, program: Any) -> None:
+        """The one given last goes first."""
+        log: list[str] = []
+        trees = [
+            gpool.Supervisor.start([gpool.ChildSpec("child", Child.start_link, (log, name))])
+            for name in ("first", "second")
+        ]
+        running = program(*trees, signals=(signal.SIGTERM,))
+        running.signal()
+        assert running.result() is True
+        assert log == ["second", "first"]
 
     def test_of_pools_is_the_reverse_of_their_starts(self, program: Any) -> None:
         """As a supervisor would stop its children."""
