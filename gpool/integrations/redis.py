@@ -40,9 +40,15 @@ import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
+import gevent
 import redis
 from redis.connection import AbstractConnection
-from redis.exceptions import ConnectionError, MaxConnectionsError, RedisError, ResponseError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  # that of redis-py
+    MaxConnectionsError,
+    RedisError,
+    ResponseError,
+)
 
 import gpool
 
@@ -271,13 +277,10 @@ class _Supervised(AbstractConnection):
 @functools.cache
 def _supervised(connection_class: type[AbstractConnection]) -> type[_Supervised]:
     """Return a connection class with what a supervised one has beside it."""
-    if not (
-        isinstance(connection_class, type) and issubclass(connection_class, AbstractConnection)
-    ):
-        raise TypeError(
-            "connection_class: expected a subclass of redis.connection.AbstractConnection, "
-            f"got {connection_class!r}"
-        )
+    is_class = isinstance(connection_class, type)
+    if not is_class or not issubclass(connection_class, AbstractConnection):
+        expected = "a subclass of redis.connection.AbstractConnection"
+        raise TypeError(f"connection_class: expected {expected}, got {connection_class!r}")
     if issubclass(connection_class, _Supervised):
         return connection_class
     bases = (_Supervised, connection_class)
@@ -372,6 +375,8 @@ class SupervisedPool(redis.ConnectionPool):
         try:
             connection.connect()
             _ask(connection)  # it may have been let in to be told that it is one too many
+            if self._is_closed:
+                raise PoolClosed(self.pool.name)
         except BaseException:
             connection.disconnect()
             raise
@@ -390,7 +395,9 @@ class SupervisedPool(redis.ConnectionPool):
         """Borrow a connection; blocks until one is free.
 
         Args:
-            command_name: Not looked at, as `keys` and `options`; redis-py deprecates them.
+            command_name: Not looked at; redis-py deprecates it.
+            keys: Likewise.
+            options: Likewise.
 
         Raises:
             CheckoutTimeout, PoolFull, StartsFailing, PoolClosed, PoolFailed,
@@ -408,7 +415,7 @@ class SupervisedPool(redis.ConnectionPool):
     def _checkout(self) -> tuple[gpool.Lease[Any], Any]:
         if self._is_closed:
             self._is_closed = False
-            self.pool.start()
+            self.pool.start().recycle()
         try:
             lease = self.pool.checkout()
             return lease, lease.worker
@@ -425,8 +432,9 @@ class SupervisedPool(redis.ConnectionPool):
         inner.gpool_lease = None
         inner.gpool_ended = inner.gpool_dirty  # from now on nobody must use what will be closed
         error = sys.exception()
-        if isinstance(error, ConnectionError) and inner._sock is None:
-            lease.__exit__(type(error), error, None)  # the others are under suspicion, too
+        is_killed = isinstance(error, gevent.GreenletExit)
+        if error and (is_killed or (isinstance(error, ConnectionError) and inner._sock is None)):
+            lease.__exit__(type(error), error, None)  # an error puts others under suspicion, too
         else:
             lease.__exit__(None, None, None)  # whatever flies by: the connection says how it is
 
@@ -467,6 +475,8 @@ class SupervisedPool(redis.ConnectionPool):
         self._is_closed = True
         self.pool.close(waiters="fail")
         self.disconnect()
+        for connection in self._its_connections():  # what has just been made, too
+            connection.disconnect()
 
     def set_retry(self, retry: Any) -> None:
         """Have all connections retry so from now on, new ones too."""
@@ -500,6 +510,13 @@ class SupervisedPool(redis.ConnectionPool):
 
     def _get_in_use_connections(self) -> set[Any]:
         return {one for one in self._its_connections() if _inner(one).gpool_lease is not None}
+
+    def get_connection_count(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return how many connections are idle, and how many in use, with redis-py's labels."""
+        if hasattr(super(), "get_connection_count"):  # redis-py 7
+            counts: list[tuple[int, dict[str, Any]]] = super().get_connection_count()
+            return counts
+        return [(len(self._get_free_connections()), {}), (len(self._get_in_use_connections()), {})]
 
     def __del__(self) -> None:
         """Nothing: gpool's workers see to the connections."""

@@ -31,7 +31,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("name", ["size", "max_connections"])
     def test_is_as_large_as_either_name_says(self, name: str) -> None:
-        """gpool's word and redis-py's mean the same; overflow comes on top."""
+        """The words of gpool and of redis-py mean the same; overflow comes on top."""
         pool = SupervisedPool.from_url(URL, **{name: 3}, max_overflow=2)
         assert pool.pool.stats().size == 3
         assert pool.max_connections == 5
@@ -48,12 +48,12 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "words"),
         [
-            ({"size": 2, "max_connections": 2}, ValueError, "expected it or max_connections, got 2 and 2"),
+            ({"size": 2, "max_connections": 2}, ValueError, "max_connections, got 2 and 2"),
             ({"max_connections": 0}, ValueError, "size: expected at least 1"),
             ({"max_connections": "9"}, TypeError, "size: expected a whole number, got '9'"),
             ({"timeout": -1}, ValueError, "timeout: expected seconds >= 0 or None, got -1"),
             ({"strategy": "best"}, ValueError, "strategy: expected 'lifo' or 'fifo', got 'best'"),
-            ({"max_conections": 2}, TypeError, r"expected those of Connection or some of \[.*'size'"),
+            ({"max_conections": 2}, TypeError, r"those of Connection or some of \[.*'size'"),
             ({"connection_class": dict}, TypeError, "expected a subclass .*, got <class 'dict'>"),
             ({"name": ""}, TypeError, "name: expected a text that is not empty, got ''"),
         ],
@@ -113,7 +113,7 @@ class TestErrors:
         ],
     )
     def test_are_of_both_worlds(self, name: str, facts: tuple[object, ...]) -> None:
-        """gpool's facts and words, caught by whoever looks for redis-py's, and pickled."""
+        """They have the facts and words of gpool, and are errors of redis-py; pickled, too."""
         error = getattr(integration, name)(*facts)
         assert isinstance(error, getattr(gpool, name))
         assert isinstance(error, redis.RedisError)

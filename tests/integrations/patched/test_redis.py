@@ -37,6 +37,7 @@ class Borrower(Subject):
         self.checkout = self.client.client
 
     def echo(self, connection: Any, word: str) -> str:
+        """Have the server say a word."""
         return connection.echo(word).decode()
 
 
@@ -51,6 +52,7 @@ class TestTorture(Torture):
 
     @pytest.fixture
     def server(self, a_redis: Redis) -> Redis:
+        """Give the server that all share."""
         return a_redis
 
 
@@ -59,11 +61,13 @@ class TestOutages(Outages):
 
     @pytest.fixture
     def server(self) -> Iterator[Redis]:
+        """Give a small one, to be mistreated."""
         with Redis(maxclients=8) as server:
             yield server
 
     @contextlib.contextmanager
     def fill(self, server: Redis) -> Iterator[None]:
+        """Connect until it says that it takes nobody more."""
         with contextlib.ExitStack() as stack:
             answer = b"+"
             while answer.startswith(b"+"):
@@ -266,10 +270,17 @@ class TestLife:
     def test_closes_and_opens_again(self, gate: Gate, make_pool, lazy: bool) -> None:
         """As in redis-py nothing is left after a close, and who comes later is served."""
         pool = make_pool(size=2, lazy=lazy)
-        with redis.Redis.from_pool(pool) as client:
-            assert client.ping()
+        client = redis.Redis(connection_pool=pool)
+        assert client.ping()
+        pool.close()
         until(lambda: gate.open == 0, "all to be closed")
         assert client.ping()
+
+    def test_ends_with_a_client_that_owns_it(self, gate: Gate, make_pool) -> None:
+        """``Redis.from_pool`` closes it, at its end."""
+        with redis.Redis.from_pool(make_pool(size=2)) as client:
+            assert client.ping()
+        until(lambda: gate.open == 0, "all to be closed")
 
     def test_a_close_makes_those_who_wait_fail(self, make_pool) -> None:
         """They get an error of redis-py's; whoever has a connection notices as well."""
@@ -300,7 +311,7 @@ class TestLife:
 
     @pytest.mark.skipif(not hasattr(redis.Connection, "should_reconnect"), reason="redis-py 7")
     def test_replaces_what_is_to_reconnect(self, make_pool) -> None:
-        """A connection that is marked, as by a server that moves, is replaced when it comes back."""
+        """One that is marked, as when a server moves, is replaced when it comes back."""
         pool = make_pool()
         client = redis.Redis(connection_pool=pool)
         with client.client() as one:
@@ -328,6 +339,7 @@ class TestLife:
 class TestReAuth:
     @pytest.fixture(params=["idle", "lent", "subscribed"])
     def state(self, request: pytest.FixtureRequest) -> str:
+        """Give what a connection is at when the token comes."""
         return request.param
 
     def test_logs_in_with_each_new_token(self, state: str) -> None:
@@ -370,6 +382,11 @@ class TestReAuth:
             pool.pool.stop()
 
 
+def ask(client: redis.Redis, word: bytes) -> list[Any]:
+    """Have a word said before and after a number is counted up."""
+    return client.pipeline().echo(word).incr("sum").echo(word).execute()
+
+
 def attempt(fn: Callable[..., Any], *args: Any) -> gevent.Greenlet:
     """Call it in a greenlet; an error becomes its value."""
 
@@ -390,15 +407,18 @@ class Provider(redis.credentials.StreamingCredentialProvider):
         self.listeners: list[Callable[[Any], object]] = []
 
     def get_credentials(self) -> tuple[str, str]:
+        """Return what a new connection logs in with."""
         return self.user, "secret"
 
     def on_next(self, callback: Callable[[Any], object]) -> None:
+        """Tell it of each token."""
         self.listeners.append(callback)
 
     def on_error(self, callback: Callable[[Exception], object]) -> None:
         """Nothing goes wrong here."""
 
     def is_streaming(self) -> bool:
+        """It is."""
         return True
 
     def renew(self, user: str) -> None:
@@ -408,9 +428,11 @@ class Provider(redis.credentials.StreamingCredentialProvider):
             listener(self)
 
     def try_get(self, key: str) -> str:
+        """Return the user of the token."""
         return self.user
 
     def get_value(self) -> str:
+        """Return the token itself."""
         return "secret"
 
 

@@ -82,19 +82,23 @@ def cut(client: redis.Redis, gate: Gate, fn: Callable[[], object], how: str) -> 
 
 
 def pipeline(client: redis.Redis) -> Any:
+    """Return three commands, to be executed one after the other."""
     return client.pipeline(transaction=False).echo("theirs").incr("count").echo("theirs")
 
 
 def transaction(client: redis.Redis) -> Any:
+    """Return three commands, to be executed in one."""
     return client.pipeline().echo("theirs").incr("count").echo("theirs")
 
 
 def watch(client: redis.Redis) -> None:
+    """Watch a key, and let redis-py forget it."""
     with client.pipeline() as pipe:
         pipe.watch("theirs")
 
 
 def unwatch(client: redis.Redis) -> None:
+    """Watch a key, and forget it."""
     with client.pipeline() as pipe:
         pipe.watch("theirs")
         pipe.unwatch()
