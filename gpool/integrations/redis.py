@@ -42,7 +42,7 @@ from typing import Any, ClassVar, Final
 
 import gevent
 import redis
-from redis.connection import AbstractConnection
+from redis.connection import AbstractConnection, CacheProxyConnection
 from redis.exceptions import (
     ConnectionError,  # noqa: A004  # that of redis-py
     MaxConnectionsError,
@@ -122,6 +122,10 @@ _OPENS: Final = _LISTENS | {"MULTI", "WATCH", "MONITOR", "RESET"}
 _ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWATCH": {"WATCH"}}
 
 
+_Connection: Any = AbstractConnection  # few of its methods have annotations
+_Cached: Any = CacheProxyConnection
+
+
 class _Packed(list[Any]):
     """What goes over the wire, and which commands it is."""
 
@@ -140,7 +144,7 @@ class _Packer:
         return packed
 
 
-class _Supervised(AbstractConnection):
+class _Supervised(_Connection):  # type: ignore[misc]
     """A connection that knows what it has not been answered, and what was left open on it.
 
     Mixed into the class of connections that the user wants.
@@ -164,7 +168,7 @@ class _Supervised(AbstractConnection):
             self._sock is None
             or self.gpool_pending != 0
             or bool(self.gpool_open)
-            or bool(getattr(self, "should_reconnect", bool)())  # of redis-py 7
+            or bool(getattr(self, "should_reconnect", bool)())  # since redis-py 7
         )
 
     def gpool_end(self) -> None:
@@ -275,7 +279,7 @@ class _Supervised(AbstractConnection):
 
 
 @functools.cache
-def _supervised(connection_class: type[AbstractConnection]) -> type[_Supervised]:
+def _supervised(connection_class: Any) -> Any:
     """Return a connection class with what a supervised one has beside it."""
     is_class = isinstance(connection_class, type)
     if not is_class or not issubclass(connection_class, AbstractConnection):
@@ -368,7 +372,7 @@ class SupervisedPool(redis.ConnectionPool):
         connection.gpool_pool = self.pool.name
         if self.cache is None:
             return connection
-        return redis.connection.CacheProxyConnection(connection, self.cache, self._lock)
+        return _Cached(connection, self.cache, self._lock)
 
     def _create(self) -> Any:
         connection = self._new_connection()

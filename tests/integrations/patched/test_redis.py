@@ -131,8 +131,8 @@ class TestUse:
             while not all(one.dead for one in clients):
                 gevent.sleep(0.001)
                 chance.choice(clients).kill(block=False)
-                assert len(observer.client_list()) <= 10 + 1
             until(lambda: pool.pool.stats().busy == 0, "all to come back")
+            until(lambda: len(observer.client_list()) <= 10 + 1, "the server to notice")
         gevent.joinall(clients, raise_error=True)
         assert cut
         assert len(counted) <= int(client.get("sum")) <= len(counted) + len(cut)
