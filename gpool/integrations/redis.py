@@ -205,7 +205,7 @@ class _Supervised(_Connection):  # type: ignore[misc]
         super().disconnect(*args, **kwargs)
         self.gpool_pending = 0
         self.gpool_open.clear()
-        self._re_auth_token = None  # it will ask for the newest when it connects
+        self._re_auth_token: Any = None  # it will ask for the newest when it connects
 
     def _construct_command_packer(self, packer: Any) -> _Packer:
         return _Packer(super()._construct_command_packer(packer))
@@ -328,7 +328,7 @@ class SupervisedPool(redis.ConnectionPool):
 
     def __init__(
         self,
-        connection_class: type[AbstractConnection] = redis.Connection,
+        connection_class: Any = redis.Connection,
         max_connections: int | None = None,
         *,
         size: int | None = None,
@@ -356,7 +356,7 @@ class SupervisedPool(redis.ConnectionPool):
         super().__init__(_supervised(connection_class), cap, **options)
         self._try_options(connection_class)
 
-    def _try_options(self, connection_class: type[AbstractConnection]) -> None:
+    def _try_options(self, connection_class: Any) -> None:
         try:
             self._new_connection()  # makes no socket
         except TypeError as error:
