@@ -1,5 +1,7 @@
 """A supervised connection pool for redis-py: connections that cannot be lost, or mixed up.
 
+::
+
     import redis
     from gpool.integrations.redis import SupervisedPool
 
