@@ -36,6 +36,7 @@ Source:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -319,7 +320,7 @@ class SupervisedPool(redis.ConnectionPool):
             `size` is given.
         size: gpool's name for it.
         timeout: Seconds that a client waits for a connection, all told; None waits for
-            ever, 0 never waits.
+            ever, 0 never waits, for one to be made neither: give `min_ready` then.
         lazy: Whether connections are made only when a client waits for one.
         name: Names the pool in errors and lists; unique in the process.
         options: Those of :class:`gpool.Pool`, and those of the connection class.
@@ -494,13 +495,15 @@ class SupervisedPool(redis.ConnectionPool):
     def re_auth_callback(self, token: Any) -> None:
         """Log in anew with a token: idle connections now, others before their next command.
 
-        Blocks until the idle ones have; one that is refused is closed.  A subscription keeps
-        its login until it connects anew: nobody else may read what it gets.
+        Blocks until the idle ones have; one that is refused is closed.  Called from another
+        thread, idle ones log in before their next command, too.  A subscription keeps its
+        login until it connects anew: nobody else may read what it gets.
         """
         for connection in self._its_connections():
             connection.set_re_auth_token(token)
         if self.pool.healthy():
-            self.pool.broadcast(_re_auth_idle)
+            with contextlib.suppress(gpool.WrongHub):
+                self.pool.broadcast(_re_auth_idle)
 
     def disconnect_free_connections(self, moving_address_src: Any = None) -> None:
         """Have the connections to a server that moves replaced."""

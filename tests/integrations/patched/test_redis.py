@@ -367,6 +367,18 @@ class TestReAuth:
             assert (client.client_id() == before) == (state != "subscribed")
             pool.pool.stop()
 
+    def test_in_a_real_thread(self) -> None:
+        """Whoever renews tokens in a thread may call: the connections have them when used next."""
+        with Redis() as server, redis.Redis(port=server.port) as admin:
+            admin.acl_setuser("bea", enabled=True, passwords=["+secret"], commands=["+@all"])
+            pool = SupervisedPool.from_url(server.url, size=1)
+            client = redis.Redis(connection_pool=pool)
+            before = client.client_id()
+            gevent.get_hub().threadpool.apply(pool.re_auth_callback, (Provider("bea"),))
+            assert whoami(client) == "bea"
+            assert client.client_id() == before
+            pool.pool.stop()
+
     def test_closes_what_is_refused(self) -> None:
         """A token that is not taken costs its connection; the next one logs in by itself."""
         with Redis() as server, redis.Redis(port=server.port) as admin:
