@@ -1,4 +1,4 @@
-"""psycopg 3 on a real PostgreSQL."""
+"""psycopg 3 on a real PostgreSQL: torture and outages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import gpool
+from gpool.integrations.psycopg import PsycopgResource
 from tests.integrations.torture import LONG, Outages, Subject, Torture
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
@@ -22,27 +23,19 @@ class Borrower(Subject):
     refusals = (gpool.CheckoutTimeout,)
 
     def __init__(self, dsn: str, **options: Any) -> None:
-        resource = gpool.Resource(
-            create=lambda: psycopg.connect(dsn),
-            reset=psycopg.Connection.rollback,
-            check=lambda connection: connection.execute("select 1"),
-            close=psycopg.Connection.close,
-        )
-        self.pool = gpool.Pool(resource, **{"timeout": LONG, "lazy": True} | options)
+        self.pool = gpool.Pool(PsycopgResource(dsn), **{"timeout": LONG, "lazy": True} | options)
         self.checkout = self.pool.checkout
 
     def echo(self, connection: Any, word: str) -> str:
-        return connection.execute("select %s::text", [word]).fetchone()[0]
+        """Have the server say a word."""
+        return str(connection.execute("select %s::text", [word]).fetchone()[0])
 
 
-def make(self, gate: Gate, *, password: str = "", **options: Any) -> Borrower:
+def make(self: Any, gate: Gate, *, password: str = "", size: int = 1, **options: Any) -> Borrower:
     """Return a borrower."""
-    more = {"user": "ann", "password": password} if password else {}
-    return Borrower(
-        f"host=127.0.0.1 port={gate.port} dbname=postgres "
-        + " ".join(f"{k}={v}" for k, v in ({"user": "postgres"} | more).items()),
-        **options,
-    )
+    who = f"user=ann password={password}" if password else "user=postgres"
+    dsn = f"host=127.0.0.1 port={gate.port} dbname=postgres {who}"
+    return Borrower(dsn, size=size, **options)
 
 
 class TestTorture(Torture):
@@ -50,6 +43,7 @@ class TestTorture(Torture):
 
     @pytest.fixture
     def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
+        """Give the server that all share."""
         return a_postgresql
 
 
@@ -58,11 +52,13 @@ class TestOutages(Outages):
 
     @pytest.fixture
     def server(self) -> Iterator[PostgreSQL]:
+        """Give a server to each test."""
         with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
             yield server
 
     @contextlib.contextmanager
-    def fill(self, server):
+    def fill(self, server: PostgreSQL) -> Iterator[None]:
+        """Connect until it refuses."""
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(psycopg.OperationalError):
                 while True:
