@@ -17,6 +17,6 @@ class GPoolConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks; starts nothing."""
-        from gpool.integrations.django import checks
+        from gpool.integrations.django.checks import register
 
-        checks.register()
+        register()

@@ -19,16 +19,16 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as postgresql
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
-from psycopg import sql
 
 import gpool
 from gpool.integrations.django.pools import (
     Pools,
     attribute,
-    check_settings,
-    is_broken,
+    contradictions,
     is_per_greenlet,
+    set_role,
 )
+from gpool.integrations.psycopg import is_broken
 
 if TYPE_CHECKING:
     Wrapper = postgresql.DatabaseWrapper
@@ -65,9 +65,14 @@ class Pooled(Wrapper):
     # --- Borrowing ---
 
     def check_settings(self) -> None:
-        """Refuse what contradicts a pool: see :func:`check_settings`."""
+        """Refuse what contradicts a pool, as the system checks do.
+
+        Raises:
+            ImproperlyConfigured: Something does.
+        """
         super().check_settings()
-        check_settings(self.alias, self.settings_dict)
+        for _, fault, remedy in contradictions(self.settings_dict):
+            raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]: {fault}. {remedy}")
 
     def get_connection_params(self) -> dict[str, Any]:
         """Return Django's, without what is ours."""
@@ -107,7 +112,7 @@ class Pooled(Wrapper):
         if not role:
             return False
         # Django's own way asks the wrapper for a cursor: it would borrow, within a worker.
-        connection.execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
+        connection.execute(set_role(role))
         return True
 
     # --- Giving back ---
@@ -157,7 +162,7 @@ class Pooled(Wrapper):
         """Set the time zone of the connection at hand; later ones are made with it."""
         if self.connection is None:
             return False
-        changed: bool = self._configure_timezone(self.connection)
+        changed: bool = self._configure_timezone(self.connection)  # type: ignore[attr-defined]
         return changed
 
 
