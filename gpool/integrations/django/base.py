@@ -100,6 +100,19 @@ class Pooled(Wrapper):
         self._lease, self._broken_by = lease, None
         return connection
 
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        """Do as Django does, but borrow nothing for what a new connection has anyway.
+
+        Django asks for it when a transaction has ended with its connection, as in a greenlet
+        that is killed: that would wait for another one, only to die.
+        """
+        as_always = autocommit == self.settings_dict["AUTOCOMMIT"]
+        if self.connection is None and as_always and self.pool is not None:
+            self.validate_no_atomic_block()
+            self.autocommit = autocommit
+        else:
+            super().set_autocommit(autocommit, *args, **kwargs)
+
     def init_connection_state(self) -> None:
         """Leave the session as it was lent; one of its own is configured by Django."""
         if self._lease is None:

@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import django
 import psycopg
 import pytest
-from django.conf import settings
-from django.db import connections
-
-if not settings.configured:
-    settings.configure(USE_TZ=True, DATABASES={"default": {"ENGINE": "gpool.integrations.django"}})
-    django.setup()
+from django.db import Error, OperationalError, connections
 
 from gpool.integrations.django import close_connection
+from tests.integrations.django_alias import add_alias, remove_alias
 from tests.integrations.torture import LONG, Outages, Subject, Torture
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-
-numbers = itertools.count(1)
-
-
-def add_alias(port: int, *, options: dict[str, Any] | None = None, **more: Any) -> str:
-    """Add an alias to DATABASES, and return its name."""
-    alias = f"db{next(numbers)}"
-    words = {
-        "ENGINE": "gpool.integrations.django", "NAME": "postgres", "USER": "postgres",
-        "HOST": "127.0.0.1", "PORT": port, "OPTIONS": options or {},
-    }  # fmt: skip
-    connections.settings[alias] = connections.configure_settings({"default": words | more})[
-        "default"
-    ]
-    return alias
 
 
 class Borrower(Subject):
     """A greenlet outside requests."""
 
-    errors = (django.db.Error,)
-    refusals = (django.db.OperationalError,)
+    errors = (Error,)
+    refusals = (OperationalError,)
 
     def __init__(self, port: int, *, user: str, password: str, **options: Any) -> None:
         self.alias = add_alias(
-            port, USER=user, PASSWORD=password, options={"gpool": {"timeout": LONG} | options}
+            port, USER=user, PASSWORD=password, gpool={"timeout": LONG} | options
         )
         self.pool = connections[self.alias].pool
 
@@ -62,9 +41,7 @@ class Borrower(Subject):
             return cursor.fetchone()[0]
 
     def stop(self) -> None:
-        connections[self.alias].close()
-        connections[self.alias].close_pool()
-        del connections[self.alias], connections.settings[self.alias]
+        remove_alias(self.alias)
 
 
 def make(self, gate: Gate, *, password: str = "", **options: Any) -> Borrower:
