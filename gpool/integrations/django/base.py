@@ -11,6 +11,7 @@ Not here: how connections are made and reset (``pools.py``).
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
@@ -54,6 +55,7 @@ class Pooled(Wrapper):
     is_template = False  # it makes connections for the pool, and never borrows one
     _lease: gpool.Lease[psycopg.Connection[Any]] | None = None  # of the connection, if borrowed
     _broken_by: psycopg.Error | None = None  # what ended the borrowed connection
+    _sharer: gpool.Pid | None = None  # who lets other greenlets use this wrapper
 
     @property
     def pool(self) -> gpool.Pool[psycopg.Connection[Any]] | None:
@@ -96,9 +98,24 @@ class Pooled(Wrapper):
             connection = lease.worker
         except gpool.GPoolError as error:
             raise psycopg.OperationalError(str(error)) from error
+        if self._sharer is not None:
+            with contextlib.suppress(gpool.NoProcess):  # then its borrower keeps it
+                lease.transfer(self._sharer)
         attribute(lease)
         self._lease, self._broken_by = lease, None
         return connection
+
+    def inc_thread_sharing(self) -> None:
+        """Let other greenlets use it; what they borrow outlives them, and not the caller."""
+        super().inc_thread_sharing()
+        if is_per_greenlet():
+            self._sharer = gpool.self()
+
+    def dec_thread_sharing(self) -> None:
+        """End that."""
+        super().dec_thread_sharing()
+        if not self.allow_thread_sharing:
+            self._sharer = None
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Do as Django does, but borrow nothing for what a new connection has anyway.
@@ -193,6 +210,7 @@ def isolation_level(settings: dict[str, Any]) -> psycopg.IsolationLevel:
     try:
         return psycopg.IsolationLevel(level)
     except ValueError:
-        raise ImproperlyConfigured(
-            f"isolation_level: expected one of psycopg.IsolationLevel, got {level!r}"
+        raise ImproperlyConfigured(  # in Django's words
+            f"Invalid transaction isolation level {level} specified. Use one of the "
+            "psycopg.IsolationLevel values."
         ) from None

@@ -16,6 +16,7 @@ Not here: who calls :func:`register` (``apps.py``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -30,8 +31,9 @@ from gpool.integrations.django.base import Pooled
 from gpool.integrations.django.pools import (
     OPTION,
     assert_per_greenlet,
+    cap,
     contradictions,
-    make_pool,
+    options_of,
 )
 from gpool.integrations.psycopg import cooperates
 
@@ -67,7 +69,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]
         for number, fault, remedy in contradictions(wrapper.settings_dict):
             found.append(checks.Error(f"{where}: {fault}.", hint=remedy, id=f"gpool.{number}"))
         try:
-            make_pool(wrapper, name=f"django-{wrapper.alias}")
+            options_of(wrapper.alias, wrapper.settings_dict)
         except ImproperlyConfigured as error:
             hint = f"OPTIONS[{OPTION!r}] takes the options of gpool.Pool, and session_reset."
             found.append(checks.Error(str(error), hint=hint, id="gpool.E003"))
@@ -117,7 +119,8 @@ def check_room(
     asked = [wrapper for wrapper in pooled() if wrapper.alias in (databases or ())]
     for server, first in {address(wrapper): wrapper for wrapper in asked}.items():
         sharing = [wrapper for wrapper in pooled() if address(wrapper) == server]
-        found += room_of(first, sharing)
+        with contextlib.suppress(ImproperlyConfigured):  # the other checks say that
+            found += room_of(first, sharing)
     return found
 
 
@@ -134,7 +137,7 @@ def room_of(asked: Any, sharing: Iterable[Any]) -> list[checks.CheckMessage]:
     hint = "Give the pools less size and max_overflow, run fewer processes, or raise the limit."
     if many is None:
         hint += " That is one process; GPOOL_PROCESSES says how many there are."
-    what = " + ".join(f"{most} of {alias!r}" for alias, most in caps.items())
+    what = " + ".join(f"{count} of {alias!r}" for alias, count in caps.items())
     times = "" if many is None else f", in each of {many} processes"
     return [
         checks.Warning(
@@ -148,12 +151,6 @@ def room_of(asked: Any, sharing: Iterable[Any]) -> list[checks.CheckMessage]:
 def address(wrapper: Any) -> tuple[Any, Any]:
     """Return where the server of a wrapper is, as far as the settings tell."""
     return wrapper.settings_dict["HOST"], str(wrapper.settings_dict["PORT"])
-
-
-def cap(wrapper: Any) -> int:
-    """Return the most connections that the pool of a wrapper may have in one process."""
-    numbers = make_pool(wrapper, name=f"django-{wrapper.alias}").stats()
-    return numbers.size + numbers.max_overflow
 
 
 def processes() -> int | None:

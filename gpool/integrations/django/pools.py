@@ -111,24 +111,18 @@ def make_pool(wrapper: Any, *, name: str) -> Pool:
     """
     template = type(wrapper)(copy.deepcopy(wrapper.settings_dict), wrapper.alias)
     template.is_template = True
-    options = options_of(wrapper.settings_dict)
-    resets = options.pop("session_reset")
+    session = _Session(template)
+    options = options_of(wrapper.alias, wrapper.settings_dict)
     resource = PsycopgResource(
         kwargs=template.get_connection_params,
         connection_class=_connector(template),
-        configure=_Session(template).configure,
-        reset=_Session(template).forget if resets else None,
+        configure=session.configure,
+        reset=session.forget if options.pop("session_reset") else None,
     )
-    try:
-        made: Pool = gpool.Pool(resource, name=name, **options)
-    except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(
-            f"DATABASES[{wrapper.alias!r}]['OPTIONS'][{OPTION!r}]: {error}"
-        ) from None
-    return made
+    return gpool.Pool(resource, name=name, **options)
 
 
-def options_of(settings: Settings) -> dict[str, Any]:
+def options_of(alias: str, settings: Settings) -> dict[str, Any]:
     """Return the options of a pool: what the settings of an alias say, and our defaults.
 
     Connections are made on demand.  With ``CONN_HEALTH_CHECKS`` each is checked before it is
@@ -137,15 +131,40 @@ def options_of(settings: Settings) -> dict[str, Any]:
     Raises:
         ImproperlyConfigured: They are no options.
     """
+    where = f"DATABASES[{alias!r}]['OPTIONS'][{OPTION!r}]"
     chosen = settings["OPTIONS"].get(OPTION, {})
     if not isinstance(chosen, dict):
-        raise ImproperlyConfigured(f"OPTIONS[{OPTION!r}]: expected a dict, got {chosen!r}")
+        raise ImproperlyConfigured(f"{where}: expected a dict, got {chosen!r}")
     always = {"check_after": 0.0} if settings.get("CONN_HEALTH_CHECKS") else {}
     options = {"lazy": True, "session_reset": True} | always | chosen
-    if not isinstance(options["session_reset"], bool):
-        expected = "session_reset: expected True or False"
-        raise ImproperlyConfigured(f"{expected}, got {options['session_reset']!r}")
+    try:
+        if not isinstance(options["session_reset"], bool):
+            got = options["session_reset"]
+            raise TypeError(f"session_reset: expected True or False, got {got!r}")
+        trial(options)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{where}: {error}") from None
     return options
+
+
+def trial(options: dict[str, Any]) -> gpool.Pool[int]:
+    """Return a pool of nothing with the options of one.
+
+    Raises:
+        TypeError, ValueError: They are wrong.
+    """
+    others = {name: value for name, value in options.items() if name != "session_reset"}
+    return gpool.Pool(gpool.Resource(create=int, check=int), name="trial", **others)
+
+
+def cap(wrapper: Any) -> int:
+    """Return the most connections that the pool of a wrapper may have, in one process.
+
+    Raises:
+        ImproperlyConfigured: Its options are wrong.
+    """
+    numbers = trial(options_of(wrapper.alias, wrapper.settings_dict)).stats()
+    return numbers.size + numbers.max_overflow
 
 
 def contradictions(settings: Settings) -> list[tuple[str, str, str]]:

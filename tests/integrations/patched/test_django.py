@@ -31,16 +31,19 @@ class Borrower(Subject):
 
     @contextlib.contextmanager
     def checkout(self) -> Iterator[Any]:
+        """Give the wrapper, once it has a connection."""
         with close_connection():
             connections[self.alias].ensure_connection()
             yield connections[self.alias]
 
     def echo(self, connection: Any, word: str) -> str:
+        """Have the server say a word."""
         with connection.cursor() as cursor:
             cursor.execute("select %s::text", [word])
             return cursor.fetchone()[0]
 
     def stop(self) -> None:
+        """End its pool, and its alias."""
         remove_alias(self.alias)
 
 
@@ -54,6 +57,7 @@ class TestTorture(Torture):
 
     @pytest.fixture
     def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
+        """Give the server that all share."""
         return a_postgresql
 
 
@@ -62,11 +66,13 @@ class TestOutages(Outages):
 
     @pytest.fixture
     def server(self) -> Iterator[PostgreSQL]:
+        """Give a server to each test."""
         with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
             yield server
 
     @contextlib.contextmanager
-    def fill(self, server):
+    def fill(self, server: PostgreSQL) -> Iterator[None]:
+        """Connect until it refuses."""
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(psycopg.OperationalError):
                 while True:

@@ -25,6 +25,7 @@ import gpool
 from gpool.integrations.django import base, close_connection
 from tests.integrations.django_alias import add_alias, remove_alias
 from tests.integrations.django_urls import ask
+from tests.integrations.torture import LONG
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.program import until
 
@@ -84,6 +85,14 @@ def backend(alias: str) -> int:
     return int(ask(alias, "select pg_backend_pid()"))
 
 
+def borrowed_by(wrapper: Any) -> int:
+    """Return the server's process that a wrapper's connection has."""
+    wrapper.ensure_connection()
+    with wrapper.cursor() as cursor:
+        cursor.execute("select pg_backend_pid()")
+        return int(cursor.fetchone()[0])
+
+
 def state(alias: str) -> tuple[int, int]:
     """Return how many connections of its pool are idle, and how many are lent."""
     stats = connections[alias].pool.stats()
@@ -113,9 +122,10 @@ class TestBorrowing:
 
     def test_fails_as_connecting_does(self, add: Add) -> None:
         """By Django's OperationalError, whose causes are psycopg's and gpool's."""
-        alias = add(gpool={"timeout": 0.01})
+        alias = add(gpool={"timeout": 0.01, "lazy": False})
+        connections[alias].pool.wait_ready(LONG)
         backend(alias)
-        with pytest.raises(OperationalError, match="1 busy.*oldest holder") as caught:
+        with pytest.raises(OperationalError, match=r"1 busy.*oldest holder") as caught:
             elsewhere(backend, alias)
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
         assert isinstance(caught.value.__cause__.__cause__, gpool.CheckoutTimeout)
@@ -142,6 +152,16 @@ class TestBorrowing:
         wrapper.ensure_connection()
         with pytest.raises(DatabaseError, match="can only be used in that same thread"):
             elsewhere(wrapper.cursor)
+
+    def test_of_a_shared_wrapper_outlives_the_greenlet(self, alias: str) -> None:
+        """Who shares it has it then; sharing ended, each borrows for itself again."""
+        wrapper = connections[alias]
+        wrapper.inc_thread_sharing()
+        first = elsewhere(lambda: borrowed_by(wrapper))
+        assert borrowed_by(wrapper) == first
+        wrapper.dec_thread_sharing()
+        wrapper.close()
+        assert state(alias)[1] == 0
 
     def test_asks_for_the_parameters_at_each_connect(
         self, add: Add, monkeypatch: pytest.MonkeyPatch
@@ -174,7 +194,7 @@ class TestBorrowing:
             ({"gpool": {"sise": 5}}, "expected some of"),
             ({"gpool": {"size": -1}}, "size: expected 0 or more"),
             ({"gpool": {"session_reset": 1}}, "session_reset: expected True or False"),
-            ({"OPTIONS": {"isolation_level": 9}}, "isolation_level: expected .* got 9"),
+            ({"OPTIONS": {"isolation_level": 9}}, "isolation level 9 specified"),
         ],
     )
     def test_refuses_bad_settings(self, add: Add, settings: Any, fault: str) -> None:
@@ -277,7 +297,7 @@ class TestReturn:
         assert elsewhere(look) == expected
 
     def test_keeps_prepared_statements(self, add: Add) -> None:
-        """psycopg knows of them: they are used again by who borrows next."""
+        """The driver knows of them: they are used again by who borrows next."""
         alias = add(OPTIONS={"prepare_threshold": 0, "server_side_binding": True})
         count = "select count(*)::int from pg_prepared_statements where statement like %s"
 
