@@ -150,7 +150,7 @@ class TestOutage:
             told.wait_for_more(50)
             told.life, begun = None, len(told.statuses)
             server.kill()
-            awaited(lambda: any(status == 500 for _, status in told.statuses[begun:]))
+            told.wait_for_an_error(begun)
             server.start()
             told.life = object()
             told.wait_for_more(50)
@@ -172,6 +172,10 @@ class Told:
         self.added: set[str] = set()  # that were answered with 200
         self.life: object | None = object()  # of the server; None while it is away
         self.is_over = False
+
+    def wait_for_an_error(self, begun: int) -> None:
+        """Wait until one of the answers that came after so many was none."""
+        awaited(lambda: any(status == 500 for _, status in self.statuses[begun:]))
 
     def wait_for_more(self, answers: int) -> None:
         """Wait until so many more were answered well."""

@@ -25,6 +25,7 @@ import gpool
 from gpool.integrations.django.pools import (
     Pools,
     attribute,
+    borrow,
     contradictions,
     is_per_greenlet,
     set_role,
@@ -94,7 +95,7 @@ class Pooled(Wrapper):
             return connection
         self.isolation_level = isolation_level(self.settings_dict)
         try:
-            lease = pool.checkout()
+            lease = borrow(pool)
             connection = lease.worker
         except gpool.GPoolError as error:
             raise psycopg.OperationalError(str(error)) from error

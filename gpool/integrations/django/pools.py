@@ -16,8 +16,10 @@ Source:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
+import select
 import sys
 from typing import Any, Final, NamedTuple
 
@@ -29,12 +31,13 @@ from greenlet import greenlet
 from psycopg import sql
 
 import gpool
-from gpool.integrations.psycopg import PsycopgResource
+from gpool.integrations.psycopg import PsycopgResource, is_broken
 
 Connection = psycopg.Connection[Any]
 Pool = gpool.Pool[Connection]
 Settings = dict[str, Any]
 
+TRIES: Final = 3  # connections that are looked at before one is lent as it is
 OPTION: Final = "gpool"  # of OPTIONS
 KEYS: Final = (  # of the settings of an alias: what its connections, and its pool, depend on
     "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "CONN_HEALTH_CHECKS",
@@ -248,6 +251,35 @@ def assert_per_greenlet() -> None:
             "all greenlets share one database connection: Django was imported before gevent "
             "patched; patch first (with gunicorn --preload: at the top of gunicorn.conf.py)"
         )
+
+
+def borrow(pool: Pool) -> gpool.Lease[Connection]:
+    """Borrow a connection that the server has not ended, as far as is known without asking it.
+
+    A server that is restarted in less than the pool's `check_after` has ended connections that
+    nobody checks.  One that is found has all others looked at; then a new one comes.
+    """
+    lease = pool.checkout()
+    for _ in range(TRIES):
+        connection = lease.worker
+        if not has_news(connection):
+            break
+        with contextlib.suppress(psycopg.Error):
+            connection.pgconn.consume_input()  # then libpq knows, too, if it was ended
+        error = psycopg.OperationalError("the server has ended the idle connection")
+        if is_broken(error, connection):
+            lease.__exit__(psycopg.OperationalError, error, None)
+        else:
+            lease.discard("unread")
+        lease = pool.checkout()
+    return lease
+
+
+def has_news(connection: Connection) -> bool:
+    """Tell whether the server has said something, or hung up, since nobody asked; no I/O."""
+    poll = monkey.get_original("select", "poll")()  # gevent's might switch
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def attribute(lease: gpool.Lease[Connection]) -> None:

@@ -349,6 +349,17 @@ class TestReturn:
         for _ in range(5):
             assert elsewhere(ask, alias, "select 1") == 1
 
+    def test_of_one_that_was_ended_while_idle_is_not_noticed(self, add: Add) -> None:
+        """Within `check_after` nobody asks the server, and nobody needs to."""
+        alias, other = add(gpool={"check_after": None, "size": 2}), add()
+        both = [gevent.spawn(close_connection(backend), alias) for _ in range(2)]
+        dead = [one.get() for one in both]
+        until(lambda: state(alias) == (2, 0))
+        for pid in dead:
+            assert elsewhere(ask, other, "select pg_terminate_backend(%s, 5000)", pid)
+        assert elsewhere(backend, alias) not in dead
+        assert connections[alias].pool.stats().start_failures == 0
+
     def test_checks_as_often_as_django_would(self, add: Add) -> None:
         """With CONN_HEALTH_CHECKS a connection that was idle is checked whenever it is lent."""
         checked = add(CONN_HEALTH_CHECKS=True)
