@@ -16,17 +16,14 @@ Everything that could hang runs in the connection's worker, under the pool's tim
 connecting, `configure`, `check`, rolling back, closing.  What becomes of a connection that
 comes back is decided by what libpq knows, without I/O:
 
-========================================  =====================================================
-idle                                      lent again, without a round trip
-in a transaction, failed or not           rolled back by the worker, then lent again
-a query under way, rows or COPY unread,   closed, whatever the client swallowed to get here;
-pipeline mode, two-phase transaction      the query is cancelled on the server
-closed, by the client or by the server    replaced
-left by a ``BaseException``: a kill,      closed
-a ``gevent.Timeout``
-left by an error that says that the       closed, and so are the idle ones, while those that are
-server has gone, or is a standby now      lent are checked when they come back
-========================================  =====================================================
+* Idle: it is lent again, without a round trip.
+* In a transaction, failed or not: the worker rolls it back, then it is lent again.
+* A query under way, rows or a COPY unread, pipeline mode, a two-phase transaction: it is
+  closed, whatever the client swallowed to get here; the query is cancelled on the server.
+* Closed, by the client or by the server: it is replaced.
+* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.
+* Left by an error that says that the server has gone, or is a standby now: it is closed, and
+  so are the idle ones, while those that are lent are checked when they come back.
 
 Attributes of the connection that a client has changed (``autocommit``, the transaction's
 characteristics, factories) are restored.  What it has set on the *server*
@@ -40,13 +37,10 @@ Source:
 from __future__ import annotations
 
 import contextlib
-import operator
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, overload
-from weakref import WeakKeyDictionary
+from typing import Any, Final, TypeVar, overload
 
 import psycopg
 from gevent import monkey
@@ -55,19 +49,23 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
 import gpool
-from gpool.integrations._postgresql import DEFAULT, callable_or_none, checkout, says_gone
+from gpool.integrations._postgresql import (
+    DEFAULT,
+    Conninfo,
+    Hooks,
+    Kwargs,
+    check_arguments,
+    checkout,
+    connected,
+    drop_locals,
+    says_gone,
+)
 
 C = TypeVar("C", bound=psycopg.Connection[Any])
-Conninfo = str | Callable[[], str]
-Kwargs = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
-KEPT: Final = (  # attributes of a connection that are the same for every client
-    "autocommit", "isolation_level", "read_only", "deferrable", "prepare_threshold",
-    "row_factory", "cursor_factory", "server_cursor_factory",
+RESETTABLE: Final = (
+    TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR,
 )  # fmt: skip
-_kept: Final = operator.attrgetter(*KEPT)
-IDLE: Final = TransactionStatus.IDLE
-RESETTABLE: Final = (IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
 # --- Hooks to choose from -----------------------------------------------------------
@@ -162,17 +160,14 @@ class PsycopgResource(gpool.Resource[C]):
         check: Callable[[Any], object] | None = check,
         cancel_timeout: float = 1.0,
     ) -> None:
-        if not isinstance(conninfo, str) and not callable(conninfo):
-            raise TypeError(f"conninfo: expected a text or a callable, got {conninfo!r}")
-        if not (kwargs is None or isinstance(kwargs, Mapping) or callable(kwargs)):
-            raise TypeError(f"kwargs: expected a mapping or a callable, got {kwargs!r}")
+        check_arguments(conninfo, kwargs, configure=configure, reset=reset, check=check)
         if not (isinstance(connection_class, type) and issubclass(connection_class, _Sync)):
             expected = "a subclass of psycopg.Connection"
             raise TypeError(f"connection_class: expected {expected}, got {connection_class!r}")
-        callable_or_none(configure=configure, reset=reset, check=check)
         _check_seconds(cancel_timeout)
-        connect: Callable[[], Any] = partial(_connect, connection_class, conninfo, kwargs)
-        hooks: _Hooks[C] = _Hooks(connect, configure, reset, cancel_timeout)
+        connect: Any = connection_class.connect
+        hooks = _Hooks(partial(connected, connect, conninfo, kwargs), configure, reset)
+        hooks.cancel_timeout = cancel_timeout
         super().__init__(
             create=hooks.create, close=hooks.close, reset=hooks.reset, check=check,
             is_dirty=is_dirty, is_broken=is_broken, needs_reset=hooks.needs_reset,
@@ -191,65 +186,29 @@ _BLOCKS: Final = (
 )
 
 
-class _Hooks(Generic[C]):
-    """What a pool's workers do with their connections."""
+class _Hooks(Hooks[Any]):
+    """What a pool's workers do with connections of psycopg 3."""
 
-    def __init__(
-        self,
-        connect: Callable[[], C],
-        configure: Callable[[C], object] | None,
-        reset: Callable[[C], object] | None,
-        cancel_timeout: float,
-    ) -> None:
-        self.connect, self.configure, self.users_reset = connect, configure, reset
-        self.cancel_timeout = cancel_timeout
-        self.kept: WeakKeyDictionary[C, Any] = WeakKeyDictionary()  # -> values of KEPT
+    kept = (
+        "autocommit", "isolation_level", "read_only", "deferrable", "prepare_threshold",
+        "row_factory", "cursor_factory", "server_cursor_factory",
+    )  # fmt: skip
+    complaint = psycopg.ProgrammingError
+    cancel_timeout = 0.0  # s
 
-    def create(self) -> C:
-        """Connect, in the worker."""
-        try:
-            connection = self.connect()
-        except BaseException as error:
-            _drop_locals(error)  # the socket is in one: a connect that was cut short has it open
-            raise
-        try:
-            if self.configure is not None:
-                self.configure(connection)
-                _assert_idle(connection, "configure", self.configure)
-            self.kept[connection] = _kept(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def status(self, connection: psycopg.Connection[Any]) -> str:
+        """Return the transaction's status, as libpq knows it without I/O."""
+        return connection.info.transaction_status.name
 
-    def needs_reset(self, connection: C) -> bool:
-        """Whether a client has left a transaction, or changed what is to stay the same."""
-        return (
-            self.users_reset is not None
-            or connection.pgconn.transaction_status != IDLE
-            or _kept(connection) != self.kept[connection]
-        )
-
-    def reset(self, connection: C) -> None:
-        """Roll back, restore, and have the user's hook do the rest; in the worker."""
-        if connection.pgconn.transaction_status != IDLE:
-            connection.rollback()
-        for name, value in zip(KEPT, self.kept[connection], strict=True):
-            if getattr(connection, name) != value:
-                setattr(connection, name, value)
-        if self.users_reset is not None:
-            self.users_reset(connection)
-            _assert_idle(connection, "reset", self.users_reset)
-
-    def close(self, connection: C) -> None:
-        """Close it, which sends what fits into the socket's buffer and waits for nothing."""
+    def close(self, connection: psycopg.Connection[Any]) -> None:
+        """Cancel what was cut short, then close."""
         try:
             if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._cancel(connection)
         finally:
             connection.close()
 
-    def _cancel(self, connection: C) -> None:
+    def _cancel(self, connection: psycopg.Connection[Any]) -> None:
         if self.cancel_timeout == 0 or not _can_cancel():
             return
         try:
@@ -257,7 +216,7 @@ class _Hooks(Generic[C]):
         except psycopg.Error:
             return  # the server has gone, or is silent: nothing can be told to it
         except BaseException as error:
-            _drop_locals(error)
+            drop_locals(error)
             raise
 
 
@@ -270,6 +229,7 @@ def is_dirty(connection: psycopg.Connection[Any]) -> bool:
     return (
         pgconn.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
         or pgconn.pipeline_status != PipelineStatus.OFF
+        or connection.lock.locked()  # by an iterator over notifies() that lives on, or a greenlet
         or getattr(connection, "_tpc", None) is not None  # a rollback is refused then
     )
 
@@ -286,7 +246,8 @@ def is_broken(error: BaseException, connection: psycopg.Connection[Any]) -> bool
         return True
     cause: BaseException | None = error
     while cause is not None:
-        gone = says_gone(getattr(cause, "sqlstate", None), standby=partial(_standby, connection))
+        state = getattr(cause, "sqlstate", None)
+        gone = says_gone(state, is_standby=partial(_is_standby, connection))
         if gone is not None:
             return gone
         cause = cause.__cause__
@@ -338,40 +299,13 @@ def _committed(lease: gpool.Lease[C]) -> Iterator[C]:
 # --- Details ------------------------------------------------------------------------
 
 
-def _connect(kind: type[C], conninfo: Conninfo, kwargs: Kwargs) -> C:
-    text = conninfo() if callable(conninfo) else conninfo
-    more = kwargs() if callable(kwargs) else kwargs
-    return kind.connect(text, **(more or {}))
-
-
-def _assert_idle(connection: psycopg.Connection[Any], name: str, hook: object) -> None:
-    status = connection.pgconn.transaction_status
-    if status != IDLE:
-        raise psycopg.ProgrammingError(
-            f"{name}: expected {hook!r} to leave the connection without a transaction, "
-            f"got {TransactionStatus(status).name}; commit at its end"
-        )
-
-
-def _standby(connection: psycopg.Connection[Any]) -> bool:
+def _is_standby(connection: psycopg.Connection[Any]) -> bool:
     return connection.pgconn.parameter_status(b"in_hot_standby") == b"on"
 
 
 def _can_cancel() -> bool:
     capabilities = getattr(psycopg, "capabilities", None)  # from psycopg 3.2 on
     return capabilities is not None and capabilities.has_cancel_safe()
-
-
-def _drop_locals(error: BaseException) -> None:
-    """Clear the local variables of all frames that an exception and its causes have seen."""
-    seen: set[int] = set()
-    errors: list[BaseException | None] = [error]
-    while errors:
-        one = errors.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            errors += [one.__cause__, one.__context__]
 
 
 def _check_seconds(value: Any) -> None:

@@ -28,7 +28,7 @@ from gpool.waiter import Waiter
 W = TypeVar("W")
 
 _numbers = itertools.count(1)
-_OURS: Final = ("gpool.pool.", "gpool.waiter")  # modules that clients wait in
+_OURS: Final = ("gpool.pool.", "gpool.waiter", "gpool.integrations.")  # where clients wait
 
 
 #: Who sees to a worker that comes back, and the state that it comes back in.

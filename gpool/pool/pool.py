@@ -438,8 +438,9 @@ class Pool(Generic[W]):
             ledger.ready.wait(timeout)
         except Expired:
             up = 0 if ledger.man is None else ledger.man.state.up
-            cause = getattr(ledger.staff.last_failure, "exception", None)
-            raise PoolNotReady(self.name, timeout or 0.0, up, ledger.options.ready_at) from cause
+            why, least = ledger.staff.last_failure, ledger.options.ready_at
+            cause = getattr(why, "exception", None)
+            raise PoolNotReady(self.name, timeout or 0.0, up, least, why) from cause
         if not ledger.ready.is_open:
             ledger.admission.refuse_unless_open()
 

@@ -41,6 +41,7 @@ class Server:
 
     name = "server"  # names its folder
     user: str | None = None  # whom it runs as, if not as we do
+    farewell = "KILL"  # the signal that it gets if we are killed
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"gpool-{self.name}-"))
@@ -71,12 +72,17 @@ class Server:
         """Start it, or start it again; blocks until it answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(word) for word in self.command()],
+                [*self._leash(), *(str(word) for word in self.command())],
                 cwd=self.folder, user=self.user, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         until(self._is_up, f"{self.name} to answer")
         return self
+
+    def _leash(self) -> list[str]:
+        """Return what has the kernel end it with us, where there is such a program."""
+        found = shutil.which("setpriv")
+        return [found, "--pdeathsig", self.farewell] if found else []
 
     def _is_up(self) -> bool:
         assert self.process is not None

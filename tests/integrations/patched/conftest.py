@@ -22,7 +22,7 @@ if not monkey.is_module_patched("socket"):
 @pytest.fixture(scope="session")
 def a_postgresql() -> Iterator[PostgreSQL]:
     """Give a server that tests must leave as they have found it, running."""
-    with PostgreSQL(max_connections=30) as server:
+    with PostgreSQL(max_connections=30, max_prepared_transactions=4) as server:
         yield server
 
 
