@@ -47,7 +47,7 @@ DATABASES = {
         "HOST": "127.0.0.1",
         "PORT": os.environ["PGPORT"],
         "ATOMIC_REQUESTS": True,
-        "OPTIONS": {"gpool": {"size": 4, "max_overflow": 2, "timeout": 10.0}},
+        "OPTIONS": {"gpool": {"size": 4, "max_overflow": 2, "timeout": 7.0}},
     }
     | json.loads(os.environ.get("SITE", "{}"))
 }
