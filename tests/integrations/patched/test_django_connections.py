@@ -352,8 +352,7 @@ class TestReturn:
     def test_of_one_that_was_ended_while_idle_is_not_noticed(self, add: Add) -> None:
         """Within `check_after` nobody asks the server, and nobody needs to."""
         alias, other = add(gpool={"check_after": None, "size": 2}), add()
-        both = [gevent.spawn(close_connection(backend), alias) for _ in range(2)]
-        dead = [one.get() for one in both]
+        dead = elsewhere(lambda: [backend(alias), elsewhere(backend, alias)])
         until(lambda: state(alias) == (2, 0))
         for pid in dead:
             assert elsewhere(ask, other, "select pg_terminate_backend(%s, 5000)", pid)
