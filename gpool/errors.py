@@ -165,7 +165,7 @@ class StartError(GPoolError):
         self.what, self.reason = what, reason
 
     def __str__(self) -> str:
-        return f"{self.what} did not start: {self.reason!r}"
+        return f"{self.what} did not start: {_why(self.reason)}"
 
 
 class SpecError(GPoolError, ValueError):

@@ -22,6 +22,10 @@ C = TypeVar("C")
 Conninfo = str | Callable[[], str]
 Kwargs = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
+STATUS: Final = ("IDLE", "ACTIVE", "INTRANS", "INERROR", "UNKNOWN")  # libpq's numbers
+IDLE, ACTIVE, INTRANS, INERROR = range(4)
+RESETTABLE: Final = (IDLE, INTRANS, INERROR)  # by a rollback
+
 DEFAULT: Final[Any] = object()  # the pool's own timeout
 GONE: Final = ("08", "57P")  # how the SQLSTATEs of a lost connection and of a shutdown begin
 OWN_FAULT: Final = ("25P03", "25P04")  # its time-outs, in a transaction: others are not concerned
@@ -50,8 +54,8 @@ class Hooks(Generic[C]):
         self.values_of = operator.attrgetter(*self.kept)
         self.values: WeakKeyDictionary[C, tuple[Any, ...]] = WeakKeyDictionary()  # of `kept`
 
-    def status(self, connection: C) -> str:
-        """Return the transaction's status, as libpq knows it without I/O."""
+    def status(self, connection: C) -> int:
+        """Return the transaction's status, as libpq knows it without I/O; see `STATUS`."""
         raise NotImplementedError
 
     def create(self) -> C:
@@ -75,13 +79,13 @@ class Hooks(Generic[C]):
         """Whether a client has left a transaction, or changed what is to stay the same."""
         return (
             self.users_reset is not None
-            or self.status(connection) != "IDLE"
+            or self.status(connection) != IDLE
             or self.values_of(connection) != self.values[connection]
         )
 
     def reset(self, connection: Any) -> None:
         """Roll back, restore, and have the user's hook do the rest; in the worker."""
-        if self.status(connection) != "IDLE":
+        if self.status(connection) != IDLE:
             connection.rollback()
         for name, value in zip(self.kept, self.values[connection], strict=True):
             if getattr(connection, name) != value:
@@ -96,10 +100,10 @@ class Hooks(Generic[C]):
 
     def _assert_idle(self, connection: C, name: str, hook: object) -> None:
         status = self.status(connection)
-        if status != "IDLE":
+        if status != IDLE:
             raise self.complaint(
                 f"{name}: expected {hook!r} to leave the connection idle, without a transaction, "
-                f"got {status}; have it commit at its end"
+                f"got {STATUS[status]}; have it commit at its end"
             )
 
 

@@ -45,12 +45,14 @@ from typing import Any, Final, TypeVar, overload
 import psycopg
 from gevent import monkey
 from psycopg import waiting
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
 
 import gpool
 from gpool.integrations._postgresql import (
+    ACTIVE,
     DEFAULT,
+    RESETTABLE,
     Conninfo,
     Hooks,
     Kwargs,
@@ -62,10 +64,6 @@ from gpool.integrations._postgresql import (
 )
 
 C = TypeVar("C", bound=psycopg.Connection[Any])
-
-RESETTABLE: Final = (
-    TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR,
-)  # fmt: skip
 
 
 # --- Hooks to choose from -----------------------------------------------------------
@@ -180,6 +178,7 @@ class PsycopgResource(gpool.Resource[C]):
 
 
 _Sync: Final = psycopg.Connection
+OFF: Final = int(PipelineStatus.OFF)
 _BLOCKS: Final = (
     "psycopg does not cooperate with gevent here: each query blocks all greenlets, and no "
     "timeout can cut one short; call gevent.monkey.patch_all() before psycopg is imported"
@@ -196,14 +195,14 @@ class _Hooks(Hooks[Any]):
     complaint = psycopg.ProgrammingError
     cancel_timeout = 0.0  # s
 
-    def status(self, connection: psycopg.Connection[Any]) -> str:
+    def status(self, connection: psycopg.Connection[Any]) -> int:
         """Return the transaction's status, as libpq knows it without I/O."""
-        return connection.info.transaction_status.name
+        return connection.pgconn.transaction_status
 
     def close(self, connection: psycopg.Connection[Any]) -> None:
         """Cancel what was cut short, then close."""
         try:
-            if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            if connection.pgconn.transaction_status == ACTIVE:
                 self._cancel(connection)
         finally:
             connection.close()
@@ -228,7 +227,7 @@ def is_dirty(connection: psycopg.Connection[Any]) -> bool:
     pgconn = connection.pgconn
     return (
         pgconn.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
-        or pgconn.pipeline_status != PipelineStatus.OFF
+        or pgconn.pipeline_status != OFF
         or connection.lock.locked()  # by an iterator over notifies() that lives on, or a greenlet
         or getattr(connection, "_tpc", None) is not None  # a rollback is refused then
     )

@@ -55,6 +55,8 @@ import gpool
 from gpool import clock
 from gpool.integrations._postgresql import (
     DEFAULT,
+    IDLE,
+    RESETTABLE,
     Conninfo,
     Hooks,
     Kwargs,
@@ -64,14 +66,6 @@ from gpool.integrations._postgresql import (
     says_gone,
 )
 
-STATUS: Final = {
-    extensions.TRANSACTION_STATUS_IDLE: "IDLE",
-    extensions.TRANSACTION_STATUS_ACTIVE: "ACTIVE",
-    extensions.TRANSACTION_STATUS_INTRANS: "INTRANS",
-    extensions.TRANSACTION_STATUS_INERROR: "INERROR",
-    extensions.TRANSACTION_STATUS_UNKNOWN: "UNKNOWN",
-}
-RESETTABLE: Final = ("IDLE", "INTRANS", "INERROR")
 CONNECTED: Final = (
     extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED,
 )  # fmt: skip
@@ -205,9 +199,9 @@ class _Hooks(Hooks[Connection]):
     kept = ("isolation_level", "readonly", "deferrable", "cursor_factory", "autocommit")
     complaint = psycopg2.ProgrammingError
 
-    def status(self, connection: Connection) -> str:
+    def status(self, connection: Connection) -> int:
         """Return the transaction's status, as libpq knows it without I/O."""
-        return STATUS[connection.info.transaction_status]
+        return connection.info.transaction_status
 
 
 # --- Decisions ----------------------------------------------------------------------
@@ -216,7 +210,7 @@ class _Hooks(Hooks[Connection]):
 def is_dirty(connection: Connection) -> bool:
     """Tell whether a connection cannot be made fit for another client by a rollback; no I/O."""
     return (
-        STATUS[connection.info.transaction_status] not in RESETTABLE  # UNKNOWN, if it is closed
+        connection.info.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
         or connection.status not in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
     )
 
@@ -274,6 +268,6 @@ def _committed(lease: gpool.Lease[Connection]) -> Iterator[Connection]:
         yield connection
         if not connection.autocommit:
             connection.commit()
-        elif connection.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE:
+        elif connection.info.transaction_status != IDLE:
             with connection.cursor(cursor_factory=extensions.cursor) as cursor:
                 cursor.execute("commit")

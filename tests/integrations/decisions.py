@@ -82,7 +82,7 @@ def prepared(connection: Any) -> None:
     connection.tpc_prepare()
 
 
-OPTIONS = ("timeout", "start_timeout")  # of the pool
+OPTIONS = ("timeout", "start_timeout", "shutdown")  # of the pool
 KEPT = [in_transaction, in_failed_transaction, in_named_cursor]
 REPLACED = [cut_by(gevent.Timeout), cut_by(gevent.GreenletExit), closed, in_two_phases, prepared]
 

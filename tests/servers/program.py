@@ -103,6 +103,13 @@ class Server:
         self.kill()
         self.start()
 
+    def mend(self) -> Self:
+        """Start it afresh, whatever was done to it: nobody is connected then."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.kill()
+        return self.start()
+
     def freeze(self) -> None:
         """Have it answer nobody, without closing anything: a black hole."""
         self.signal(signal.SIGSTOP)

@@ -107,10 +107,9 @@ class TestOutages(Outages):
     make = make
 
     @pytest.fixture
-    def server(self) -> Iterator[PostgreSQL]:
-        """Give a server to each test."""
-        with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
-            yield server
+    def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
+        """Give the server that may be hurt."""
+        return a_frail_postgresql
 
     @contextlib.contextmanager
     def fill(self, server: PostgreSQL) -> Iterator[None]:
@@ -169,6 +168,20 @@ class TestDecisions(Decisions):
         backend(pool)
         assert gate.opened == 2
         boss.execute("select pg_terminate_backend(%s)", [before])
+
+    def test_cancelling_does_not_outlast_the_pool(
+        self, lend: Lend, server: PostgreSQL, gate: Gate
+    ) -> None:
+        """The server is silent: the close gives up at its limit, and leaves no socket."""
+        pool = lend(server.dsn(gate.port), shutdown=0.05)
+        with contextlib.suppress(gevent.Timeout), gevent.Timeout(0.02), pool.checkout() as one:
+            gate.block()
+            one.execute("select 1")
+        pool.stop()
+        assert one.closed
+        gate.unblock()
+        until(lambda: gate.open == 0, "both sockets to be closed")
+        assert gate.opened >= 2
 
     def test_a_clients_own_fault_concerns_no_other_connection(self, lend: Lend) -> None:
         """The server ended a transaction that had idled for too long."""
