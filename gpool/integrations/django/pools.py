@@ -277,6 +277,8 @@ def borrow(pool: Pool) -> gpool.Lease[Connection]:
 
 def has_news(connection: Connection) -> bool:
     """Tell whether the server has said something, or hung up, since nobody asked; no I/O."""
+    if connection.closed:
+        return True
     poll = monkey.get_original("select", "poll")()  # gevent's might switch
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -65,10 +65,9 @@ class TestOutages(Outages):
     make = make
 
     @pytest.fixture
-    def server(self) -> Iterator[PostgreSQL]:
-        """Give a server to each test."""
-        with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
-            yield server
+    def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
+        """Give the server that may be hurt."""
+        return a_frail_postgresql
 
     @contextlib.contextmanager
     def fill(self, server: PostgreSQL) -> Iterator[None]:
