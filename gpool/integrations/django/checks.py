@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from django.conf import settings
+from django import conf  # not its settings: a doctest that looks at them would read them
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -155,5 +155,5 @@ def address(wrapper: Any) -> tuple[Any, Any]:
 
 def processes() -> int | None:
     """Return how many processes serve the application; None: nobody has said it."""
-    said = getattr(settings, "GPOOL_PROCESSES", None) or os.environ.get("WEB_CONCURRENCY", "")
+    said = getattr(conf.settings, "GPOOL_PROCESSES", None) or os.environ.get("WEB_CONCURRENCY", "")
     return int(said) if str(said).isdecimal() and int(said) else None
