@@ -20,6 +20,7 @@ from django.db import (
     connections,
     transaction,
 )
+from django.db.backends.postgresql import base as postgresql
 from django.db.backends.signals import connection_created
 from django.test.utils import override_settings
 
@@ -186,6 +187,25 @@ class TestBorrowing:
         for _ in range(2):  # whoever may log in may be reset
             assert elsewhere(ask, alias, "select current_user::text") == "bob"
         assert asked == [alias]
+
+    def test_makes_connections_as_the_engine_beneath_does(self, alias: str) -> None:
+        """PostGIS registers its types on each new one: in the worker, and once."""
+        made: list[Any] = []
+
+        class Beneath(postgresql.DatabaseWrapper):
+            def get_new_connection(self, params: Any) -> Any:
+                made.append(super().get_new_connection(params))
+                return made[-1]
+
+        class Engine(base.Pooled, Beneath):
+            pass
+
+        def borrow() -> Any:
+            connections[alias] = Engine(connections.settings[alias], alias)
+            connections[alias].ensure_connection()
+            return connections[alias].connection
+
+        assert [elsewhere(borrow), elsewhere(borrow)] == [made[0], made[0]]
 
     @pytest.mark.parametrize(
         ("settings", "fault"),
