@@ -27,7 +27,11 @@ RUN_HERE = {
     "01_first_pool.py", "02_supervisor.py", "03_links_and_monitors.py", "04_jobs.py",
     "05_outage.py", "06_observer.py", "web.py",
 }  # fmt: skip
-RUN_BY_OTHERS = {"web_load.py", "proxy.py"}  # by web.py; by test_example_proxy.py
+RUN_BY_OTHERS = {
+    "web_load.py",  # by web.py
+    "proxy.py",  # by test_example_proxy.py
+    "django_app.py",  # by integrations/test_django_example.py
+}
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(gpool.__file__).parents[1])}
 ENVIRONMENT.pop("PYTHONSAFEPATH", None)  # an example imports those beside it
 

@@ -92,9 +92,11 @@ class Server:
 
     def kill(self) -> None:
         """End it at once, as a crash of its machine does, with all that it has forked."""
-        self.signal(signal.SIGKILL)
         assert self.process is not None
+        pids = list(family(self.process.pid))
+        self.signal(signal.SIGKILL)
         self.process.wait()
+        until(lambda: not any(map(is_running, pids)), f"all of {self.name} to end")
 
     def restart(self) -> None:
         """Kill it and start it again."""
@@ -149,6 +151,13 @@ def family(pid: int) -> Iterator[int]:
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             yield from family(int(child))
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there, and no zombie."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 def until(is_so: Callable[[], object], what: str = "what should come") -> None:
