@@ -5,7 +5,7 @@ A map, from the bottom up::
     errors, clock, waiter, telemetry   exceptions; time; the one switch point; events
     otp/                               processes, links, monitors, servers, supervisors
     pool/                              who holds what, who waits; pools and their tree
-    handlers, server_child, serving    gevent servers: drained, supervised, run
+    serving/                           gevent's servers: drained, supervised, run
     metrics                            counters and histograms, of what telemetry tells
     testing                            settle and a virtual clock, for your tests too
 
@@ -115,9 +115,9 @@ from gpool.pool.pools import (
 from gpool.pool.resource import Resource
 from gpool.pool.scope import Scope, leases
 from gpool.pool.stats import Stats, Status
-from gpool.server_child import server_child
-from gpool.serving import endings as _endings
-from gpool.serving import run
+from gpool.serving.run import endings as _endings
+from gpool.serving.run import run
+from gpool.serving.server_child import server_child
 
 
 def _start_observer() -> None:

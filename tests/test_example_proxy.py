@@ -14,7 +14,7 @@ import pytest
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from tests.serving import HOST, Clients, is_refused, some_clients, until
+from tests.serving.web import HOST, Clients, is_refused, some_clients, until
 from tests.test_examples import ENVIRONMENT, command
 
 SIZE = 3

@@ -36,7 +36,6 @@ from gevent.baseserver import BaseServer
 
 from gpool import clock
 from gpool.errors import CallTimeout, NoProcess, RunError, ServerExited
-from gpool.handlers import Handlers, Server
 from gpool.otp import gen, process
 from gpool.otp.gen_server import GenServer
 from gpool.otp.greenlets import current
@@ -44,7 +43,8 @@ from gpool.otp.pid import RUNNING, Pid, watch
 from gpool.otp.signal import is_orderly, is_word, signal
 from gpool.pool.application import application
 from gpool.pool.pools import CLOSE, stop_pools
-from gpool.server_child import DRAIN
+from gpool.serving.handlers import Handlers, Server
+from gpool.serving.server_child import DRAIN
 from gpool.waiter import Expired, Gate, check_timeout
 
 SIGNALS: Final = (signals_of_python.SIGTERM, signals_of_python.SIGINT)

@@ -17,8 +17,8 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 import gpool
-from gpool import handlers, serving
-from tests.serving import HOST, Clients, Failing, Web, is_refused, some_clients, until
+from gpool.serving import handlers
+from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
 
 SPAWNS: dict[str, Any] = {
     "default": "default", "a pool": lambda: Pool(10), "a number": 10, "raw": gevent.spawn_raw,
@@ -313,7 +313,7 @@ class TestOrder:
         pool: gpool.Pool[list[int]] = gpool.Pool(
             gpool.Resource(create=list, close=lambda _: log.append("pool")), size=1, name="db"
         )
-        monkeypatch.setattr(serving, "endings", [lambda: log.append("agent")])
+        monkeypatch.setattr("gpool.serving.run.endings", [lambda: log.append("agent")])
         server = web.server()
 
         def late(environ: Any, start_response: Any) -> list[bytes]:

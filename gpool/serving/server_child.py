@@ -12,7 +12,7 @@ Its start binds and listens.  Its stop drains: it stops accepting, and lets the 
 flight finish.  If ``accept`` fails for good, or it is killed, its port is free at once, its
 requests are cut, as what is linked would be, and its supervisor makes a new server.
 
-Not here: what draining is (``handlers.py``); a program that only serves (``serving.py``).
+Not here: what draining is (``handlers.py``); a program that only serves (``run.py``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpool.handlers import UNWIND, Handlers, Server
 from gpool.otp.child_spec import Backoff, ChildSpec, RestartType
 from gpool.otp.gen_server import GenServer, Ignore, Stop, Then
 from gpool.otp.pid import RUNNING, watch
 from gpool.otp.signal import is_orderly
+from gpool.serving.handlers import UNWIND, Handlers, Server
 from gpool.waiter import check_timeout
 
 DRAIN: Final = 10.0  # s that requests in flight get to finish

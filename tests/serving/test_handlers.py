@@ -18,9 +18,9 @@ from gevent.event import Event
 from gevent.server import DatagramServer, StreamServer
 from gevent.ssl import SSLContext
 
-from gpool.handlers import Handlers
+from gpool.serving.handlers import Handlers
 from gpool.testing import VirtualClock
-from tests.serving import HOST, Clients, Web, some_clients, until
+from tests.serving.web import HOST, Clients, Web, some_clients, until
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ Rules:
 Source:
     ``gevent.baseserver.BaseServer.stop``, whose rules those are not; nginx's graceful quit.
 
-Not here: when a server is drained (``serving.py``).
+Not here: when a server is drained (``run.py``).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from gevent.server import StreamServer
 import gpool
 from gpool.testing import VirtualClock
 from tests.servers.program import free_port
-from tests.serving import HOST, Clients, Failing, Web, is_refused, some_clients, until
+from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Servers: how they are run, supervised, and end."""
