@@ -50,6 +50,21 @@ class TestQuickStart:
         assert output_of(code) == "42\n(1,) <Pool 'db': ready>\n2 [2, 3, 4]\n"
 
 
+class TestAtHome:
+    def test_is_five_lines(self) -> None:
+        """They run in an application, which then has the extension."""
+        flask, gunicorn = blocks("At home", "python")
+        assert len([line for line in (flask + gunicorn).splitlines() if line]) == 5
+        see = "print(sorted(app.extensions))"
+        code = f"from flask import Flask\napp = Flask('shop')\n{flask}\n{gunicorn}\n{see}"
+        assert "gpool" in output_of(code)
+
+    def test_leads_to_pages(self) -> None:
+        """Each that is named is there."""
+        pages = re.findall(r"\]\((docs/[\w/-]+\.md)\)", README)
+        assert [page for page in pages if not (CHECKOUT / page).exists()] == []
+
+
 class TestTryIt:
     def test_is_one_command_first(self) -> None:
         """It makes an environment, installs this checkout, and starts the main job."""
