@@ -136,7 +136,7 @@ PLUGIN = ROOT.parent / "pytest_gpool.py"
 
 class TestThePlugin:
     def test_imports_pytest_alone(self):
-        """pytest imports it in every project: at its top there is neither gpool nor gevent."""
+        """It is imported in every project: at its top there is neither gpool nor gevent."""
         body = ast.parse(PLUGIN.read_text()).body
         top = [part for part in body if isinstance(part, ast.Import | ast.ImportFrom)]
         names = {name.partition(".")[0] for part in top for name in imports(part)}
