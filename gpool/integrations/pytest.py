@@ -203,16 +203,12 @@ class Leaks:
 
     def _new_processes(self) -> list[gpool.Pid]:
         hub = gevent.get_hub()
-        own = {self._main, gpool.self()}
-        known = {*(self._processes - own), *_root_of_pools()}
-        return [
-            pid
-            for pid in gpool.processes()
-            if pid not in known | own
-            and pid.hub is hub
-            and pid.runner() is not hub
-            and known.isdisjoint(pid.ancestors)
-        ]
+        everyone = gpool.processes()
+        # What the test and the hub have spawned is the test's, though they were there before.
+        ours = {self._main, gpool.self(), *(pid for pid in everyone if pid.runner() is hub)}
+        known = {*(self._processes - ours), *_root_of_pools()}
+        new = [pid for pid in everyone if pid.hub is hub and pid not in known | ours]
+        return [pid for pid in new if known.isdisjoint(pid.ancestors)]
 
     def _new_files(self) -> list[OpenFile]:
         lasting = {pool.name for pool in gpool.running_pools() if pool in self._pools}

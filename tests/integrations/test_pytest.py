@@ -157,13 +157,12 @@ class TestNoLeaks:
             def ticker():
                 gpool.receive()
 
-            def test_process():
-                gpool.spawn(ticker)
-
-            def test_greenlet():
+            def test_processes():
                 def park():
                     gpool.self()
                     gevent.sleep(3600.0)
+
+                gpool.spawn(ticker)
                 gevent.spawn(park)
 
             def test_slot():
@@ -181,27 +180,21 @@ class TestNoLeaks:
             def test_slot_of_a_pool_that_ends(gpool_pool):
                 kept.append(gpool_pool(gpool.Resource(create=list), name="brief").checkout())
 
-            def test_socket():
-                kept.append(socket.create_server(("127.0.0.1", 0)))
-
-            def test_gevents_socket():
+            def test_descriptors(tmp_path):
                 import gevent.socket
+
+                kept.append(socket.create_server(("127.0.0.1", 0)))
                 kept.append(gevent.socket.socket())
-
-            def test_file(tmp_path):
                 kept.append(open(tmp_path / "notes", "w"))
-
-            def test_pipe():
                 os.pipe()
             """
         )
-        result.assert_outcomes(passed=10, errors=10)
+        result.assert_outcomes(passed=6, errors=6)
         result.stdout.fnmatch_lines(
             [
-                "*teardown of test_process _*",
+                "*teardown of test_processes _*",
                 "left behind: process #PID<*> (ticker), spawned by * (main), at: ticker (*.py:*)",
-                "*teardown of test_greenlet _*",
-                "left behind: process #PID<*> (test_greenlet.park), at: *.park (*.py:*)",
+                "left behind: process #PID<*> (test_processes.park), at: *.park (*.py:*)",
                 "*teardown of test_slot _*",
                 "left behind: a slot of pool 'db', borrowed by * (main) at *.py:* in test_slot",
                 "*teardown of test_holder _*",
@@ -211,17 +204,13 @@ class TestNoLeaks:
                 "left behind: pool 'mine', which runs: Status(*idle=1*)",
                 "*teardown of test_slot_of_a_pool_that_ends _*",
                 "left behind: a slot of pool 'brief', borrowed by * in test_slot_of_*",
-                "*teardown of test_socket _*",
+                "*teardown of test_descriptors _*",
                 "left behind: socket, descriptor *: 127.0.0.1:*: of <socket.socket *",
-                "*teardown of test_gevents_socket _*",
                 "left behind: socket, descriptor *: of <gevent.*socket *",
-                "*teardown of test_file _*",
                 "left behind: file, descriptor *notes*: of <_io.*",
-                "*teardown of test_pipe _*",
                 "left behind: pipe, descriptor *",
                 "left behind: pipe, descriptor *",
-            ],
-            consecutive=False,
+            ]
         )
         assert "crashed" not in result.stdout.str()
 
