@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import operator
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import gpool
+from gpool.integrations._frames import drop_locals
 
 C = TypeVar("C")
 
@@ -130,18 +130,6 @@ def checkout(pool: gpool.Pool[C], timeout: Any) -> gpool.Lease[C]:
     frame = sys._getframe(2)
     lease.code, lease.lasti = frame.f_code, frame.f_lasti
     return lease
-
-
-def drop_locals(error: BaseException) -> None:
-    """Clear the local variables of all frames that an exception and its causes have seen."""
-    seen: set[int] = set()
-    errors: list[BaseException | None] = [error]
-    while errors:
-        one = errors.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            errors += [one.__cause__, one.__context__]
 
 
 def check_arguments(conninfo: Any, kwargs: Any, **hooks: Any) -> None:

@@ -49,6 +49,7 @@ from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
 
 import gpool
+from gpool.integrations._frames import drop_locals
 from gpool.integrations._postgresql import (
     ACTIVE,
     DEFAULT,
@@ -59,7 +60,6 @@ from gpool.integrations._postgresql import (
     check_arguments,
     checkout,
     connected,
-    drop_locals,
     says_gone,
 )
 
