@@ -21,7 +21,8 @@ comes back is decided by what libpq knows, without I/O:
 * A query under way, rows or a COPY unread, pipeline mode, a two-phase transaction: it is
   closed, whatever the client swallowed to get here; the query is cancelled on the server.
 * Closed, by the client or by the server: it is replaced.
-* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.
+* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.  A generator that is
+  closed at a ``yield`` in the block leaves it as it is: one of the above.
 * Left by an error that says that the server has gone, or is a standby now: it is closed, and
   so are the idle ones, while those that are lent are checked when they come back.
 
@@ -29,6 +30,8 @@ Attributes of the connection that a client has changed (``autocommit``, the tran
 characteristics, factories) are restored.  What it has set on the *server*
 stays, as with psycopg_pool: ``SET``, ``LISTEN``, advisory locks, temporary tables.
 ``reset=discard_all`` ends all of that, at the price of a round trip at each checkin.
+Notice and notify handlers and adapters stay in any case, since psycopg does not show them: register
+them in `configure`, or adapters on a cursor, and remove a handler of one's own.
 
 Source:
     psycopg_pool's ``ConnectionPool``, for names and hooks; pgx, which cancels what is cut short.

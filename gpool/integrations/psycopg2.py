@@ -24,12 +24,14 @@ under the pool's time limits.  What becomes of a connection that comes back:
 * In a transaction, failed or not: the worker rolls it back, then it is lent again.
 * Cut short in a query (psycopg2 closes it then), or closed by anybody: it is replaced,
   whatever the client swallowed to get here.
-* In a two-phase transaction, or left by a kill or a ``gevent.Timeout``: it is closed.
+* In a two-phase transaction, or left by a kill or a ``gevent.Timeout``: it is closed.  A
+  generator that is closed at a ``yield`` in the block leaves it as it is: one of the above.
 * Left by an error that says that the server has gone, or is a standby now: it is closed, and
   so are the idle ones, while those that are lent are checked when they come back.
 
 ``autocommit``, the transaction's characteristics and ``cursor_factory`` are restored.  What
-a client has set on the *server* stays, unless ``reset=discard_all``.
+a client has set on the *server* stays, unless ``reset=discard_all``.  Types that were
+registered for the connection stay in any case: register them in `configure`, or for a cursor.
 
 A query that is cut short goes on in the server until it wants to send something:
 ``options='-c client_connection_check_interval=1s'`` has the server look for it.
