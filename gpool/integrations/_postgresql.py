@@ -8,12 +8,12 @@ Not here: anything that needs a driver (``psycopg.py``, ``psycopg2.py``).
 
 from __future__ import annotations
 
+import contextlib
 import operator
-import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import gpool
 
@@ -30,6 +30,10 @@ DEFAULT: Final[Any] = object()  # the pool's own timeout
 GONE: Final = ("08", "57P")  # how the SQLSTATEs of a lost connection and of a shutdown begin
 OWN_FAULT: Final = ("25P03", "25P04")  # its time-outs, in a transaction: others are not concerned
 READ_ONLY: Final = "25006"  # said by a standby, or by a transaction that is to be so
+
+#: Connections that an object, or a block, is to give back itself: one that others give back, as
+#: the end of a scope does, is closed and not lent again, since that object may go on with it.
+KEPT: Final[WeakSet[Any]] = WeakSet()
 
 
 class Hooks(Generic[C]):
@@ -125,11 +129,21 @@ def says_gone(state: str | None, *, is_standby: Callable[[], bool]) -> bool | No
 
 
 def checkout(pool: gpool.Pool[C], timeout: Any) -> gpool.Lease[C]:
-    """Borrow a connection for the caller of the caller: it is that line which has it."""
+    """Borrow a connection for the caller of the integration: it is that line which has it."""
     lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
-    frame = sys._getframe(2)
-    lease.code, lease.lasti = frame.f_code, frame.f_lasti
+    lease.locate()
     return lease
+
+
+@contextlib.contextmanager
+def kept(lease: gpool.Lease[C]) -> Iterator[C]:
+    """Borrow for a block that goes on to use the connection whatever happens to the lease."""
+    with lease as connection:
+        KEPT.add(connection)
+        try:
+            yield connection
+        finally:
+            KEPT.discard(connection)
 
 
 def drop_locals(error: BaseException) -> None:

@@ -52,6 +52,7 @@ import gpool
 from gpool.integrations._postgresql import (
     ACTIVE,
     DEFAULT,
+    KEPT,
     RESETTABLE,
     Conninfo,
     Hooks,
@@ -60,6 +61,7 @@ from gpool.integrations._postgresql import (
     checkout,
     connected,
     drop_locals,
+    kept,
     says_gone,
 )
 
@@ -230,6 +232,7 @@ def is_dirty(connection: psycopg.Connection[Any]) -> bool:
         or pgconn.pipeline_status != OFF
         or connection.lock.locked()  # by an iterator over notifies() that lives on, or a greenlet
         or getattr(connection, "_tpc", None) is not None  # a rollback is refused then
+        or connection in KEPT
     )
 
 
@@ -278,7 +281,7 @@ def transaction(
 
     Raises:
         As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then.
+        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
 
     Source:
         psycopg_pool ``ConnectionPool.connection``.
@@ -288,10 +291,11 @@ def transaction(
 
 @contextlib.contextmanager
 def _committed(lease: gpool.Lease[C]) -> Iterator[C]:
-    with lease as connection:
+    with kept(lease) as connection:
         if connection.autocommit:
             connection.execute("begin")
         yield connection
+        lease.worker  # noqa: B018  # raises if it was taken back
         connection.commit()
 
 

@@ -56,6 +56,7 @@ from gpool import clock
 from gpool.integrations._postgresql import (
     DEFAULT,
     IDLE,
+    KEPT,
     RESETTABLE,
     Conninfo,
     Hooks,
@@ -63,6 +64,7 @@ from gpool.integrations._postgresql import (
     check_arguments,
     checkout,
     connected,
+    kept,
     says_gone,
 )
 
@@ -212,6 +214,7 @@ def is_dirty(connection: Connection) -> bool:
     return (
         connection.info.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
         or connection.status not in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
+        or connection in KEPT
     )
 
 
@@ -254,18 +257,19 @@ def transaction(
 
     Raises:
         As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then.
+        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
     """
     return _committed(checkout(pool, timeout))
 
 
 @contextlib.contextmanager
 def _committed(lease: gpool.Lease[Connection]) -> Iterator[Connection]:
-    with lease as connection:
+    with kept(lease) as connection:
         if connection.autocommit:
             with connection.cursor(cursor_factory=extensions.cursor) as cursor:
                 cursor.execute("begin")
         yield connection
+        lease.worker  # noqa: B018  # raises if it was taken back
         if not connection.autocommit:
             connection.commit()
         elif connection.info.transaction_status != IDLE:

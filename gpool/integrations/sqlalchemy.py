@@ -66,7 +66,7 @@ import gpool
 from gpool import clock
 from gpool.integrations._sqlalchemy import Connections, Creator, Fairy, Finalisers, Record
 
-gpool.pass_over("sqlalchemy.", "flask_sqlalchemy.", __name__)
+gpool.pass_over("sqlalchemy", "flask_sqlalchemy")
 
 ATTEMPTS: Final = 2  # connections that listeners of `checkout` may refuse, one after the other
 _numbers = itertools.count(1)

@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 import redis
+from django.core.cache.backends.redis import RedisCache
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -150,6 +151,24 @@ class TestUse:
                 client.get("a")
         assert isinstance(caught.value, gpool.CheckoutTimeout)
         assert caught.value.busy == 1
+
+    @pytest.mark.parametrize("kind", ["command", "cache"])
+    def test_says_who_waits_at_which_line(self, make_pool, kind: str) -> None:
+        """It is the line of the user as well, not of redis-py or of Django's cache."""
+        pool = make_pool()
+        client = redis.Redis(connection_pool=pool)
+        shared = type("Shared", (), {"from_url": lambda url, **options: pool})
+        cache = RedisCache("redis://", {"OPTIONS": {"pool_class": shared}})
+
+        def view() -> None:
+            assert (client if kind == "command" else cache).get("a") is None
+
+        with client.client():
+            waiting = gevent.spawn(view)
+            until(pool.pool.waiters)
+            [who] = pool.pool.waiters()
+            assert who.line.endswith("view")
+        waiting.get()
 
     def test_a_checkout_that_timed_out_is_not_tried_again(self, make_pool) -> None:
         """redis-py's Retry is for what was sent: the time-out is all that a client waits."""
