@@ -26,9 +26,11 @@ Rules:
 * One that others give back, as the end of a :class:`gpool.Scope` does, is closed, not lent
   again: an object of redis-py may still have it, and is told so by :class:`LeaseLost`.
 * An error is one of gpool's and of redis-py's at once, so both kinds of ``except`` see it.
-* ``pool.pool`` is the :class:`gpool.Pool`, with ``stats()``, ``holders()``, ``resize()`` ...
+* ``pool.supervised`` is the :class:`gpool.Pool`, with ``stats()``, ``holders()``, ``resize()`` ...
 
-Not here: Sentinel and Cluster, which make pools of their own; ``redis.asyncio``.
+Limits: the pools that Sentinel and Cluster make are their own; ``redis.asyncio`` is not served.
+
+Not here: the connections, and the errors' definitions (``_redis.py``).
 
 Source:
     ``redis.BlockingConnectionPool``.  Other than there, a client waits in line, an idle
@@ -49,6 +51,7 @@ from redis.connection import CacheProxyConnection
 from redis.exceptions import ConnectionError  # noqa: A004  # that of redis-py
 
 import gpool
+from gpool.integrations._options import named
 from gpool.integrations._redis import (
     IN_REDIS,
     CheckoutDeadlock,
@@ -102,7 +105,7 @@ class SupervisedPool(redis.ConnectionPool):
         options: Those of :class:`gpool.Pool`, and those of the connection class.
 
     Raises:
-        TypeError, ValueError, redis.DataError: An option is wrong; nothing was started.
+        TypeError, ValueError, redis.DataError: An argument is wrong.
     """
 
     def __init__(
@@ -124,13 +127,14 @@ class SupervisedPool(redis.ConnectionPool):
         limits |= {"timeout": timeout, "lazy": lazy, "size": _first(size, max_connections, 50)}
         self._is_closed = False
         self._made: set[Any] = set()  # every connection that is not closed
-        self.pool: gpool.Pool[Any] = gpool.Pool(
-            gpool.Resource(
-                create=self._create, close=self._close, check=ask,
-                is_dirty=_is_dirty, is_broken=_is_broken,
-            ),
-            name=name, **limits,
-        )  # fmt: skip
+        with named(size="size" if max_connections is None else "max_connections"):
+            self.supervised: gpool.Pool[Any] = gpool.Pool(
+                gpool.Resource(
+                    create=self._create, close=self._close, check=ask,
+                    is_dirty=_is_dirty, is_broken=_is_broken,
+                ),
+                name=name, **limits,
+            )  # fmt: skip
         cap = limits["size"] + limits.get("max_overflow", 0)
         super().__init__(supervised(connection_class), cap, **options)
         self._try_options(connection_class)
@@ -148,7 +152,7 @@ class SupervisedPool(redis.ConnectionPool):
 
     def _new_connection(self) -> Any:
         connection = self.connection_class(**self.connection_kwargs)
-        connection.gpool_pool = self.pool.name
+        connection.gpool_pool = self.supervised.name
         if self.cache is None:
             return connection
         return _Cached(connection, self.cache, self._lock)
@@ -159,7 +163,7 @@ class SupervisedPool(redis.ConnectionPool):
             connection.connect()
             ask(connection)  # it may have been let in to be told that it is one too many
             if self._is_closed:
-                raise PoolClosed(self.pool.name)
+                raise PoolClosed(self.supervised.name)
         except BaseException:
             connection.disconnect()
             raise
@@ -195,9 +199,9 @@ class SupervisedPool(redis.ConnectionPool):
     def _checkout(self) -> tuple[gpool.Lease[Any], Any]:
         if self._is_closed:
             self._is_closed = False
-            self.pool.start().recycle()
+            self.supervised.start().recycle()
         try:
-            lease = self.pool.checkout()
+            lease = self.supervised.checkout()
             return lease, lease.worker
         except tuple(IN_REDIS) as error:
             cause, in_redis = error.__cause__, IN_REDIS[type(error)](*error.args)
@@ -226,7 +230,7 @@ class SupervisedPool(redis.ConnectionPool):
     def reset(self) -> None:
         """Have all connections replaced: idle ones now, others when they come back."""
         self.pid = os.getpid()
-        self.pool.recycle()
+        self.supervised.recycle()
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         """Close the idle connections, and those that are lent; never blocks.
@@ -239,7 +243,7 @@ class SupervisedPool(redis.ConnectionPool):
             gpool.WrongHub: The pool runs in another thread.
         """
         lent = self._get_in_use_connections() if inuse_connections else ()
-        self.pool.recycle()
+        self.supervised.recycle()
         for connection in lent:
             connection.disconnect()
 
@@ -247,13 +251,13 @@ class SupervisedPool(redis.ConnectionPool):
         """Close all connections, and make those who wait fail; never blocks.
 
         Whoever asks for a connection afterwards opens it again, as in redis-py;
-        ``pool.pool.stop()`` ends it.
+        ``pool.supervised.stop()`` ends it.
 
         Raises:
             gpool.WrongHub: The pool runs in another thread.
         """
         self._is_closed = True
-        self.pool.close(waiters="fail")
+        self.supervised.close(waiters="fail")
         self.disconnect()
         for connection in self._its_connections():  # what has just been made, too
             connection.disconnect()
@@ -274,13 +278,13 @@ class SupervisedPool(redis.ConnectionPool):
         """
         for connection in self._its_connections():
             connection.set_re_auth_token(token)
-        if self.pool.healthy():
+        if self.supervised.healthy():
             with contextlib.suppress(gpool.WrongHub):
-                self.pool.broadcast(_re_auth_idle)
+                self.supervised.broadcast(_re_auth_idle)
 
     def disconnect_free_connections(self, moving_address_src: Any = None) -> None:
         """Have the connections to a server that moves replaced."""
-        self.pool.recycle()
+        self.supervised.recycle()
 
     def _its_connections(self) -> list[Any]:
         mine = os.getpid()  # in a child, the parent's are let be

@@ -37,7 +37,7 @@ def make_client(gate: Gate) -> Iterator[Callable[..., redis.Redis]]:
 
     yield make
     for pool in pools:
-        pool.pool.stop()
+        pool.supervised.stop()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def client(make_client: Callable[..., redis.Redis]) -> redis.Redis:
 
 def in_flight(client: redis.Redis) -> bool:
     """Tell whether somebody waits for a reply."""
-    held = client.connection_pool.pool.holders()
+    held = client.connection_pool.supervised.holders()
     return any(getattr(one.worker, "_conn", one.worker).gpool_pending > 0 for one in held)
 
 
@@ -129,7 +129,7 @@ class TestCut:
         assert [client.echo(word) for word in "abc"] == [b"a", b"b", b"c"]
         assert client.pipeline().echo("d").echo("e").execute() == [b"d", b"e"]
         assert gate.opened == 2  # the other one's is not lent again
-        assert not client.connection_pool.pool.holders()
+        assert not client.connection_pool.supervised.holders()
 
     @pytest.mark.parametrize("how", ["kill", "timeout", "swallowed"])
     def test_while_it_logs_in(self, make_client, gate: Gate, how: str) -> None:
@@ -258,7 +258,7 @@ class TestListening:
         with client.pubsub() as listener:
             listener.subscribe("news")
             assert listener.get_message(timeout=LONG)["type"] == "subscribe"
-            assert len(client.connection_pool.pool.holders()) == 1
+            assert len(client.connection_pool.supervised.holders()) == 1
         assert client.publish("news", "a") == 0
         assert gate.opened == 2
 
@@ -291,7 +291,7 @@ class TestListening:
         client.publish("news", "a")
         until(lambda: heard == [b"a"], "the news")
         greenlets[0].kill()
-        until(lambda: not client.connection_pool.pool.holders(), "it to come back")
+        until(lambda: not client.connection_pool.supervised.holders(), "it to come back")
         with pytest.raises(LeaseLost):
             listener.subscribe("more")
         listener.close()
@@ -308,7 +308,7 @@ class TestListening:
         until(lambda: heard, "the news")
         thread.stop()
         thread.join()
-        until(lambda: not client.connection_pool.pool.holders(), "it to come back")
+        until(lambda: not client.connection_pool.supervised.holders(), "it to come back")
 
     def test_to_a_monitor(self, make_client, gate: Gate) -> None:
         """Who watches the server's commands takes a slot, and leaves it whole."""
@@ -358,9 +358,9 @@ class TestTakenBack:
         """Who still refers to it is told that it is not his; the other one has another one."""
         with gpool.Scope():
             use = hold(client)
-            [before] = client.connection_pool.pool.holders()
+            [before] = client.connection_pool.supervised.holders()
         with client.client() as second:
-            [after] = client.connection_pool.pool.holders()
+            [after] = client.connection_pool.supervised.holders()
             assert after.worker is not before.worker
             with pytest.raises(LeaseLost):
                 use()
@@ -384,7 +384,7 @@ class TestTakenBack:
         with client.client() as second:
             one.close()
             assert second.echo("other") == b"other"
-            assert len(client.connection_pool.pool.holders()) == 1
+            assert len(client.connection_pool.supervised.holders()) == 1
 
 
 class TestPushed:
