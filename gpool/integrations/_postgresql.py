@@ -1,7 +1,7 @@
 """What the integrations of PostgreSQL's drivers have in common.
 
-The hooks of their resources (:class:`Hooks`), what a SQLSTATE means, and how a connection is
-borrowed in somebody's name.
+The hooks of their resources (:class:`Hooks`), what an exception means, and how a connection is
+borrowed for a transaction.
 
 Not here: anything that needs a driver (``psycopg.py``, ``psycopg2.py``).
 """
@@ -12,12 +12,14 @@ import contextlib
 import operator
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import gpool
 
 C = TypeVar("C")
+
+gpool.pass_over("contextlib")  # which calls `transaction`: users want the line of their ``with``
 
 Conninfo = str | Callable[[], str]
 Kwargs = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
@@ -90,13 +92,17 @@ class Hooks(Generic[C]):
     def reset(self, connection: Any) -> None:
         """Roll back, restore, and have the user's hook do the rest; in the worker."""
         if self.status(connection) != IDLE:
-            connection.rollback()
+            self.roll_back(connection)
         for name, value in zip(self.kept, self.values[connection], strict=True):
             if getattr(connection, name) != value:
                 setattr(connection, name, value)
         if self.users_reset is not None:
             self.users_reset(connection)
             self._assert_idle(connection, "reset", self.users_reset)
+
+    def roll_back(self, connection: Any) -> None:
+        """End the transaction that a client has left."""
+        connection.rollback()
 
     def close(self, connection: Any) -> None:
         """Close it; libpq sends what fits into the socket's buffer and waits for nothing."""
@@ -111,7 +117,61 @@ class Hooks(Generic[C]):
             )
 
 
+# --- Borrowing ----------------------------------------------------------------------
+
+
+class Committing(Protocol):
+    """What the connections of both drivers have."""
+
+    autocommit: bool
+
+    def commit(self) -> object:
+        """Commit."""
+
+
+D = TypeVar("D", bound=Committing)
+
+
+@contextlib.contextmanager
+def kept(lease: gpool.Lease[C]) -> Iterator[C]:
+    """Borrow for a block that goes on to use the connection whatever happens to the lease."""
+    with lease as connection:
+        KEPT.add(connection)
+        try:
+            yield connection
+        finally:
+            KEPT.discard(connection)
+
+
+@contextlib.contextmanager
+def transaction(pool: gpool.Pool[D], timeout: Any) -> Iterator[D]:
+    """Borrow a connection, out of autocommit mode, and commit at a normal end.
+
+    After any other end the worker rolls back, and restores the mode.
+    """
+    lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
+    lease.locate()
+    with kept(lease) as connection:
+        autocommit = connection.autocommit
+        if autocommit:
+            connection.autocommit = False  # or nothing would begin another one after a commit
+        yield connection
+        lease.worker  # noqa: B018  # raises if it was taken back
+        connection.commit()
+        if autocommit:
+            connection.autocommit = True
+
+
 # --- Details ------------------------------------------------------------------------
+
+
+def is_cut_short(error: BaseException) -> bool:
+    """Tell whether an exception may strike in the middle of a query, whatever that is.
+
+    A GeneratorExit strikes at a ``yield``.  If its consumer was cut short in a query, the
+    connection itself shows that.
+    """
+    return not isinstance(error, Exception | GeneratorExit)
 
 
 def says_gone(state: str | None, *, is_standby: Callable[[], bool]) -> bool | None:
@@ -126,24 +186,6 @@ def says_gone(state: str | None, *, is_standby: Callable[[], bool]) -> bool | No
     if state in OWN_FAULT:
         return False
     return state.startswith(GONE) or (state == READ_ONLY and is_standby()) or None
-
-
-def checkout(pool: gpool.Pool[C], timeout: Any) -> gpool.Lease[C]:
-    """Borrow a connection for the caller of the integration: it is that line which has it."""
-    lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
-    lease.locate()
-    return lease
-
-
-@contextlib.contextmanager
-def kept(lease: gpool.Lease[C]) -> Iterator[C]:
-    """Borrow for a block that goes on to use the connection whatever happens to the lease."""
-    with lease as connection:
-        KEPT.add(connection)
-        try:
-            yield connection
-        finally:
-            KEPT.discard(connection)
 
 
 def drop_locals(error: BaseException) -> None:

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar, overload
 
@@ -49,6 +49,7 @@ from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
 
 import gpool
+from gpool.integrations import _postgresql
 from gpool.integrations._postgresql import (
     ACTIVE,
     DEFAULT,
@@ -58,10 +59,9 @@ from gpool.integrations._postgresql import (
     Hooks,
     Kwargs,
     check_arguments,
-    checkout,
     connected,
     drop_locals,
-    kept,
+    is_cut_short,
     says_gone,
 )
 
@@ -239,12 +239,13 @@ def is_dirty(connection: psycopg.Connection[Any]) -> bool:
 def is_broken(error: BaseException, connection: psycopg.Connection[Any]) -> bool:
     """Tell whether the exception that ended a client's block has broken its connection; no I/O.
 
-    A kill and a ``gevent.Timeout`` have, wherever they struck.  An ``Exception`` has if the
+    A kill and a ``gevent.Timeout`` have, wherever they struck; the end of a generator that was
+    closed has not.  An ``Exception`` has if the
     server went away: the connection was lost, or the SQLSTATE is of class 08 or 57P, or it
     is 25006 and the server is a standby (after a failover, or found by an old address).  A
     connection that the server ended for its client's own fault is closed as any that is dirty.
     """
-    if not isinstance(error, Exception):
+    if is_cut_short(error):
         return True
     cause: BaseException | None = error
     while cause is not None:
@@ -272,8 +273,9 @@ def transaction(
 ) -> contextlib.AbstractContextManager[C]:
     """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
 
-    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode gets a
-    transaction, too; the block may commit earlier, and begins another one by its next query.
+    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode is
+    taken out of it for the block.  The block may commit earlier, and begins another transaction
+    by its next query.
 
     Args:
         pool: A pool of a PsycopgResource.
@@ -286,17 +288,7 @@ def transaction(
     Source:
         psycopg_pool ``ConnectionPool.connection``.
     """
-    return _committed(checkout(pool, timeout))
-
-
-@contextlib.contextmanager
-def _committed(lease: gpool.Lease[C]) -> Iterator[C]:
-    with kept(lease) as connection:
-        if connection.autocommit:
-            connection.execute("begin")
-        yield connection
-        lease.worker  # noqa: B018  # raises if it was taken back
-        connection.commit()
+    return _postgresql.transaction(pool, timeout)
 
 
 # --- Details ------------------------------------------------------------------------

@@ -42,7 +42,7 @@ Source:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ from psycopg2.extensions import connection as Connection
 
 import gpool
 from gpool import clock
+from gpool.integrations import _postgresql
 from gpool.integrations._postgresql import (
     DEFAULT,
     IDLE,
@@ -62,9 +63,8 @@ from gpool.integrations._postgresql import (
     Hooks,
     Kwargs,
     check_arguments,
-    checkout,
     connected,
-    kept,
+    is_cut_short,
     says_gone,
 )
 
@@ -205,6 +205,12 @@ class _Hooks(Hooks[Connection]):
         """Return the transaction's status, as libpq knows it without I/O."""
         return connection.info.transaction_status
 
+    def roll_back(self, connection: Connection) -> None:
+        """End a transaction, also one that psycopg2 does not know of."""
+        connection.rollback()
+        if connection.info.transaction_status != IDLE:  # begun by hand, in autocommit mode
+            _execute_alone(connection, "rollback")
+
 
 # --- Decisions ----------------------------------------------------------------------
 
@@ -221,11 +227,12 @@ def is_dirty(connection: Connection) -> bool:
 def is_broken(error: BaseException, connection: Connection) -> bool:
     """Tell whether the exception that ended a client's block has broken its connection; no I/O.
 
-    A kill and a ``gevent.Timeout`` have, wherever they struck.  An ``Exception`` has if it is
+    A kill and a ``gevent.Timeout`` have, wherever they struck; the end of a generator that was
+    closed has not.  An ``Exception`` has if it is
     psycopg2's and the connection was lost, or its SQLSTATE is of class 08 or 57P, or it
     is 25006 and the server is a standby (after a failover, or found by an old address).
     """
-    if not isinstance(error, Exception):
+    if is_cut_short(error):
         return True
     cause: BaseException | None = error
     while cause is not None:
@@ -248,8 +255,9 @@ def transaction(
 ) -> contextlib.AbstractContextManager[Connection]:
     """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
 
-    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode gets a
-    transaction, too; the block may commit earlier, and begins another one by its next query.
+    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode is
+    taken out of it for the block.  The block may commit earlier, and begins another transaction
+    by its next query.
 
     Args:
         pool: A pool of a Psycopg2Resource.
@@ -259,19 +267,4 @@ def transaction(
         As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
         the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
     """
-    return _committed(checkout(pool, timeout))
-
-
-@contextlib.contextmanager
-def _committed(lease: gpool.Lease[Connection]) -> Iterator[Connection]:
-    with kept(lease) as connection:
-        if connection.autocommit:
-            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-                cursor.execute("begin")
-        yield connection
-        lease.worker  # noqa: B018  # raises if it was taken back
-        if not connection.autocommit:
-            connection.commit()
-        elif connection.info.transaction_status != IDLE:
-            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-                cursor.execute("commit")
+    return _postgresql.transaction(pool, timeout)
