@@ -12,7 +12,7 @@ import contextlib
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import gpool
 from gpool.integrations._frames import drop_locals
@@ -32,6 +32,10 @@ DEFAULT: Final[Any] = object()  # the pool's own timeout
 GONE: Final = ("08", "57P")  # how the SQLSTATEs of a lost connection and of a shutdown begin
 OWN_FAULT: Final = ("25P03", "25P04")  # its time-outs, in a transaction: others are not concerned
 READ_ONLY: Final = "25006"  # said by a standby, or by a transaction that is to be so
+
+#: Connections that an object, or a block, is to give back itself: one that others give back, as
+#: the end of a scope does, is closed and not lent again, since that object may go on with it.
+KEPT: Final[WeakSet[Any]] = WeakSet()
 
 
 class Hooks(Generic[C]):
@@ -129,6 +133,17 @@ D = TypeVar("D", bound=Committing)
 
 
 @contextlib.contextmanager
+def kept(lease: gpool.Lease[C]) -> Iterator[C]:
+    """Borrow for a block that goes on to use the connection whatever happens to the lease."""
+    with lease as connection:
+        KEPT.add(connection)
+        try:
+            yield connection
+        finally:
+            KEPT.discard(connection)
+
+
+@contextlib.contextmanager
 def transaction(pool: gpool.Pool[D], timeout: Any) -> Iterator[D]:
     """Borrow a connection, out of autocommit mode, and commit at a normal end.
 
@@ -136,11 +151,12 @@ def transaction(pool: gpool.Pool[D], timeout: Any) -> Iterator[D]:
     """
     lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
     lease.locate()
-    with lease as connection:
+    with kept(lease) as connection:
         autocommit = connection.autocommit
         if autocommit:
             connection.autocommit = False  # or nothing would begin another one after a commit
         yield connection
+        lease.worker  # noqa: B018  # raises if it was taken back
         connection.commit()
         if autocommit:
             connection.autocommit = True

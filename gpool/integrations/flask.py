@@ -76,8 +76,6 @@ if TYPE_CHECKING:
 
 W = TypeVar("W")
 
-gpool.pass_over(__name__)
-
 DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType({
     "GPOOL_POOLS": {},
     "GPOOL_OBSERVER_URL": None,

@@ -57,6 +57,7 @@ from gpool.integrations._frames import drop_locals
 from gpool.integrations._postgresql import (
     ACTIVE,
     DEFAULT,
+    KEPT,
     RESETTABLE,
     Conninfo,
     Hooks,
@@ -234,6 +235,7 @@ def is_dirty(connection: psycopg.Connection[Any]) -> bool:
         or pgconn.pipeline_status != OFF
         or connection.lock.locked()  # by an iterator over notifies() that lives on, or a greenlet
         or getattr(connection, "_tpc", None) is not None  # a rollback is refused then
+        or connection in KEPT
     )
 
 
@@ -284,7 +286,7 @@ def transaction(
 
     Raises:
         As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then.
+        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
 
     Source:
         psycopg_pool ``ConnectionPool.connection``.

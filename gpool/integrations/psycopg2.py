@@ -59,6 +59,7 @@ from gpool.integrations import _postgresql
 from gpool.integrations._postgresql import (
     DEFAULT,
     IDLE,
+    KEPT,
     RESETTABLE,
     Conninfo,
     Hooks,
@@ -221,6 +222,7 @@ def is_dirty(connection: Connection) -> bool:
     return (
         connection.info.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
         or connection.status not in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
+        or connection in KEPT
     )
 
 
@@ -265,6 +267,6 @@ def transaction(
 
     Raises:
         As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then.
+        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
     """
     return _postgresql.transaction(pool, timeout)

@@ -430,6 +430,24 @@ class Decisions:
             assert pool.waiters()[0].line.endswith("wait_for_one")
         waiter.get()
 
+    def test_transaction_that_a_scope_has_outrun_is_not_lent_to_a_second_client(
+        self, lend: Lend, boss: Any
+    ) -> None:
+        """Its end would commit what the second client has begun; nothing of its own is, either."""
+        execute(boss, "drop table if exists outrun; create table outrun (word text)")
+        pool, blocks = lend(), contextlib.ExitStack()
+        with gpool.Scope():
+            first = blocks.enter_context(self.integration.transaction(pool))
+            execute(first, "insert into outrun values ('first')")
+        with pool.checkout() as second:
+            assert second is not first
+            execute(second, "insert into outrun values ('second')")
+            with pytest.raises(self.driver.Error, match="closed"):
+                execute(first, "select 1")
+            with pytest.raises(gpool.LeaseLost):
+                blocks.close()
+            assert value(boss, "select count(*) from outrun") == 0
+
     # --- Connecting ---
 
     def test_a_connect_that_is_cut_short_leaves_no_socket(
