@@ -5,7 +5,7 @@ A map, from the bottom up::
     errors, clock, waiter, telemetry   exceptions; time; the one switch point; events
     otp/                               processes, links, monitors, servers, supervisors
     pool/                              who holds what, who waits; pools and their tree
-    metrics                            counters and histograms, of what telemetry tells
+    metrics, relay                     counters and histograms, of what telemetry tells
     testing                            settle and a virtual clock, for your tests too
 
 Everything public can be imported from here; ``gpool.sys`` looks into servers,
@@ -104,6 +104,7 @@ from gpool.pool.pool import Pool, PoolTree
 from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
 from gpool.pool.resource import Resource
 from gpool.pool.stats import Stats, Status
+from gpool.relay import Measured, Relay
 
 
 def _start_observer() -> None:
@@ -149,6 +150,7 @@ __all__ = [
     "Ignore",
     "Lease",
     "LeaseLost",
+    "Measured",
     "Metric",
     "Metrics",
     "NameTaken",
@@ -166,6 +168,7 @@ __all__ = [
     "ReceiveTimeout",
     "Ref",
     "Registry",
+    "Relay",
     "Reply",
     "Resource",
     "RestartIntensity",

@@ -50,6 +50,7 @@ LAYERS = (
     ("pool.pool",),
     ("pool.pools",),
     ("metrics", "testing"),
+    ("relay",),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public
     ("observer", "integrations", "cli", "__main__"),  # public names only
