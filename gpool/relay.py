@@ -84,9 +84,7 @@ class Relay:
         TypeError, ValueError: An argument is wrong.
     """
 
-    def __init__(
-        self, carry: Callable[[list[Measured]], object], *, interval: float = 1.0
-    ) -> None:
+    def __init__(self, carry: Callable[[list[Measured]], object], *, interval: float = 1.0) -> None:
         if not callable(carry):
             raise TypeError(f"carry: expected a callable, got {carry!r}")
         check_seconds("interval", interval)

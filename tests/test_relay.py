@@ -256,7 +256,7 @@ class TestFailure:
     )
     def test_of_bad_input_is_at_once(self, bad: dict[str, Any], error: type[Exception]) -> None:
         """Expected, and got."""
-        with pytest.raises(error, match="expected .*, got"):
+        with pytest.raises(error, match=r"expected .*, got"):
             Relay(**{"carry": print, **bad})
 
 

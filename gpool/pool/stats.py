@@ -36,7 +36,9 @@ class Stats:
     suspended: bool
     size: int
     max_overflow: int
-    min_ready: int  # workers that are up though nobody needs them; the option, or what it stands for
+    min_ready: (
+        int  # workers that are up though nobody needs them; the option, or what it stands for
+    )
     # Slots by state; together they are all that the cap counts.
     idle: int
     busy: int
