@@ -19,23 +19,23 @@ import pytest
 from gevent.lock import BoundedSemaphore
 from gevent.pywsgi import WSGIServer
 
-prometheus_client = pytest.importorskip("prometheus_client")
+pytest.importorskip("prometheus_client")
 
-from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app, values  # noqa: E402
-from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
-from prometheus_client.openmetrics import exposition as openmetrics  # noqa: E402
-from prometheus_client.openmetrics.parser import (  # noqa: E402
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app, values
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
-from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
+from prometheus_client.parser import text_string_to_metric_families
 
-import gpool  # noqa: E402
-from gpool import METRICS, telemetry  # noqa: E402
-from gpool.integrations.prometheus import child_exit, register, worker_is_gone  # noqa: E402
-from gpool.testing import VirtualClock, settle  # noqa: E402
-from tests.pool.conftest import maker, own_application, quiet  # noqa: E402, F401
-from tests.pool.scenarios import SCENES, Stage  # noqa: E402
-from tests.pool.workshop import Maker, no_switch  # noqa: E402
+import gpool
+from gpool import METRICS, telemetry
+from gpool.integrations.prometheus import child_exit, register, worker_is_gone
+from gpool.testing import VirtualClock, settle
+from tests.pool.conftest import maker, own_application, quiet  # noqa: F401
+from tests.pool.scenarios import SCENES, Stage
+from tests.pool.workshop import Maker, no_switch
 
 pytestmark = pytest.mark.usefixtures("quiet", "own_application")
 
