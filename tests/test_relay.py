@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from typing import Any
 
 import gevent
@@ -260,19 +261,32 @@ class TestFailure:
             Relay(**{"carry": print, **bad})
 
 
+FORKS = """
+import os, sys, warnings
+{patch}
+import gpool
+from gevent import monkey
+from gpool.testing import settle
+if sys.version_info >= (3, 12):
+    warnings.simplefilter("ignore", DeprecationWarning)
+carried = []
+relay = gpool.Relay(carried.extend).attach()
+pool = gpool.Pool(gpool.Resource(create=list), size=1).start()
+settle()
+pid = os.fork()
+if not pid:
+    relay.flush()
+    os._exit(len(carried))
+_, status = monkey.get_original("os", "waitpid")(pid, 0)
+relay.flush()
+print(status, "workers_started_total" in [one.metric.name for one in carried])
+"""
+
+
 class TestFork:
-    def test_begins_with_nothing(self, stage: Stage, relay: Relay, exporter: Exporter) -> None:
-        """What the parent has noted, the parent carries."""
-        stage.pool(size=1)
-        assert relay._noted
-        read, write = os.pipe()
-        pid = os.fork()
-        if not pid:
-            os.write(write, b"nothing" if not relay._noted and relay._timer is None else b"more")
-            os._exit(0)
-        os.close(write)
-        with open(read) as said:
-            assert said.read() == "nothing"
-        os.waitpid(pid, 0)
-        relay.flush()
-        assert exporter.count("workers_started_total") == 1
+    @pytest.mark.parametrize("patch", ["", "from gevent import monkey; monkey.patch_all()"])
+    def test_begins_with_nothing(self, patch: str) -> None:
+        """What the parent has noted, the parent carries, once."""
+        command = [sys.executable, "-W", "error", "-c", FORKS.format(patch=patch)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=25)
+        assert (done.stdout, done.stderr) == ("0 True\n", "")
