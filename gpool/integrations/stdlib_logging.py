@@ -199,6 +199,8 @@ def facts(event: telemetry.Event) -> dict[str, Any]:
         about |= _place(pid)
     if isinstance(event, telemetry.SupervisorReport):
         about["supervisor"] = about["pid"]  # of the child, not its own
+    if "event" in said:  # that a listener was told
+        said["told_of"] = said.pop("event")
     return about | said
 
 
