@@ -102,10 +102,10 @@ def run(example: Example) -> None:
     command = "\n".join(line for line in text.splitlines() if not is_installation(line))
     started = {"shell": True, "executable": "/bin/bash", "env": environment(example.namespace)}
     if url:
-        output = open(example.namespace["folder"] / "output", "w+")  # noqa: SIM115
-        process = subprocess.Popen(
-            f"exec {command}", stdout=output, stderr=output, start_new_session=True, **started
-        )
+        with open(example.namespace["folder"] / "output", "w+") as output:
+            process = subprocess.Popen(
+                f"exec {command}", stdout=output, stderr=output, start_new_session=True, **started
+            )
         example.namespace["servers"].append(process)
         wait_for(url, process, Path(output.name))
     else:

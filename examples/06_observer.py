@@ -59,10 +59,12 @@ if __name__ == "__main__":
     parser.add_argument("--customers", type=int, default=12)
     options = parser.parse_args()
     agent = gpool.observer.start(allow_actions=True)
-    print(f"look into process {agent.node}: gpool top, gpool tree, gpool web", flush=True)
+    for pool in (painters, brushes):
+        pool.wait_ready()
     specs = [gpool.ChildSpec(f"customer {n}", gpool.spawn_link, (customer,)) for n in range(3)]
     house = gpool.Supervisor.start(specs, server_name="house", max_restarts=100)
     crowd = [gevent.spawn(customer) for _ in range(options.customers - len(specs))]
+    print(f"look into process {agent.node}: gpool top, gpool tree, gpool web", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         gevent.sleep(options.seconds)
     gpool.stop(house)

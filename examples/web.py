@@ -16,10 +16,13 @@ monkey.patch_all()  # before anything else is imported
 import argparse
 import contextlib
 import logging
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
+import gevent
+from gevent.event import Event
 from web_app import Connections
 from web_database import PostgreSQL, SQLite
 from web_report import table
@@ -28,7 +31,8 @@ from web_trial import trial
 
 def main() -> int:
     """Serve, have it loaded and hurt, and look at what is left; return the exit code."""
-    options = parse()
+    options, is_over = parse(), Event()
+    gevent.signal_handler(signal.SIGINT, is_over.set)
     kind = SQLite if options.dsn is None else PostgreSQL
     with tempfile.TemporaryDirectory(prefix="gpool-web-") as folder:
         where = options.dsn or str(Path(folder, "entries.db"))
@@ -36,7 +40,7 @@ def main() -> int:
         with contextlib.closing(kind(where)) as database:
             database.run("drop table if exists gpool_entries")
             database.run("create table gpool_entries (account text, amount integer)")
-            outcome = trial(connections, options)
+            outcome = trial(connections, options, is_over)
             [(balance,)] = database.run("select coalesce(sum(amount), 0) from gpool_entries")
             code = table(outcome, connections, balance)
             database.run("drop table gpool_entries")

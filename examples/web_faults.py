@@ -1,7 +1,6 @@
 """Faults for the web example: clients cut short, and everything killed, over and over."""
 
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -42,16 +41,19 @@ class Faults:
         finally:
             self.clients.discard(me)
 
-    def run(self, seconds: float) -> None:
-        """Kill something now and then, for so long."""
-        end = time.monotonic() + seconds
-        while self.rate > 0 and time.monotonic() < end:
-            gevent.sleep(random.expovariate(self.rate))
-            [what] = random.choices(list(VICTIMS), list(VICTIMS.values()))
-            victims = list(self.clients) if what == "client" else find(what)
-            if victims:
-                gpool.exit(random.choice(victims), "kill")
-                self.counts[f"{what} killed"] += 1
+    def run(self) -> None:
+        """Kill something now and then; nothing more once `rate` is 0."""
+        while self.rate > 0:
+            self.strike()
+            gevent.sleep(random.expovariate(self.rate))  # last: all may be over after it
+
+    def strike(self) -> None:
+        """Kill something."""
+        [what] = random.choices(list(VICTIMS), list(VICTIMS.values()))
+        victims = list(self.clients) if what == "client" else find(what)
+        if victims:
+            gpool.exit(random.choice(victims), "kill")
+            self.counts[f"{what} killed"] += 1
 
 
 def find(what: str) -> list[gpool.Pid]:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import http.client
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -13,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 from web_app import Application, Connections
 from web_database import Database
 from web_faults import Faults
-from web_report import Outcome, progress
+from web_report import Outcome, progress, spread
 
 import gpool
 
 
-def trial(connections: Connections, options: argparse.Namespace) -> Outcome:
-    """Run the server, the load and the faults."""
+def trial(connections: Connections, options: argparse.Namespace, is_over: Event) -> Outcome:
+    """Run the server, the load and the faults, until the load ends or `is_over` is set."""
     # Managers are killed on purpose here, far more often than a pool allows by default.
     pool = gpool.Pool(connections.resource(), size=options.size, max_restarts=1000)
     application = Application(pool)
@@ -34,8 +34,10 @@ def trial(connections: Connections, options: argparse.Namespace) -> Outcome:
     server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with pool:
         address = f"127.0.0.1:{server.server_port}"
-        gevent.spawn(faults.run, options.seconds)
-        for load in loads(address, options):
+        print(f"http://{address} answers; Ctrl-C ends it", flush=True)
+        gevent.spawn(faults.run)
+        load: dict[str, Any] = {"seconds": 0.0, "requests": {}, "answers": spread(())}
+        for load in loads(address, options, is_over):
             progress(load, faults.counts.total(), pool.stats())
         faults.rate = 0
         borrowed = borrow_all(pool, options.size)
@@ -44,17 +46,19 @@ def trial(connections: Connections, options: argparse.Namespace) -> Outcome:
         return Outcome(load, application.waits, faults.counts, pool.stats(), borrowed, answers)
 
 
-def loads(address: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Have a second process load the server; yield what it tells, until it ends or Ctrl-C."""
+def loads(address: str, options: argparse.Namespace, is_over: Event) -> Iterator[dict[str, Any]]:
+    """Have a second process load the server; yield what it tells, nothing if ended at once."""
     program = str(Path(__file__).with_name("web_load.py"))
     command = [sys.executable, program, address, f"--clients={options.clients}"]
     command.append(f"--seconds={options.seconds}")
     # In a session of its own: Ctrl-C is for this process alone.
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, text=True, start_new_session=True) as load:
-        gevent.signal_handler(signal.SIGINT, load.terminate)
+        is_over.rawlink(lambda _: load.terminate())
         for line in load.stdout or ():
             yield json.loads(line)
+    if load.returncode and not is_over.is_set():
+        raise subprocess.CalledProcessError(load.returncode, command)
 
 
 def borrow_all(pool: gpool.Pool[Database], size: int) -> int:

@@ -5,6 +5,7 @@ A map, from the bottom up::
     errors, clock, waiter, telemetry   exceptions; time; the one switch point; events
     otp/                               processes, links, monitors, servers, supervisors
     pool/                              who holds what, who waits; pools and their tree
+    handlers, server_child, serving    gevent servers: drained, supervised, run
     metrics, relay                     counters and histograms, of what telemetry tells
     testing                            settle and a virtual clock, for your tests too
 
@@ -16,6 +17,7 @@ Everything public can be imported from here; ``gpool.sys`` looks into servers,
 import importlib as _importlib
 import logging as _logging
 import os as _os
+import sys as _sys
 
 from gpool import telemetry
 from gpool.errors import (
@@ -36,6 +38,7 @@ from gpool.errors import (
     PoolFull,
     PoolNotReady,
     ReceiveTimeout,
+    RunError,
     ServerExited,
     SpecError,
     StartError,
@@ -99,12 +102,23 @@ from gpool.otp.supervision import (
 )
 from gpool.otp.supervisor import ChildInfo, Counts, RestartIntensity, Supervisor
 from gpool.pool.application import application as _application
-from gpool.pool.lease import Holder, Lease, WaitingClient
+from gpool.pool.lease import Holder, Lease, WaitingClient, pass_over
 from gpool.pool.pool import Pool, PoolTree
-from gpool.pool.pools import get_pool, running_pools, start_pool, stop_pool
+from gpool.pool.pools import (
+    declared_pools,
+    get_pool,
+    running_pools,
+    start_pool,
+    stop_pool,
+    stop_pools,
+)
 from gpool.pool.resource import Resource
+from gpool.pool.scope import Scope, leases
 from gpool.pool.stats import Stats, Status
 from gpool.relay import Measured, Relay
+from gpool.server_child import server_child
+from gpool.serving import endings as _endings
+from gpool.serving import run
 
 
 def _start_observer() -> None:
@@ -116,8 +130,16 @@ def _start_observer() -> None:
             _logging.getLogger("gpool").error("GPOOL_OBSERVER: no agent was started: %s", error)
 
 
+def _stop_observer() -> None:
+    """Stop the Observer's agent, if there is one."""
+    observer = _sys.modules.get("gpool.observer")
+    if observer is not None:
+        observer.stop()
+
+
 _application.listeners.append(stdlib_logging.log)  # see the Application's boot()
 _table.beginnings.append(_start_observer)
+_endings.append(_stop_observer)
 
 __version__ = "0.1.0"
 
@@ -172,7 +194,9 @@ __all__ = [
     "Reply",
     "Resource",
     "RestartIntensity",
+    "RunError",
     "Sample",
+    "Scope",
     "ServerExited",
     "Snapshot",
     "SpecError",
@@ -191,12 +215,15 @@ __all__ = [
     "WrongHub",
     "call",
     "cast",
+    "declared_pools",
     "demonitor",
     "exit",
     "get_pool",
     "is_alive",
+    "leases",
     "link",
     "monitor",
+    "pass_over",
     "peek",
     "place_of",
     "process_info",
@@ -206,17 +233,20 @@ __all__ = [
     "register",
     "reply",
     "restarts_of",
+    "run",
     "running_pools",
     "self",
     "send",
     "send_call",
     "send_cast",
+    "server_child",
     "spawn",
     "spawn_link",
     "spawn_monitor",
     "start_pool",
     "stop",
     "stop_pool",
+    "stop_pools",
     "supervision",
     "supervisor_of",
     "sys",

@@ -25,6 +25,18 @@ def _who(process: Any) -> str:
     return f"{process!r}" if runs is None else f"{pid!r} ({runs})"
 
 
+def _why(reason: Any) -> str:
+    """Word why a start failed on one line, as a user reads it."""
+    match reason:
+        case ("start_timeout", float() | int() as seconds):
+            return f"one took longer than start_timeout, {seconds:g} s"
+    error = getattr(reason, "exception", None)
+    if error is None:
+        return repr(reason)
+    kind, text = type(error).__name__, " ".join(str(error).split())  # drivers' have many lines
+    return f"{kind}: {text}" if text else kind
+
+
 class Timeout(GPoolError):
     """Base of every gpool time-out; on purpose not the builtin, an ``OSError``."""
 
@@ -153,7 +165,7 @@ class StartError(GPoolError):
         self.what, self.reason = what, reason
 
     def __str__(self) -> str:
-        return f"{self.what} did not start: {self.reason!r}"
+        return f"{self.what} did not start: {_why(self.reason)}"
 
 
 class SpecError(GPoolError, ValueError):
@@ -176,6 +188,17 @@ class ChildError(GPoolError):
 
     def __str__(self) -> str:
         return f"child {self.child!r} of {self.supervisor!r}: {self.reason!r}"
+
+
+class RunError(GPoolError):
+    """Something that ``gpool.run`` ran has failed; the cause is its exception, if it had one."""
+
+    def __init__(self, what: str, reason: Any) -> None:
+        super().__init__(what, reason)
+        self.what, self.reason = what, reason
+
+    def __str__(self) -> str:
+        return f"{self.what} has failed: {self.reason!r}; all else was stopped"
 
 
 # --- Pools --------------------------------------------------------------------------
@@ -219,7 +242,9 @@ class CheckoutTimeout(PoolError, Timeout):
         if self.oldest is not None:
             what += f"; oldest holder: {self.oldest}"
         if self.start_failure is not None:
-            return f"{what}; workers do not start: {self.start_failure!r}; it goes on trying"
+            return f"{what}; workers do not start: {_why(self.start_failure)}; it goes on trying"
+        if self.starting and self.oldest is None:
+            return f"{what}; a start has not ended yet: look at what workers connect to"
         return f"{what}; raise size or timeout, or look for clients that never check in"
 
 
@@ -279,7 +304,7 @@ class StartsFailing(PoolError):
     def __str__(self) -> str:
         return (
             f"pool {self.pool!r}: no worker is up, and starts fail ({self.failures} in a row): "
-            f"{self.reason!r}; it goes on trying"
+            f"{_why(self.reason)}; it goes on trying"
         )
 
 
@@ -334,15 +359,19 @@ class WrongHolder(PoolError):
 class PoolNotReady(PoolError, Timeout):
     """The pool's workers were not up in time; its cause is the last start failure."""
 
-    def __init__(self, pool: str, timeout: float, ready: int, size: int) -> None:
-        super().__init__(pool, timeout, ready, size)
+    def __init__(
+        self, pool: str, timeout: float, ready: int, size: int, start_failure: Any = None
+    ) -> None:
+        super().__init__(pool, timeout, ready, size, start_failure)
         self.pool, self.timeout, self.ready, self.size = pool, timeout, ready, size
+        self.start_failure = start_failure  # the last one, or None
 
     def __str__(self) -> str:
-        return (
-            f"pool {self.pool!r}: {self.ready} of {self.size} workers up after {self.timeout:g} s; "
-            "it goes on trying"
-        )
+        what = f"pool {self.pool!r}: {self.ready} of {self.size} workers up"
+        why = ""
+        if self.start_failure is not None:
+            why = f"; the last start failed: {_why(self.start_failure)}"
+        return f"{what} after {self.timeout:g} s{why}; it goes on trying"
 
 
 class UnknownPool(PoolError, LookupError):

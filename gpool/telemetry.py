@@ -226,6 +226,17 @@ class LeaseReclaimed(PoolEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseForgotten(PoolEvent):
+    """A client (`process`) had not given its worker back when its scope ended, which did it.
+
+    It had had it for `seconds`; `line` is where it had checked out.
+    """
+
+    line: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseBroken(PoolEvent):
     """A client's worker died in its hands, of `reason`, and left nothing to give back.
 
@@ -355,9 +366,9 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     ProcessCrashed, ProcessIsZombie, CleanupFailed, UnexpectedMessage, ListenerFailed,
     SupervisorReport, HookFailed, WorkerStarting, WorkerStarted, WorkerStartFailed,
     WorkerStopping, WorkerRecovered, WorkerDied, ResourceClosed, CheckoutFailed, LeaseReclaimed,
-    LeaseBroken, HeldTooLong, ReturnedLate, BreakerChanged, PoolStarted, PoolRose, PoolReady,
-    PoolFell, PoolHasFailed, PoolSuspended, PoolResumed, PoolResized, PoolRecycled, PoolClosing,
-    PoolReopened, PoolStopped,
+    LeaseForgotten, LeaseBroken, HeldTooLong, ReturnedLate, BreakerChanged, PoolStarted, PoolRose,
+    PoolReady, PoolFell, PoolHasFailed, PoolSuspended, PoolResumed, PoolResized, PoolRecycled,
+    PoolClosing, PoolReopened, PoolStopped,
 )  # fmt: skip
 """Every event that is emitted."""
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from gevent.event import Event
 
 import gpool
 
@@ -23,7 +27,11 @@ RUN_HERE = {
     "01_first_pool.py", "02_supervisor.py", "03_links_and_monitors.py", "04_jobs.py",
     "05_outage.py", "06_observer.py", "web.py",
 }  # fmt: skip
-RUN_BY_OTHERS = {"web_load.py"}  # by web.py
+RUN_BY_OTHERS = {
+    "web_load.py",  # by web.py
+    "proxy.py",  # by test_example_proxy.py
+    "django_app.py",  # by integrations/test_django_example.py
+}
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(gpool.__file__).parents[1])}
 ENVIRONMENT.pop("PYTHONSAFEPATH", None)  # an example imports those beside it
 
@@ -193,7 +201,8 @@ class TestWeb:
         self.check(text, size=5)
         assert "client killed" in text
         assert "worker killed" in text
-        assert len(re.findall(r"^ *\d+\.\d s: \d+ requests", text, re.MULTILINE)) >= 3
+        lines = re.findall(r"^ *\d+\.\d s: \d+ requests", text, re.MULTILINE)
+        assert len(lines) >= 2  # one a second where there is time for it, and one at the end
 
     def test_fails_nobody_without_faults(self) -> None:
         """Then the only outcome is an answer."""
@@ -204,6 +213,45 @@ class TestWeb:
     def test_runs_on_postgresql(self, postgres: str) -> None:
         """By one option."""
         self.check(run("web.py", "--seconds=3", "--faults=60", "--dsn", postgres), size=10)
+
+    def test_hurts_nobody_once_the_faults_are_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nor by the one that was due next: what it hits then is what is being looked at."""
+        monkeypatch.syspath_prepend(EXAMPLES)
+        web_faults = importlib.import_module("web_faults")
+        faults = web_faults.Faults(lambda environ, start_response: [], rate=1.0)
+        client = gpool.spawn(Event().wait)
+
+        def pause(seconds: float) -> None:
+            faults.rate = 0
+            faults.clients.add(client)  # the request that finds out whether all is well
+
+        monkeypatch.setattr(web_faults, "gevent", SimpleNamespace(sleep=pause))
+        monkeypatch.setattr(web_faults, "VICTIMS", {"client": 1})
+        faults.run()
+        assert not faults.counts
+        assert gpool.is_alive(client)
+
+    def test_lets_all_clients_send(self) -> None:
+        """Also if each finds its answer there at once, and so never has to wait for it."""
+        code = """if True:
+            import gevent, http.client, web_load
+
+            class Connection(http.client.HTTPConnection):
+                status, read = 200, bytes
+                def request(self, *args): print(next(tries), clients.index(gevent.getcurrent()))
+                def getresponse(self): return self
+
+            http.client.HTTPConnection = Connection
+            is_over, tries = web_load.Event(), iter("abc")
+            clients = [gevent.spawn(web_load.client, "", is_over) for _ in range(3)]
+            gevent.spawn(is_over.set)
+            gevent.joinall(clients)
+            """
+        environment = ENVIRONMENT | {"PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{EXAMPLES}"}
+        text = subprocess.check_output(
+            [sys.executable, "-c", code], env=environment, text=True, timeout=20
+        )
+        assert text == "a 0\nb 1\nc 2\n"
 
     def test_ends_with_the_table_at_ctrl_c(self, tmp_path: Path) -> None:
         """On a terminal, where one line is updated; its folder goes with it."""
@@ -224,3 +272,31 @@ class TestWeb:
         assert b"\r\x1b[K" in text
         self.check(text.decode().replace("\r", ""), size=10)
         assert not list(tmp_path.iterdir())
+
+    def test_ends_with_the_table_at_ctrl_c_before_the_load_has_begun(self, tmp_path: Path) -> None:
+        """As soon as the server answers: the pool has been hurt, if not by requests."""
+        process = subprocess.Popen(
+            command("web.py", "--seconds=60"), env=ENVIRONMENT | {"TMPDIR": str(tmp_path)},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        with process.stdout:
+            assert re.fullmatch(r"http://\S+ answers; Ctrl-C ends it\n", process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            text = process.stdout.read()
+        assert process.wait(timeout=10) == 0, text
+        assert re.search(r"^requests +\d+  in \d+\.\d s$", text, re.MULTILINE)
+        assert re.search(r"^slots lost +0  of 10$", text, re.MULTILINE)
+        assert re.search(r"^still answers +yes$", text, re.MULTILINE)
+        assert not list(tmp_path.iterdir())
+
+    def test_fails_if_the_load_does(self, tmp_path: Path) -> None:
+        """Without requests there is nothing to show, unless somebody has ended it."""
+        shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "web_load.py").write_text("raise SystemExit(3)\n")
+        process = subprocess.run(
+            [sys.executable, str(tmp_path / "web.py")],
+            env=ENVIRONMENT, capture_output=True, text=True, timeout=25,
+        )  # fmt: skip
+        assert process.returncode == 1
+        assert "returned non-zero exit status 3" in process.stderr

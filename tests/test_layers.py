@@ -38,7 +38,7 @@ LAYERS = (
     ("pool.idle", "pool.line"),
     ("pool.pool_state", "pool.watch"),
     ("pool.lease", "pool.resource"),
-    ("pool.deadlines",),
+    ("pool.deadlines", "pool.scope"),
     ("pool.admission", "pool.debug", "pool.manager", "pool.queue", "pool.teller", "pool.worker"),
     ("pool.staff",),
     ("pool.ledger",),
@@ -49,6 +49,9 @@ LAYERS = (
     ("pool.application",),
     ("pool.pool",),
     ("pool.pools",),
+    ("handlers",),
+    ("server_child",),
+    ("serving",),
     ("metrics", "testing"),
     ("relay",),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py

@@ -1,4 +1,4 @@
-"""``docs/proofs.md`` and the tests agree: what it names is there, and it names all the peers'."""
+"""The documentation and the tests agree: what it names is there, and it names all the peers'."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-PROOFS = TESTS.parent / "docs" / "proofs.md"
+DOCS = TESTS.parent / "docs"
 NAMED = re.compile(r"`(test_\w+(?:::\w+)+)`")  # module::class::test or module::test
 
-pytestmark = pytest.mark.skipif(not PROOFS.exists(), reason="not in a checkout")
+pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="not in a checkout")
 
 
 def names_in(path: Path) -> list[str]:
@@ -31,15 +31,16 @@ def functions_of(node: ast.ClassDef | ast.Module) -> list[str]:
     return [name for name in names if name.startswith("test_")]
 
 
-def named() -> set[str]:
-    """Return the tests that are named."""
-    return set(NAMED.findall(PROOFS.read_text(encoding="utf-8")))
+def named(page: str = "proofs.md") -> set[str]:
+    """Return the tests that a page names."""
+    return set(NAMED.findall((DOCS / page).read_text(encoding="utf-8")))
 
 
-def test_every_test_that_is_named_exists() -> None:
+@pytest.mark.parametrize("page", ["proofs.md", "guarantees.md"])
+def test_every_test_that_is_named_exists(page: str) -> None:
     """Whoever renames a test renames it there."""
     there = {name for path in TESTS.rglob("test_*.py") for name in names_in(path)}
-    assert sorted(named() - there) == []
+    assert sorted(named(page) - there) == []
 
 
 def test_every_test_of_the_peers_is_named() -> None:

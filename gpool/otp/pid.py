@@ -82,9 +82,16 @@ class Error:
 
     def __repr__(self) -> str:
         try:
-            return f"Error({self.exception!r})"
+            return f"Error({_words(self.exception)})"
         except Exception:  # noqa: BLE001  # what ends a process must not end those who report it
             return f"Error(<{type(self.exception).__qualname__}, whose repr fails>)"
+
+
+def _words(exception: BaseException) -> str:
+    words, message = repr(exception), str(exception)
+    if type(exception).__repr__ is BaseException.__repr__ or message in words:
+        return words
+    return f"{words}: {message}"  # some libraries' errors have a repr that says nothing
 
 
 def _drop_frames(exception: BaseException | None) -> None:

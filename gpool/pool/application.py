@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import weakref
 from typing import Any, Final
 
 from gpool import clock, telemetry
@@ -46,6 +47,8 @@ class Application:
         self.pools_sup: Pid | None = None
         self.registry: Registry | None = None
         self.ledgers: dict[str, Ledger] = {}  # pool name -> books; kept over every restart
+        # What has a name, by number, in the order of their making.
+        self.declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.listeners: list[telemetry.Listener] = []  # attached when it starts
         self.parents: list[Any] = []  # what the parents of a fork owned: kept, never used
 

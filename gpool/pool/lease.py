@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from sys import _getframe, exception, getrefcount
-from types import CodeType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from greenlet import getcurrent
@@ -28,7 +28,8 @@ from gpool.waiter import Waiter
 W = TypeVar("W")
 
 _numbers = itertools.count(1)
-_OURS: Final = ("gpool.pool.", "gpool.waiter")  # modules that clients wait in
+# Where clients wait, on behalf of others: beginnings of modules' names.
+_passed_over: tuple[str, ...] = ("gpool.pool.", "gpool.waiter", "gpool.integrations.")
 
 
 #: Who sees to a worker that comes back, and the state that it comes back in.
@@ -56,6 +57,9 @@ class Books(Protocol):
 
     def leave_fast_path(self, client: Client) -> None:
         """Know a client by its process alone."""
+
+    def note(self, event: telemetry.Event) -> None:
+        """Have the listeners told, later."""
 
     def client_died(self, client: Client, reason: Any) -> None:
         """Reclaim what a dead client holds."""
@@ -163,6 +167,15 @@ class Lease(Generic[W]):
         if self.code is None:  # it was granted, and its client does not know yet
             return line_of_client(self.owner.pid.runner())
         return line_of(self.code, self.lasti)
+
+    def locate(self) -> None:
+        """Have `line` tell of who has called the modules that :func:`pass_over` names.
+
+        For integrations, right after a checkout on behalf of others; never blocks.
+        """
+        frame = _frame_of_client(_getframe(1))
+        if frame is not None:
+            self.code, self.lasti = frame.f_code, frame.f_lasti
 
     def holder(self) -> Holder:
         """Describe who has it, for those who look."""
@@ -296,9 +309,33 @@ def line_of(code: CodeType, lasti: int) -> str:
 def line_of_client(greenlet: Any) -> str:
     """Return the line at which a greenlet has called the pool that it waits for."""
     frame = _getframe() if greenlet is getcurrent() else getattr(greenlet, "gr_frame", None)
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_OURS):
-        frame = frame.f_back
+    frame = _frame_of_client(frame)
     return "?" if frame is None else line_of(frame.f_code, frame.f_lasti)
+
+
+def _frame_of_client(frame: FrameType | None) -> FrameType | None:
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_passed_over):
+        frame = frame.f_back
+    return frame
+
+
+def pass_over(*modules: str) -> None:
+    """Have lines told of who calls these modules, not of a line in them.
+
+    For integrations: who waits, and who holds what, is shown by the line of the user's own
+    code.  Waiting clients are found so; a lease is by :meth:`Lease.locate`.
+
+    Args:
+        modules: Beginnings of their names; ``"sqlalchemy."`` is all of that package.
+
+    Raises:
+        TypeError: One is no text, or empty.
+    """
+    global _passed_over
+    for module in modules:
+        if not (isinstance(module, str) and module):
+            raise TypeError(f"modules: expected texts that are not empty, got {module!r}")
+    _passed_over = tuple(dict.fromkeys((*_passed_over, *modules)))
 
 
 def is_dropped(slot: Slot) -> bool:

@@ -70,6 +70,7 @@ P = ParamSpec("P")
 DRAIN: Final = 5.0  # s that leaving `with` gives to those who still hold a worker
 _DEFAULT: Final[Any] = object()
 _names = itertools.count(1)
+_numbers = itertools.count(1)  # of pools with a name, for the Application
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ class Pool(Generic[W]):
             raise TypeError(f"name: expected a text that is not empty, got {name!r}")
         self.name = name if name is not None else f"pool-{next(_names)}"
         self._ledger: Ledger | None = None  # of the run that was started last
+        if name is not None:
+            application.declared[next(_numbers)] = self
 
     # --- Borrowing ---
 
@@ -438,8 +441,9 @@ class Pool(Generic[W]):
             ledger.ready.wait(timeout)
         except Expired:
             up = 0 if ledger.man is None else ledger.man.state.up
-            cause = getattr(ledger.staff.last_failure, "exception", None)
-            raise PoolNotReady(self.name, timeout or 0.0, up, ledger.options.ready_at) from cause
+            why, least = ledger.staff.last_failure, ledger.options.ready_at
+            cause = getattr(why, "exception", None)
+            raise PoolNotReady(self.name, timeout or 0.0, up, least, why) from cause
         if not ledger.ready.is_open:
             ledger.admission.refuse_unless_open()
 
@@ -646,6 +650,11 @@ class Pool(Generic[W]):
         if ledger is None or ledger.is_gone:
             return False
         return ledger.phase == "up" and ledger.man is not None
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether this process has never started it."""
+        return self._ledger is None or self._ledger.is_gone
 
     def __repr__(self) -> str:
         return f"<Pool {self.name!r}: {self.status().state}>"

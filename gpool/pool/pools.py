@@ -9,10 +9,14 @@ should run (``application.py``).
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
+from gpool import clock
 from gpool.pool.application import application
-from gpool.pool.pool import Pool
+from gpool.pool.options import check_seconds
+from gpool.pool.pool import DRAIN, Pool
+
+CLOSE: Final = 1.0  # s that a pool gets at least to close what it has
 
 
 def start_pool(worker: Any, *args: Any, name: str, **options: Any) -> Pool[Any]:
@@ -32,6 +36,37 @@ def get_pool(name: str) -> Pool[Any]:
 def running_pools() -> list[Pool[Any]]:
     """Return the pools that were started and not stopped, those that have failed included."""
     return [ledger.pool for ledger in list(application.ledgers.values())]
+
+
+def declared_pools() -> list[Pool[Any]]:
+    """Return the pools with a name that were made and never used, in the order of their making.
+
+    A pool that only a parent process has used counts: in a forked child it is unused.
+    """
+    return [pool for pool in list(application.declared.values()) if pool.is_unused]
+
+
+def stop_pools(drain: float | None = DRAIN) -> bool:
+    """Drain and stop all running pools, the one that was started last first; blocks.
+
+    Args:
+        drain: Seconds for all together, until what is still lent is no longer waited for;
+            None waits for ever.  Closing takes each a second at most beyond that.
+
+    Returns:
+        Whether everything had come back in time.
+
+    Raises:
+        TypeError, ValueError: `drain` is no number of seconds.
+        WrongHub: They run in another thread.
+    """
+    check_seconds("drain", drain)
+    end = None if drain is None else clock.now() + drain
+    all_back = True
+    for pool in reversed(running_pools()):
+        all_back &= pool.drain(None if end is None else max(end - clock.now(), 0.0))
+        pool.stop(CLOSE if end is None else max(end - clock.now(), CLOSE))
+    return all_back
 
 
 def stop_pool(name: str, timeout: float | None = 5.0) -> None:

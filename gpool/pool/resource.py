@@ -38,8 +38,8 @@ class Resource(Generic[R]):
     """How to make and end the things that a pool lends.
 
     Each callable runs in a worker process and may block, within the pool's time limit
-    for it, but for `is_dirty` and `is_broken`: they run at the checkin, in the client,
-    and must be quick.  The process has a greenlet only while one of them runs, not
+    for it, but for `is_dirty`, `is_broken` and `needs_reset`: they run at the checkin, in
+    the client, and must be quick.  The process has a greenlet only while one of them runs, not
     always the same: what is local to a greenlet (``gevent.local``, in a patched program
     ``threading.local``) does not last from one to the next; context variables do.
 
@@ -61,6 +61,8 @@ class Resource(Generic[R]):
             ``BaseException`` that is no ``Exception`` does, an ``Exception`` does not.
             If it says so of an ``Exception`` (the server went away, it is read-only
             now), that puts all others under suspicion as well.
+        needs_reset: Whether a returned one needs its `reset`, seen without I/O.  One that
+            does not is lent again at once.  Without it each one does.
 
     Source:
         Suspicion: SQLAlchemy's ``pool_pre_ping`` and ``is_disconnect``, which
@@ -73,9 +75,12 @@ class Resource(Generic[R]):
     check: Callable[[R], object] | None = None
     is_dirty: Callable[[R], bool] | None = None
     is_broken: Callable[[BaseException, R], bool] | None = None
+    needs_reset: Callable[[R], bool] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("create", "close", "reset", "check", "is_dirty", "is_broken"):
+        for name in (
+            "create", "close", "reset", "check", "is_dirty", "is_broken", "needs_reset",
+        ):  # fmt: skip
             hook = getattr(self, name)
             if not callable(hook) and (hook is not None or name == "create"):
                 raise TypeError(f"{name}: expected a callable, got {hook!r}")
@@ -90,7 +95,8 @@ class Resource(Generic[R]):
         if self.is_dirty is not None and self.is_dirty(resource):
             return "close", "dirty"
         if self.reset is not None:
-            return "reset", None
+            needs = self.needs_reset is None or self.needs_reset(resource)
+            return ("reset" if needs else "clean"), None
         return ("clean", None) if error is None else ("close", ("left_by", error))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from tests.servers.redis import Redis
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = CHECKOUT / "docs"
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "```" in page.read_text()]
+CODE = re.compile(r"^```(?:\w|\{code-block\})", re.MULTILINE)
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if CODE.search(page.read_text())]
 LIMIT = 60  # s
 
 

@@ -40,6 +40,10 @@ SAID = [
         "worker from app.py:3 in view",
     ),
     (
+        telemetry.LeaseForgotten(PID, "db", "app.py:3 in view", 1.5),
+        "forgot to give back the worker from app.py:3 in view, held for 1.5 s",
+    ),
+    (
         telemetry.HeldTooLong(PID, "db", 30.0, "app.py:3 in view", ("in view\n",), revoked=True),
         "held a worker from app.py:3 in view for 30 s; it was taken away; it is at\nin view",
     ),

@@ -832,6 +832,18 @@ class TestOddReasons:
         assert repr(reason).startswith("Error(<")
         assert "Mute, whose repr fails" in str(gpool.ServerExited("server", reason))
 
+    def test_whose_repr_says_nothing(self):
+        """The message of an exception is told, also if its class leaves it out of the repr."""
+
+        class Terse(Exception):
+            def __repr__(self):
+                return "server:Terse"
+
+        def run():
+            raise Terse("wrong password")
+
+        assert repr(reason_of(gpool.spawn(run))) == "Error(server:Terse: wrong password)"
+
 
 class TestShells:
     def test_a_long_chain_falls_without_recursion(self):

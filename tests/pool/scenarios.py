@@ -30,6 +30,7 @@ from gpool.telemetry import (
     HeldTooLong,
     HookFailed,
     LeaseBroken,
+    LeaseForgotten,
     LeaseReclaimed,
     ListenerFailed,
     PoolClosing,
@@ -345,6 +346,15 @@ def hook_failed(stage: Stage) -> None:
 def owner_died(stage: Stage) -> None:
     """Its client ends and has not given it back."""
     Client(stage.pool().checkout)
+    settle()
+
+
+@scene(LeaseForgotten)
+def forgotten(stage: Stage) -> None:
+    """The scope of its client ends, and has to give it back."""
+    with gpool.Scope():
+        lease = stage.pool().checkout()
+    assert not lease.lost
     settle()
 
 

@@ -9,6 +9,7 @@ import pytest
 from gevent import monkey
 
 import gpool
+from gpool.pool import lease as lease_module
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.workshop import IS_PURE, Client, Echo, Holder, Maker, assert_whole
@@ -168,6 +169,47 @@ class TestLine:
         with pool.checkout():
             [holder] = pool.holders()
         assert "test_lease.py" in holder.line
+
+
+class TestPassOver:
+    @pytest.fixture
+    def library(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """A library that borrows on behalf of who calls it; its lines are passed over."""
+        monkeypatch.setattr(lease_module, "_passed_over", lease_module._passed_over)
+        gpool.pass_over("some_library.")
+        library: dict[str, Any] = {"__name__": "some_library.inner"}
+        exec(
+            "def borrow(pool):\n"
+            "    lease = pool.checkout()\n"
+            "    lease.locate()\n"
+            "    return lease\n",
+            library,
+        )
+        return library["borrow"]
+
+    def test_holds_for_who_has_borrowed(self, pool: gpool.Pool[Any], library: Any) -> None:
+        """Its line is the one that has called the library."""
+        lease = library(pool)
+        assert lease.line.endswith("in TestPassOver.test_holds_for_who_has_borrowed")
+
+    def test_holds_for_who_waits(self, pool: gpool.Pool[Any], library: Any) -> None:
+        """So is the line of a client that waits."""
+        held = pool.checkout()
+
+        def handler() -> None:
+            library(pool).checkin()
+
+        client = gevent.spawn(handler)
+        settle()
+        [waiting] = pool.waiters()
+        assert waiting.line.endswith("handler")
+        held.checkin()
+        client.join()
+
+    def test_refuses_what_is_no_name(self) -> None:
+        """An empty text would be the beginning of every name."""
+        with pytest.raises(TypeError, match="expected texts that are not empty, got ''"):
+            gpool.pass_over("")
 
 
 class TestCheckin:

@@ -34,7 +34,7 @@ def leave(pool: gpool.Pool[Any], error: BaseException | None) -> None:
 
 
 class TestInit:
-    @pytest.mark.parametrize("hook", ["create", "close", "reset", "is_dirty", "is_broken"])
+    @pytest.mark.parametrize("hook", ["create", "close", "reset", "is_dirty", "needs_reset"])
     def test_refuses_what_cannot_be_called(self, hook: str) -> None:
         """Bad input: expected and got, at construction."""
         with pytest.raises(TypeError, match=f"{hook}: expected a callable, got 3"):
@@ -62,6 +62,7 @@ class TestVerdict:
             (None, {"is_dirty": True}, False),
             (None, {"is_dirty": False}, True),
             (ValueError(), {"reset": True, "is_dirty": True}, False),
+            (None, {"reset": True, "needs_reset": True}, True),
         ],
     )
     def test_dirty_until_shown_clean(
@@ -72,11 +73,22 @@ class TestVerdict:
             "reset": lambda _: maker.reset,
             "is_dirty": lambda yes: lambda thing: yes,
             "is_broken": lambda yes: lambda error, thing: yes,
+            "needs_reset": lambda yes: lambda thing: yes,
         }
         pool = running(maker, **{name: answers[name](value) for name, value in hooks.items()})
         leave(pool, error)
         assert maker.made[0].closed is not kept
         assert maker.made[0].resets == (kept and "reset" in hooks)
+        assert_whole(pool, maker)
+
+    @pytest.mark.parametrize("error", [None, ValueError()])
+    def test_what_needs_no_reset_goes_straight_back(
+        self, clock: VirtualClock, maker: Maker, error: Any
+    ) -> None:
+        """`needs_reset` says so: neither reset nor closed, whatever Exception ended the block."""
+        pool = running(maker, reset=maker.reset, needs_reset=lambda thing: False)
+        leave(pool, error)
+        assert (maker.made[0].resets, maker.made[0].closed) == (0, False)
         assert_whole(pool, maker)
 
     def test_a_swallowed_timeout_shows(self, clock: VirtualClock, maker: Maker) -> None:

@@ -118,9 +118,7 @@ class TestBackoff:
         settle()
         assert (pool.stats().idle, pool.stats().breaker) == (5, "closed")
 
-    @pytest.mark.parametrize(
-        "step", [gevent.Timeout(), gpool.ExitSignal("no"), AssertionError()], ids=repr
-    )
+    @pytest.mark.parametrize("step", [gevent.Timeout(), gpool.ExitSignal("no"), AssertionError()])
     def test_whatever_a_connect_raises(self, clock: VirtualClock, maker: Maker, step: Any) -> None:
         """It is a start that failed, and the next one may go well."""
         maker.creates.append(step)

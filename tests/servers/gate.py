@@ -1,4 +1,4 @@
-"""A gate before a server: it counts who comes in, and holds up, refuses or cuts off whom it is told.
+"""A gate before a server: it counts who comes in, and holds up, refuses or cuts them off.
 
 It runs in the tests' own hub, so whoever goes through it has to cooperate with gevent.
 """

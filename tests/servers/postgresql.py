@@ -46,6 +46,7 @@ class PostgreSQL(Server):
     """
 
     name = "postgresql"
+    farewell = "QUIT"  # all its processes end
     user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
 
     def __init__(self, **options: Any) -> None:
@@ -103,12 +104,20 @@ class PostgreSQL(Server):
         with contextlib.suppress(OSError, ValueError):
             assert self.process is not None
             pid, *_, state = (self.data / "postmaster.pid").read_text().split()
-            if (pid, state) != (str(self.process.pid), "ready"):
+            if pid != str(self.process.pid) or state not in ("ready", "standby"):
                 return False  # or it is of the one that was killed
             with socket.create_connection(self.address, 1.0) as one:
                 one.sendall(SSL_REQUEST)
                 return one.recv(1) in (b"N", b"S")
         return False
+
+    def stand_by(self) -> None:
+        """Start it again as a standby, which only reads: the primary has failed over."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)  # once it has a checkpoint
+        self.process.wait()
+        (self.data / "standby.signal").touch()
+        self.start()
 
     def stop(self) -> None:
         """Have it end without a checkpoint: what was shared between its processes goes, too."""

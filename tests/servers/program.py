@@ -41,6 +41,7 @@ class Server:
 
     name = "server"  # names its folder
     user: str | None = None  # whom it runs as, if not as we do
+    farewell = "KILL"  # the signal that it gets if we are killed
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"gpool-{self.name}-"))
@@ -71,12 +72,17 @@ class Server:
         """Start it, or start it again; blocks until it answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(word) for word in self.command()],
+                [*self._leash(), *(str(word) for word in self.command())],
                 cwd=self.folder, user=self.user, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         until(self._is_up, f"{self.name} to answer")
         return self
+
+    def _leash(self) -> list[str]:
+        """Return what has the kernel end it with us, where there is such a program."""
+        found = shutil.which("setpriv")
+        return [found, "--pdeathsig", self.farewell] if found else []
 
     def _is_up(self) -> bool:
         assert self.process is not None
@@ -86,14 +92,23 @@ class Server:
 
     def kill(self) -> None:
         """End it at once, as a crash of its machine does, with all that it has forked."""
-        self.signal(signal.SIGKILL)
         assert self.process is not None
+        pids = list(family(self.process.pid))
+        self.signal(signal.SIGKILL)
         self.process.wait()
+        until(lambda: not any(map(is_running, pids)), f"all of {self.name} to end")
 
     def restart(self) -> None:
         """Kill it and start it again."""
         self.kill()
         self.start()
+
+    def mend(self) -> Self:
+        """Start it afresh, whatever was done to it: nobody is connected then."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.kill()
+        return self.start()
 
     def freeze(self) -> None:
         """Have it answer nobody, without closing anything: a black hole."""
@@ -136,6 +151,13 @@ def family(pid: int) -> Iterator[int]:
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             yield from family(int(child))
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there, and no zombie."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 def until(is_so: Callable[[], object], what: str = "what should come") -> None:

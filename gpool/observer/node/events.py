@@ -53,6 +53,9 @@ _WORDS: Final[dict[type[telemetry.Event], tuple[Level, str]]] = {
     telemetry.LeaseReclaimed: (
         "warning", "died with a worker from {line}, held for {seconds}: {reason}"
     ),
+    telemetry.LeaseForgotten: (
+        "warning", "forgot to give back a worker from {line}, held for {seconds}"
+    ),
     telemetry.LeaseBroken: (
         "warning", "its worker from {line}, held for {seconds}, died: {reason}"
     ),

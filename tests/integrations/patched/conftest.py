@@ -22,8 +22,20 @@ if not monkey.is_module_patched("socket"):
 @pytest.fixture(scope="session")
 def a_postgresql() -> Iterator[PostgreSQL]:
     """Give a server that tests must leave as they have found it, running."""
-    with PostgreSQL(max_connections=30) as server:
+    with PostgreSQL(max_connections=30, max_prepared_transactions=4) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _a_small_postgresql() -> Iterator[PostgreSQL]:
+    with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
+        yield server
+
+
+@pytest.fixture
+def a_frail_postgresql(_a_small_postgresql: PostgreSQL) -> PostgreSQL:
+    """Give a server that the test may kill, freeze and fill: it takes eight connections."""
+    return _a_small_postgresql.mend()
 
 
 @pytest.fixture(scope="session")

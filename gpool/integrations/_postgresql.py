@@ -1,0 +1,162 @@
+"""What the integrations of PostgreSQL's drivers have in common.
+
+The hooks of their resources (:class:`Hooks`), what a SQLSTATE means, and how a connection is
+borrowed in somebody's name.
+
+Not here: anything that needs a driver (``psycopg.py``, ``psycopg2.py``).
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+import gpool
+
+C = TypeVar("C")
+
+Conninfo = str | Callable[[], str]
+Kwargs = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
+
+STATUS: Final = ("IDLE", "ACTIVE", "INTRANS", "INERROR", "UNKNOWN")  # libpq's numbers
+IDLE, ACTIVE, INTRANS, INERROR = range(4)
+RESETTABLE: Final = (IDLE, INTRANS, INERROR)  # by a rollback
+
+DEFAULT: Final[Any] = object()  # the pool's own timeout
+GONE: Final = ("08", "57P")  # how the SQLSTATEs of a lost connection and of a shutdown begin
+OWN_FAULT: Final = ("25P03", "25P04")  # its time-outs, in a transaction: others are not concerned
+READ_ONLY: Final = "25006"  # said by a standby, or by a transaction that is to be so
+
+
+class Hooks(Generic[C]):
+    """What a pool's workers do with their connections; a subclass knows the driver.
+
+    Args:
+        connect: Makes a connection.
+        configure: The user's hook for each new one, or None.
+        reset: The user's hook for each one that came back, or None.
+    """
+
+    kept: tuple[str, ...]  # attributes that are the same for every client
+    complaint: type[Exception]  # that a hook has left a transaction
+
+    def __init__(
+        self,
+        connect: Callable[[], C],
+        configure: Callable[[C], object] | None,
+        reset: Callable[[C], object] | None,
+    ) -> None:
+        self.connect, self.configure, self.users_reset = connect, configure, reset
+        self.values_of = operator.attrgetter(*self.kept)
+        self.values: WeakKeyDictionary[C, tuple[Any, ...]] = WeakKeyDictionary()  # of `kept`
+
+    def status(self, connection: C) -> int:
+        """Return the transaction's status, as libpq knows it without I/O; see `STATUS`."""
+        raise NotImplementedError
+
+    def create(self) -> C:
+        """Connect and configure, in the worker."""
+        try:
+            connection = self.connect()
+        except BaseException as error:
+            drop_locals(error)  # the socket is in one: a connect that was cut short has it open
+            raise
+        try:
+            if self.configure is not None:
+                self.configure(connection)
+                self._assert_idle(connection, "configure", self.configure)
+            self.values[connection] = self.values_of(connection)
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection
+
+    def needs_reset(self, connection: C) -> bool:
+        """Whether a client has left a transaction, or changed what is to stay the same."""
+        return (
+            self.users_reset is not None
+            or self.status(connection) != IDLE
+            or self.values_of(connection) != self.values[connection]
+        )
+
+    def reset(self, connection: Any) -> None:
+        """Roll back, restore, and have the user's hook do the rest; in the worker."""
+        if self.status(connection) != IDLE:
+            connection.rollback()
+        for name, value in zip(self.kept, self.values[connection], strict=True):
+            if getattr(connection, name) != value:
+                setattr(connection, name, value)
+        if self.users_reset is not None:
+            self.users_reset(connection)
+            self._assert_idle(connection, "reset", self.users_reset)
+
+    def close(self, connection: Any) -> None:
+        """Close it; libpq sends what fits into the socket's buffer and waits for nothing."""
+        connection.close()
+
+    def _assert_idle(self, connection: C, name: str, hook: object) -> None:
+        status = self.status(connection)
+        if status != IDLE:
+            raise self.complaint(
+                f"{name}: expected {hook!r} to leave the connection idle, without a transaction, "
+                f"got {STATUS[status]}; have it commit at its end"
+            )
+
+
+# --- Details ------------------------------------------------------------------------
+
+
+def says_gone(state: str | None, *, is_standby: Callable[[], bool]) -> bool | None:
+    """Tell whether a SQLSTATE means that the server is not what it was; None: it does not tell.
+
+    Args:
+        state: The SQLSTATE.
+        is_standby: Tells whether the server is a standby.
+    """
+    if state is None:
+        return None
+    if state in OWN_FAULT:
+        return False
+    return state.startswith(GONE) or (state == READ_ONLY and is_standby()) or None
+
+
+def checkout(pool: gpool.Pool[C], timeout: Any) -> gpool.Lease[C]:
+    """Borrow a connection for the caller of the caller: it is that line which has it."""
+    lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
+    frame = sys._getframe(2)
+    lease.code, lease.lasti = frame.f_code, frame.f_lasti
+    return lease
+
+
+def drop_locals(error: BaseException) -> None:
+    """Clear the local variables of all frames that an exception and its causes have seen."""
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        one = errors.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            errors += [one.__cause__, one.__context__]
+
+
+def check_arguments(conninfo: Any, kwargs: Any, **hooks: Any) -> None:
+    """Raise unless a resource can be made of these."""
+    if not isinstance(conninfo, str) and not callable(conninfo):
+        raise TypeError(f"conninfo: expected a text or a callable, got {type(conninfo).__name__}")
+    if not (kwargs is None or isinstance(kwargs, Mapping) or callable(kwargs)):
+        raise TypeError(f"kwargs: expected a mapping or a callable, got {type(kwargs).__name__}")
+    for name, hook in hooks.items():
+        if hook is not None and not callable(hook):
+            raise TypeError(f"{name}: expected a callable or None, got {hook!r}")
+
+
+def connected(connect: Callable[..., C], conninfo: Conninfo, kwargs: Kwargs) -> C:
+    """Return a connection made with what the arguments are now."""
+    text = conninfo() if callable(conninfo) else conninfo
+    more = kwargs() if callable(kwargs) else kwargs
+    return connect(text, **(more or {}))

@@ -1,0 +1,314 @@
+"""psycopg 3: connections that no client can leave behind for the next one.
+
+A pool of them, in a program that gevent has patched before psycopg is imported::
+
+    import gpool
+    from gpool.integrations.psycopg import PsycopgResource, transaction
+
+    pool = gpool.Pool(PsycopgResource("dbname=app"), size=10, name="db")
+    with transaction(pool) as connection:  # commits at a normal end
+        connection.execute("insert into visits default values")
+
+``with pool.checkout() as connection`` lends a connection and does **not** commit: what is
+not committed at the end of the block is rolled back.  :func:`transaction` commits.
+
+Everything that could hang runs in the connection's worker, under the pool's time limits:
+connecting, `configure`, `check`, rolling back, closing.  What becomes of a connection that
+comes back is decided by what libpq knows, without I/O:
+
+* Idle: it is lent again, without a round trip.
+* In a transaction, failed or not: the worker rolls it back, then it is lent again.
+* A query under way, rows or a COPY unread, pipeline mode, a two-phase transaction: it is
+  closed, whatever the client swallowed to get here; the query is cancelled on the server.
+* Closed, by the client or by the server: it is replaced.
+* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.
+* Left by an error that says that the server has gone, or is a standby now: it is closed, and
+  so are the idle ones, while those that are lent are checked when they come back.
+
+Attributes of the connection that a client has changed (``autocommit``, the transaction's
+characteristics, factories) are restored.  What it has set on the *server*
+stays, as with psycopg_pool: ``SET``, ``LISTEN``, advisory locks, temporary tables.
+``reset=discard_all`` ends all of that, at the price of a round trip at each checkin.
+
+Source:
+    psycopg_pool's ``ConnectionPool``, for names and hooks; pgx, which cancels what is cut short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeVar, overload
+
+import psycopg
+from gevent import monkey
+from psycopg import waiting
+from psycopg.pq import PipelineStatus
+from psycopg.rows import TupleRow
+
+import gpool
+from gpool.integrations._postgresql import (
+    ACTIVE,
+    DEFAULT,
+    RESETTABLE,
+    Conninfo,
+    Hooks,
+    Kwargs,
+    check_arguments,
+    checkout,
+    connected,
+    drop_locals,
+    says_gone,
+)
+
+C = TypeVar("C", bound=psycopg.Connection[Any])
+
+
+# --- Hooks to choose from -----------------------------------------------------------
+
+
+def check(connection: psycopg.Connection[Any]) -> None:
+    """Have the server answer an empty query: the cheapest round trip there is.
+
+    Raises:
+        psycopg.Error: It is dead.
+
+    Source:
+        psycopg_pool ``check_connection``.
+    """
+    autocommit = connection.autocommit
+    connection.autocommit = True  # or a BEGIN would go before, and a ROLLBACK after it
+    connection.execute("")
+    connection.autocommit = autocommit
+
+
+def discard_all(connection: psycopg.Connection[Any]) -> None:
+    """End all that a client has set up on the server, as `reset`: settings, locks, LISTEN.
+
+    Temporary tables and prepared statements go, too, and so does what `configure` has SET:
+    put that into the connection string, as ``options='-c statement_timeout=5s'``.
+    """
+    autocommit = connection.autocommit
+    connection.autocommit = True  # it cannot run in a transaction
+    connection.execute("discard all")
+    connection.autocommit = autocommit
+
+
+# --- The resource -------------------------------------------------------------------
+
+
+class PsycopgResource(gpool.Resource[C]):
+    """Connections of psycopg 3, for :class:`gpool.Pool`.
+
+    Args:
+        conninfo: The connection string, or a callable that returns it: it is called in the
+            worker before each connect, and may block (a password that changes).
+        kwargs: Keyword arguments of ``connect``: ``autocommit``, ``row_factory``,
+            ``prepare_threshold``, parameters of the connection; or a callable, likewise.
+        connection_class: The class whose ``connect`` is called.
+        configure: ``configure(connection)`` prepares each new connection, in the worker,
+            and has to leave it without a transaction: commit, if it has begun one.
+        reset: ``reset(connection)`` makes one that came back fit for the next client, in
+            the worker and after the rollback, at every checkin; :func:`discard_all` is one.
+            It has to leave the connection without a transaction.  None: nothing
+            more than a rollback, and that only if a transaction was left.
+        check: Finds out whether an idle one is alive, by raising if it is not, before one
+            is lent that was idle for the pool's ``check_after`` seconds.  None: never.
+        cancel_timeout: Seconds that the worker may take to have the server cancel a
+            query that was cut short, before it closes the connection; 0: the query is not
+            cancelled.  It takes psycopg 3.2 and libpq 17; with older ones it is not.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong.
+
+    Warns:
+        RuntimeWarning: psycopg does not cooperate with gevent here: each query blocks all
+            greenlets, and no time limit can cut one short.
+    """
+
+    __slots__ = ()
+
+    @overload
+    def __init__(
+        self: PsycopgResource[psycopg.Connection[TupleRow]],
+        conninfo: Conninfo = "", *, kwargs: Kwargs = None,
+        configure: Callable[[psycopg.Connection[TupleRow]], object] | None = None,
+        reset: Callable[[psycopg.Connection[TupleRow]], object] | None = None,
+        check: Callable[[psycopg.Connection[TupleRow]], object] | None = ...,
+        cancel_timeout: float = 1.0,
+    ) -> None: ...  # fmt: skip
+    @overload
+    def __init__(
+        self, conninfo: Conninfo = "", *, kwargs: Kwargs = None, connection_class: type[C],
+        configure: Callable[[C], object] | None = None,
+        reset: Callable[[C], object] | None = None,
+        check: Callable[[C], object] | None = ...,
+        cancel_timeout: float = 1.0,
+    ) -> None: ...  # fmt: skip
+    def __init__(
+        self,
+        conninfo: Conninfo = "",
+        *,
+        kwargs: Kwargs = None,
+        connection_class: Any = psycopg.Connection,
+        configure: Callable[[Any], object] | None = None,
+        reset: Callable[[Any], object] | None = None,
+        check: Callable[[Any], object] | None = check,
+        cancel_timeout: float = 1.0,
+    ) -> None:
+        check_arguments(conninfo, kwargs, configure=configure, reset=reset, check=check)
+        if not (isinstance(connection_class, type) and issubclass(connection_class, _Sync)):
+            expected = "a subclass of psycopg.Connection"
+            raise TypeError(f"connection_class: expected {expected}, got {connection_class!r}")
+        _check_seconds(cancel_timeout)
+        connect: Any = connection_class.connect
+        hooks = _Hooks(partial(connected, connect, conninfo, kwargs), configure, reset)
+        hooks.cancel_timeout = cancel_timeout
+        super().__init__(
+            create=hooks.create, close=hooks.close, reset=hooks.reset, check=check,
+            is_dirty=is_dirty, is_broken=is_broken, needs_reset=hooks.needs_reset,
+        )  # fmt: skip
+        if not cooperates():
+            warnings.warn(_BLOCKS, RuntimeWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"  # whose connection string may have a password
+
+
+_Sync: Final = psycopg.Connection
+OFF: Final = int(PipelineStatus.OFF)
+_BLOCKS: Final = (
+    "psycopg does not cooperate with gevent here: each query blocks all greenlets, and no "
+    "timeout can cut one short; call gevent.monkey.patch_all() before psycopg is imported"
+)
+
+
+class _Hooks(Hooks[Any]):
+    """What a pool's workers do with connections of psycopg 3."""
+
+    kept = (
+        "autocommit", "isolation_level", "read_only", "deferrable", "prepare_threshold",
+        "row_factory", "cursor_factory", "server_cursor_factory",
+    )  # fmt: skip
+    complaint = psycopg.ProgrammingError
+    cancel_timeout = 0.0  # s
+
+    def status(self, connection: psycopg.Connection[Any]) -> int:
+        """Return the transaction's status, as libpq knows it without I/O."""
+        return connection.pgconn.transaction_status
+
+    def close(self, connection: psycopg.Connection[Any]) -> None:
+        """Cancel what was cut short, then close."""
+        try:
+            if connection.pgconn.transaction_status == ACTIVE:
+                self._cancel(connection)
+        finally:
+            connection.close()
+
+    def _cancel(self, connection: psycopg.Connection[Any]) -> None:
+        if self.cancel_timeout == 0 or not _can_cancel():
+            return
+        try:
+            connection.cancel_safe(timeout=self.cancel_timeout)
+        except psycopg.Error:
+            return  # the server has gone, or is silent: nothing can be told to it
+        except BaseException as error:
+            drop_locals(error)
+            raise
+
+
+# --- Decisions ----------------------------------------------------------------------
+
+
+def is_dirty(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether a connection cannot be made fit for another client by a rollback; no I/O."""
+    pgconn = connection.pgconn
+    return (
+        pgconn.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
+        or pgconn.pipeline_status != OFF
+        or connection.lock.locked()  # by an iterator over notifies() that lives on, or a greenlet
+        or getattr(connection, "_tpc", None) is not None  # a rollback is refused then
+    )
+
+
+def is_broken(error: BaseException, connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether the exception that ended a client's block has broken its connection; no I/O.
+
+    A kill and a ``gevent.Timeout`` have, wherever they struck.  An ``Exception`` has if the
+    server went away: the connection was lost, or the SQLSTATE is of class 08 or 57P, or it
+    is 25006 and the server is a standby (after a failover, or found by an old address).  A
+    connection that the server ended for its client's own fault is closed as any that is dirty.
+    """
+    if not isinstance(error, Exception):
+        return True
+    cause: BaseException | None = error
+    while cause is not None:
+        state = getattr(cause, "sqlstate", None)
+        gone = says_gone(state, is_standby=partial(_is_standby, connection))
+        if gone is not None:
+            return gone
+        cause = cause.__cause__
+    return connection.broken
+
+
+def cooperates() -> bool:
+    """Tell whether a query lets other greenlets run: gevent had patched when psycopg came."""
+    return (
+        monkey.is_module_patched("select")
+        and getattr(waiting, "wait_c", None) is not waiting.wait  # chosen at its import
+    )
+
+
+# --- Borrowing ----------------------------------------------------------------------
+
+
+def transaction(
+    pool: gpool.Pool[C], timeout: float | None = DEFAULT
+) -> contextlib.AbstractContextManager[C]:
+    """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
+
+    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode gets a
+    transaction, too; the block may commit earlier, and begins another one by its next query.
+
+    Args:
+        pool: A pool of a PsycopgResource.
+        timeout: Seconds, as for :meth:`gpool.Pool.checkout`.
+
+    Raises:
+        As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
+        the server went away just then.
+
+    Source:
+        psycopg_pool ``ConnectionPool.connection``.
+    """
+    return _committed(checkout(pool, timeout))
+
+
+@contextlib.contextmanager
+def _committed(lease: gpool.Lease[C]) -> Iterator[C]:
+    with lease as connection:
+        if connection.autocommit:
+            connection.execute("begin")
+        yield connection
+        connection.commit()
+
+
+# --- Details ------------------------------------------------------------------------
+
+
+def _is_standby(connection: psycopg.Connection[Any]) -> bool:
+    return connection.pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+
+def _can_cancel() -> bool:
+    capabilities = getattr(psycopg, "capabilities", None)  # from psycopg 3.2 on
+    return capabilities is not None and capabilities.has_cancel_safe()
+
+
+def _check_seconds(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"cancel_timeout: expected seconds, got {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"cancel_timeout: expected seconds >= 0, got {value!r}")
