@@ -150,6 +150,11 @@ def _of_lease(event: telemetry.PoolEvent) -> Words | None:
                 "pool %r: %r died (%s) with a worker from %s, held for %.3g s; reclaimed",
                 pool, pid, brief(reason), line, seconds,
             )  # fmt: skip
+        case telemetry.LeaseForgotten(pid, pool, line, seconds):
+            return _warn(
+                "pool %r: %r forgot to give back the worker from %s, held for %.3g s; "
+                "given back at the end of its scope", pool, pid, line, seconds,
+            )  # fmt: skip
         case telemetry.HeldTooLong(pid, pool, seconds, line, stack, revoked):
             taken = "; it was taken away" if revoked else ""
             return _warn(
@@ -205,6 +210,8 @@ def facts(event: telemetry.Event) -> dict[str, Any]:
         about |= _place(pid)
     if isinstance(event, telemetry.SupervisorReport):
         about["supervisor"] = about["pid"]  # of the child, not its own
+    if "event" in said:  # that a listener was told
+        said["told_of"] = said.pop("event")
     return about | said
 
 

@@ -215,10 +215,13 @@ class TestLog:
 
     def test_obeys_levels(self, caplog: pytest.LogCaptureFixture) -> None:
         """Of gpool, and of one area."""
-        caplog.set_level(logging.CRITICAL, "gpool.pool")
-        log(telemetry.PoolHasFailed(PID, "db", "boom"))
-        log(telemetry.UnexpectedMessage(PID, "hello"))
-        assert len(said(caplog)) == 1
+        logging.getLogger("gpool.pool").setLevel(logging.CRITICAL)
+        try:
+            log(telemetry.PoolHasFailed(PID, "db", "boom"))
+            log(telemetry.UnexpectedMessage(PID, "hello"))
+            assert len(said(caplog)) == 1
+        finally:
+            logging.getLogger("gpool.pool").setLevel(logging.NOTSET)
 
     def test_words_the_like_alike(self, caplog: pytest.LogCaptureFixture) -> None:
         """The text has placeholders: what collects records can group them."""
@@ -297,13 +300,16 @@ class TestCrashes:
     def test_of_a_pools_own_processes_are_told_once(
         self, caplog: pytest.LogCaptureFixture, attached: Log, victim: str
     ) -> None:
-        """One fall, one record."""
+        """One record for each process that is dead, be it that its supervisor's end was its own."""
         with gpool.Pool(Doubler, size=1, name="doublers") as pool:
             pool.wait_ready()
             gpool.exit(getattr(pool.tree(), victim), "kill")
             settle()
-            assert about(caplog)["child"] == victim
-            assert about(caplog)["pool"] == "doublers"
+            told = [vars(record)["gpool"] for record in caplog.records]
+        assert told[0]["child"] == victim
+        assert {facts["pool"] for facts in told} == {"doublers"}
+        assert {facts["event"] for facts in told} == {"ProcessCrashed"}
+        assert len({facts["pid"] for facts in told}) == len(told)
 
     def test_that_spend_the_intensity_are_told_of_as_well(
         self, caplog: pytest.LogCaptureFixture, attached: Log
