@@ -1081,7 +1081,7 @@ class TestClients:
             settle()
             assert one.value.line.endswith("in Pool.checkout")
             del one
-            left = [lease for lease in gc.get_objects() if isinstance(lease, gpool.Lease)]
+            left = [lease for lease in gc.get_objects() if type(lease) is gpool.Lease]
             assert not [lease for lease in left if lease.ledger is pool._ledger]
         finally:
             gc.enable()
