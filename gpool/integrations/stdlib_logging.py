@@ -12,13 +12,15 @@ Rules:
 * ``gpool.process``, ``gpool.supervisor``, ``gpool.pool`` and ``gpool.telemetry`` say what is
   about them.  None has a handler, a NullHandler neither: it would hide crashes from a
   script that has not configured logging.  Levels silence them, as usual.
-* A death is told once: a supervisor's report of it only if nobody else has told.
+* A death is told once: a supervisor's report of it only if nobody else has told.  Those that
+  a death takes along, by a link, have no record of their own.
 * Of one child and one kind of error at most `limit` records are written in a `window`, then
   one that says how many were left out.
 * ``record.gpool`` is a dict of plain data; the record of an exception has it, and its
   traceback.
 * A listener only words.  Handlers may block, so a greenlet of its own runs them, in the
-  context of who emitted, and whatever is left at exit; a process that is killed takes it along.
+  context of who emitted.  What is left is written at exit, before whatever was registered
+  with ``atexit`` until the first record; a process that is killed takes it along.
 
 Source:
     OTP's ``logger``: crash and supervisor reports, burst limit; structlog and Sentry read
@@ -309,7 +311,7 @@ class Log:
         self._pages: deque[_Page] = deque()  # to be written, oldest first
         self._writer: Any = None  # the greenlet that does
         self._windows: dict[tuple[Any, ...], _Window] = {}  # likeness -> since when
-        self._told: dict[Pid, None] = {}  # whose death was told, oldest first
+        self._told: dict[Pid, frozenset[Pid]] = {}  # whose death was told, oldest first -> links
         _logs.add(self)
 
     def __call__(self, event: telemetry.Event) -> None:
@@ -317,9 +319,10 @@ class Log:
         said = words(event)
         if said is None or self._is_told(event):
             return
-        if logging.getLogger(f"gpool.{said.area}").isEnabledFor(said.level) and self._may(
-            event, said
-        ):
+        if not logging.getLogger(f"gpool.{said.area}").isEnabledFor(said.level):
+            return
+        _write_at_exit()
+        if self._may(event, said):
             self._put(said, facts(event))
 
     def flush(self) -> None:
@@ -336,9 +339,11 @@ class Log:
         """Tell whether an event is of a death that was told; remember that it is now."""
         match event:
             case telemetry.ProcessCrashed(process=Pid() as pid):
-                self._told[pid] = None
+                known = any(_took_along(one, links, event) for one, links in self._told.items())
+                self._told[pid] = frozenset(event.links)
                 if len(self._told) > TOLD:
                     del self._told[next(iter(self._told))]
+                return known
             case telemetry.SupervisorReport(context="child_terminated" | "shutdown_error"):
                 return event.child_pid in self._told
         return False
@@ -415,6 +420,14 @@ class Log:
         self._writer = None
 
 
+def _took_along(dead: Pid, links: frozenset[Pid], event: telemetry.ProcessCrashed) -> bool:
+    """Tell whether a crash came by a link from one that died before, and had these links."""
+    pid: Pid = event.process
+    if pid not in links or dead.reason is not event.reason:
+        return False
+    return not pid.trapping or event.ancestors[:1] == (dead,)  # its parent's exit ends any server
+
+
 def _is_error(error: Any) -> bool:
     return isinstance(error, BaseException)
 
@@ -446,6 +459,20 @@ def flush() -> None:
     _in_use.flush()
 
 
+_at_exit = False
+
+
+def _write_at_exit() -> None:
+    """See to it, not before there is a record: what runs at exit runs in the reverse order.
+
+    So handlers that were set up before, and end at exit, do so after they have got it.
+    """
+    global _at_exit
+    if not _at_exit:
+        _at_exit = True
+        atexit.register(_close_all)
+
+
 def _close_all() -> None:
     for one in list(_logs):
         one._close()
@@ -456,5 +483,4 @@ def _forget_all() -> None:
         one._forget()
 
 
-atexit.register(_close_all)
 os.register_at_fork(after_in_child=_forget_all)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 import gpool
@@ -142,7 +143,8 @@ def server() -> Iterator[gpool.Supervisor]:
         [gpool.ChildSpec("doubler", Doubler.start_link)], max_restarts=1000
     )
     yield supervisor
-    gpool.stop(supervisor)
+    if supervisor.pid.state != "dead":
+        gpool.stop(supervisor)
 
 
 def crash(supervisor: gpool.Supervisor, reason: Any = "boom") -> gpool.Pid:
@@ -300,16 +302,43 @@ class TestCrashes:
     def test_of_a_pools_own_processes_are_told_once(
         self, caplog: pytest.LogCaptureFixture, attached: Log, victim: str
     ) -> None:
-        """One record for each process that is dead, be it that its supervisor's end was its own."""
-        with gpool.Pool(Doubler, size=1, name="doublers") as pool:
+        """One fall, one record; those that it takes along by a link have none."""
+        with gpool.Pool(Doubler, size=3, name="doublers") as pool:
             pool.wait_ready()
             gpool.exit(getattr(pool.tree(), victim), "kill")
             settle()
-            told = [vars(record)["gpool"] for record in caplog.records]
-        assert told[0]["child"] == victim
-        assert {facts["pool"] for facts in told} == {"doublers"}
-        assert {facts["event"] for facts in told} == {"ProcessCrashed"}
-        assert len({facts["pid"] for facts in told}) == len(told)
+            assert about(caplog)["child"] == victim
+            assert about(caplog)["pool"] == "doublers"
+
+    def test_take_those_along_that_are_linked(
+        self, caplog: pytest.LogCaptureFixture, attached: Log
+    ) -> None:
+        """A chain of links dies of one error: who raised it is told of."""
+        chain: list[gpool.Pid] = []
+
+        def link(length: int) -> None:
+            if not length:
+                raise ZeroDivisionError("here")
+            chain.append(gpool.spawn_link(link, length - 1))
+            gevent.sleep(60)
+
+        gpool.spawn(link, 3)
+        settle()
+        assert len(chain) == 3
+        assert about(caplog)["pid"] == repr(chain[-1])
+
+    def test_that_only_look_alike_are_told_of_each(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, server: gpool.Supervisor
+    ) -> None:
+        """A supervisor that is killed after its child, which had not taken it along."""
+        crash(server, "kill")
+        supervisor, stranger = server.pid, gpool.spawn(gevent.sleep, 60)
+        for pid in (supervisor, stranger):
+            gpool.exit(pid, "kill")
+            settle()
+        told = [vars(record)["gpool"]["pid"] for record in caplog.records]
+        assert told[1:] == [repr(supervisor), repr(stranger)]
+        assert len(told) == 3
 
     def test_that_spend_the_intensity_are_told_of_as_well(
         self, caplog: pytest.LogCaptureFixture, attached: Log
@@ -563,6 +592,37 @@ class TestBareScript:
         stderr = self.run(SCRIPT.format(times=9))
         assert stderr.count("Traceback") == LIMIT
         assert "4 more in 60 s" in stderr.splitlines()[-1]
+
+    def test_writes_before_its_handlers_end(self) -> None:
+        """Those that were set up before the first record, as of a client that sends at exit."""
+        stderr = self.run(
+            "import atexit, logging, gpool, sys\n"
+            "from gpool import telemetry\n"
+            "from gpool.integrations.stdlib_logging import log\n"
+            "class Sending(logging.Handler):\n"
+            "    kept = []\n"
+            "    def emit(self, record): self.kept.append(record.getMessage())\n"
+            "    def send(self): print('sent', self.kept, file=sys.stderr)\n"
+            "handler = Sending()\n"
+            "logging.getLogger('gpool').addHandler(handler)\n"
+            "atexit.register(handler.send)\n"
+            "log(telemetry.PoolHasFailed(None, 'db', 'boom'))\n"
+        )
+        assert "sent [\"pool 'db' has failed: 'boom'; it will be revived\"]" in stderr
+
+    def test_told_to_end_writes_its_last_moment(self) -> None:
+        """By SIGTERM, which ends ``gpool.run``."""
+        stderr = self.run(
+            "import os, signal, gevent, gpool\n"
+            "def serve():\n"
+            "    os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    try: gevent.sleep(60)\n"
+            "    finally: gpool.spawn(lambda: 1 / 0).runner().join()\n"
+            "gpool.Pool(gpool.Resource(create=list), size=1, name='db').start()\n"
+            "gpool.run(serve, drain=0)\n"
+        )
+        assert stderr.count("Traceback") == 1
+        assert "crashed: ZeroDivisionError" in stderr
 
     def test_forked_writes_only_its_own(self) -> None:
         """What the parent has to write, the parent writes."""
