@@ -338,22 +338,28 @@ def until(what: Callable[[], Any]) -> Any:
         return value
 
 
+HOOKS = (
+    "prometheus import child_exit",
+    "gunicorn import child_exit, post_worker_init, worker_exit",
+)
 CONFIG = """
-from gpool.integrations.prometheus import child_exit
+from gpool.integrations.{hooks}
 
 def when_ready(server):
     print("port", server.LISTENERS[0].getsockname()[1], flush=True)
 """
 
 
-@pytest.fixture(params=[(), ("--preload",)], ids=["", "preload"])
+@pytest.fixture(
+    params=[(HOOKS[0],), (HOOKS[1], "--preload")], ids=["own hook", "hooks of gunicorn, preload"]
+)
 def gunicorn(request: Any, tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Give what asks a gunicorn of two workers that are added up."""
     pytest.importorskip("gunicorn")
     (tmp_path / "files").mkdir()
-    (tmp_path / "gunicorn.conf.py").write_text(CONFIG)
+    (tmp_path / "gunicorn.conf.py").write_text(CONFIG.format(hooks=request.param[0]))
     command = [
-        sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", *request.param,
+        sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", *request.param[1:],
         "-b", "127.0.0.1:0", "-c", str(tmp_path / "gunicorn.conf.py"), "--graceful-timeout", "2",
         "tests.integrations.prometheus_app:application",
     ]  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -623,6 +625,31 @@ class TestBareScript:
         )
         assert stderr.count("Traceback") == 1
         assert "crashed: ZeroDivisionError" in stderr
+
+    def test_told_to_end_by_gunicorn_writes_its_last_moment(self, tmp_path: Path) -> None:
+        """A worker that gets SIGTERM, of a gunicorn that does."""
+        pytest.importorskip("gunicorn")
+        (tmp_path / "gunicorn.conf.py").write_text(
+            "import os, signal, gpool\n"
+            "from gpool.integrations import gunicorn as hooks\n"
+            "control_socket_disable = True\n"
+            "def post_worker_init(worker):\n"
+            "    hooks.post_worker_init(worker)\n"
+            "    gpool.Pool(gpool.Resource(create=list), size=1, name='db').start()\n"
+            "    os.kill(worker.ppid, signal.SIGTERM)\n"
+            "def worker_exit(server, worker):\n"
+            "    hooks.worker_exit(server, worker)\n"
+            "    gpool.spawn(lambda: 1 / 0).runner().join()\n"
+        )
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0",
+                "-c", str(tmp_path / "gunicorn.conf.py"), "wsgiref.simple_server:demo_app",
+            ],
+            capture_output=True, text=True, timeout=25, check=True,
+            env=os.environ | {"GPOOL_RUN_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)},
+        )  # fmt: skip
+        assert done.stderr.count("crashed: ZeroDivisionError: division by zero") == 1
 
     def test_forked_writes_only_its_own(self) -> None:
         """What the parent has to write, the parent writes."""
