@@ -108,7 +108,7 @@ class Recorder:
             args = tuple(arg for arg in args if not isinstance(arg, list))
             unit = named.get("unit", args[0] if args else "")
             description = named.get("description", args[1] if len(args) > 1 else "")
-            self.made[name] = (kind.replace("observable_", ""), unit, description)
+            self.made[name] = (kind.replace("observable_", ""), unit, description.rstrip("."))
             return object()
 
         return create

@@ -60,13 +60,14 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BoundedSemaphore:
+def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedSemaphore]:
     """Be one of several processes that are added up; give the lock of all instruments."""
     lock = BoundedSemaphore()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setattr(values, "Lock", lambda: lock)
     monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())
-    return lock
+    yield lock
+    getattr(values, "close_all_multiprocess_files", int)()  # older ones leave it to the collector
 
 
 @pytest.fixture
