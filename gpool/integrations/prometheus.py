@@ -109,7 +109,7 @@ def _add(family: Any, sample: Sample) -> None:
     if isinstance(sample.value, gpool.Histogram):
         family.add_metric(labels, list(_cumulated(sample.value)), sample.value.sum)
     else:
-        family.add_metric(labels, float(sample.value))
+        family.add_metric(labels, sample.value)
 
 
 def _cumulated(histogram: gpool.Histogram) -> Iterator[tuple[str, float]]:
