@@ -6,7 +6,7 @@
     >>> with gpool.Pool(gpool.Resource(create=list), name="lists") as pool:
     ...     with pool.checkout():
     ...         registry.get_sample_value("gpool_workers", {"pool": "lists", "state": "busy"})
-    1.0
+    1
     >>> exporter.unregister()
 
 :data:`gpool.METRICS` lists all there is; the names begin with ``gpool_``, the labels are
