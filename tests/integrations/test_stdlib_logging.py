@@ -149,6 +149,14 @@ def server() -> Iterator[gpool.Supervisor]:
         gpool.stop(supervisor)
 
 
+def kinds_of(base: type[telemetry.Event]) -> Iterator[type[telemetry.Event]]:
+    """Yield the events below one that the package declares: not those of tests."""
+    for kind in base.__subclasses__():
+        if kind.__module__ == telemetry.__name__:
+            yield kind
+        yield from kinds_of(kind)
+
+
 def crash(supervisor: gpool.Supervisor, reason: Any = "boom") -> gpool.Pid:
     """Have its child crash; return who that was."""
     (child,) = supervisor.which_children()
@@ -216,6 +224,7 @@ class TestLog:
             type(event).__name__ for event in (*(event for event, _ in SAID + NOTED), *SILENT)
         }
         assert decided == {kind.__name__ for kind in telemetry.EVENTS}
+        assert decided == {kind.__name__ for kind in kinds_of(telemetry.Event)} - {"PoolEvent"}
 
     def test_obeys_levels(self, caplog: pytest.LogCaptureFixture) -> None:
         """Of gpool, and of one area."""
