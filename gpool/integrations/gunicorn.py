@@ -83,7 +83,7 @@ class _Orders:
         else:
             return  # nothing new
         if self._drain is not None:
-            self._drain.kill(block=False)
+            self._drain.kill(gpool.ExitSignal("shutdown"), block=False)
 
     def patience(self, graceful_timeout: float) -> float:
         """Return how many seconds a drain may take now."""
@@ -97,7 +97,7 @@ class _Orders:
     def stop_pools(self, graceful_timeout: float) -> bool:
         """Stop the pools, and begin anew whenever there is less time; as ``gpool.stop_pools``."""
         while True:
-            self._drain = gevent.spawn(gpool.stop_pools, self.patience(graceful_timeout))
+            self._drain = gevent.spawn(lambda: gpool.stop_pools(self.patience(graceful_timeout)))
             try:
                 answer = self._drain.get()
             except SystemExit:  # gunicorn's QUIT, which the hub raises here

@@ -259,7 +259,7 @@ class _Program:
         for step in self._steps(clock.now()):
             try:
                 self._make(step)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised in the end
                 struck = struck or error
         if struck is not None:
             raise struck
@@ -267,7 +267,7 @@ class _Program:
     def _make(self, step: Callable[[], object]) -> None:
         try:
             self.drained &= step() is not False
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised in the end
             self.failure = self.failure or error
 
     def _steps(self, end: float | None) -> Iterator[Callable[[], object]]:
