@@ -131,15 +131,25 @@ def is_installation(line: str) -> bool:
 
 
 def environment(namespace: dict[str, Any]) -> dict[str, str]:
-    """Return what a reader has: the commands of our environment, gpool among them."""
+    """Return what a reader has: the commands of our environment, gpool and its plugin too."""
     tools = namespace["folder"] / ".bin"
     tools.mkdir(exist_ok=True)
     (tools / "gpool").write_text(f'#!/bin/sh\nexec {sys.executable} -m gpool "$@"\n')
     (tools / "gpool").chmod(0o755)
+    install_plugin(tools)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
-    ours = {"PATH": path, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
+    modules = os.pathsep.join([str(CHECKOUT), str(tools)])
+    ours = {"PATH": path, "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1"}
     kept = {name: word for name, word in os.environ.items() if name != "PYTHONSAFEPATH"}
     return kept | ours
+
+
+def install_plugin(tools: Path) -> None:
+    """Have pytest find our plugin, be gpool installed or not."""
+    folder = tools / "gpool-0.dist-info"
+    folder.mkdir(exist_ok=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: gpool\nVersion: 0\n")
+    (folder / "entry_points.txt").write_text("[pytest11]\ngpool = pytest_gpool\n")
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], output: Path) -> None:

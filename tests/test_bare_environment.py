@@ -117,8 +117,15 @@ class TestWheel:
         assert "gpool/py.typed" in names
         assert {name.partition("/")[0] for name in names} == {
             "gpool",
+            "pytest_gpool.py",
             f"gpool-{gpool.__version__}.dist-info",
         }
+
+    def test_tells_pytest_of_its_plugin(self, wheel):
+        """By an entry point, which names the module beside the package."""
+        with zipfile.ZipFile(wheel) as archive:
+            lines = archive.read(f"gpool-{gpool.__version__}.dist-info/entry_points.txt").decode()
+        assert "[pytest11]\ngpool = pytest_gpool\n" in lines
 
     def test_holds_the_page(self, wheel):
         """With what it needs, the licences of that included."""
@@ -139,7 +146,9 @@ class TestWheel:
 
 
 class TestSourceArchive:
-    @pytest.mark.parametrize("path", ["tests/conftest.py", "examples", "tox.ini", "LICENSE"])
+    @pytest.mark.parametrize(
+        "path", ["tests/conftest.py", "examples", "tox.ini", "LICENSE", "pytest_gpool.py"]
+    )
     def test_holds(self, built, path):
         """Whoever has the archive can run the tests and the examples."""
         with tarfile.open(next(built.glob("*.tar.gz"))) as archive:

@@ -59,7 +59,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 OUTSIDE = ("observer", "integrations", "cli", "__main__")
-PUBLIC = {"", "clock", "telemetry", *OUTSIDE}  # what those outside may import of gpool
+PUBLIC = {"", "clock", "telemetry", "testing", *OUTSIDE}  # what those outside may import of gpool
 CORE_MAY_IMPORT = {"gpool", "gevent", "greenlet"} | sys.stdlib_module_names
 
 
@@ -129,6 +129,23 @@ class TestEveryFile:
     def test_imports_point_down(self, path):
         """A module imports only what stands above it in LAYERS, and of third parties gevent."""
         assert faults(path) == []
+
+
+PLUGIN = ROOT.parent / "pytest_gpool.py"
+
+
+class TestThePlugin:
+    def test_imports_pytest_alone(self):
+        """It is imported in every project: at its top there is neither gpool nor gevent."""
+        body = ast.parse(PLUGIN.read_text()).body
+        top = [part for part in body if isinstance(part, ast.Import | ast.ImportFrom)]
+        names = {name.partition(".")[0] for part in top for name in imports(part)}
+        assert names <= {"pytest"} | sys.stdlib_module_names
+
+    def test_imports_public_names_when_a_fixture_is_used(self):
+        """What a fixture needs is imported by it, and public."""
+        names = [name for name in imports(ast.parse(PLUGIN.read_text())) if "gpool" in name]
+        assert {target_of(name) for name in names} == {"integrations", "testing"}
 
 
 class TestTheCheck:

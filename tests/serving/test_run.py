@@ -18,6 +18,7 @@ from gevent.server import StreamServer
 
 import gpool
 from gpool.serving import handlers
+from gpool.testing import settle
 from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
 
 SPAWNS: dict[str, Any] = {
@@ -163,7 +164,7 @@ class TestSignals:
             running = program(Event().wait, signals=(signal.SIGUSR1,))
             for _ in range(2):
                 running.signal()
-                gevent.sleep(0.01)
+                settle()
             assert heard == []
             running.signal()
             assert heard == [signal.SIGUSR1]
@@ -230,7 +231,7 @@ class TestDraining:
         running = program(server)
         silent, slow = client(server.server_port), client(server.server_port)
         until(lambda: server.started)
-        gevent.sleep(0.01)
+        settle()
         server.close()
         slow.ask("/wait")
         until(lambda: web.begun)
@@ -258,9 +259,8 @@ class TestDraining:
         client(server.server_port, "/wait")
         until(lambda: web.begun)
         server.close()
-        gevent.sleep(0.01)
+        settle()
         clock.advance(7.9)
-        gevent.sleep(0.01)
         assert not running.is_over
         assert web.log == []
         clock.advance(0.2)
@@ -272,7 +272,7 @@ class TestDraining:
     def test_waits_a_second_for_those_who_swallow_their_kill(
         self, program: Any, client: Clients, clock: gpool.testing.VirtualClock
     ) -> None:
-        """One for all of them, of gpool's clock; then all the rest is ended, and True is not told."""
+        """One for all of them, of gpool's clock; then all the rest is ended, too."""
         apps = [Web(), Web()]
         servers = [web.server() for web in apps]
         pool = gpool.Pool(gpool.Resource(create=list), size=1, name="db").start()
@@ -321,7 +321,7 @@ class TestDraining:
         one = client(server.server_port, "/")
         until(lambda: one.answer)
         server.close()
-        gevent.sleep(0.01)
+        settle()
         assert not running.is_over
         go.set()
         assert running.result() is True
@@ -509,7 +509,7 @@ class TestCallables:
             try:
                 gevent.sleep(100)
             finally:
-                gevent.sleep(0.01)
+                gevent.idle()
                 log.append("cleaned up")
 
         server = web.server()

@@ -12,7 +12,7 @@ import pytest
 from gevent.server import StreamServer
 
 import gpool
-from gpool.testing import VirtualClock
+from gpool.testing import VirtualClock, settle
 from tests.servers.program import free_port
 from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
 
@@ -96,7 +96,7 @@ class TestStop:
             client(house.port, "/wait")
             until(lambda: web.begun)
             stop = gevent.spawn(gpool.stop, house.tree)
-            gevent.sleep(0.01)
+            settle()
             clock.advance(2.9)
             assert not stop.dead
             clock.advance(0.2)

@@ -7,6 +7,7 @@ Its `softEvictConnections` is our ``recycle``, `evictConnection` our ``discard``
 
 from __future__ import annotations
 
+import sys
 import dataclasses
 import random
 from typing import Any
@@ -494,7 +495,7 @@ class TestConcurrency:
 
     def test_the_first_error_is_the_one_that_is_raised(self, maker: Maker) -> None:
         """What its clean-up raises is told to listeners, and hides nothing."""
-        error = KeyError("first")
+        error, before = KeyError("first"), sys.exception()
 
         def is_dirty(thing: Thing) -> bool:
             raise ValueError("second")
@@ -506,7 +507,7 @@ class TestConcurrency:
                 raise error
             settle()
         assert caught.value is error
-        assert caught.value.__context__ is None
+        assert caught.value.__context__ is before  # None, as a rule
         hooks = [event.hook for event in events.of(telemetry.HookFailed)]
         assert hooks == ["is_dirty or is_broken", "close"]
 
