@@ -57,7 +57,7 @@ class _Orders:
     def __init__(self) -> None:
         self.told_at: float | None = None  # s of gpool's clock: TERM, the first
         self.at_once = False  # QUIT, INT or ABRT
-        self._drain: gevent.Greenlet[..., bool] | None = None  # is under way
+        self._drain: gevent.Greenlet[[float], bool] | None = None  # is under way
 
     def listen(self) -> None:
         """Hear the signals, then let gunicorn hear them."""
@@ -97,7 +97,7 @@ class _Orders:
     def stop_pools(self, graceful_timeout: float) -> bool:
         """Stop the pools, and begin anew whenever there is less time; as ``gpool.stop_pools``."""
         while True:
-            self._drain = gevent.spawn(lambda: gpool.stop_pools(self.patience(graceful_timeout)))
+            self._drain = gevent.spawn(self._stop_pools, graceful_timeout)
             try:
                 answer = self._drain.get()
             except SystemExit:  # gunicorn's QUIT, which the hub raises here
@@ -105,6 +105,9 @@ class _Orders:
                 raise
             if isinstance(answer, bool):  # else it was killed
                 return answer
+
+    def _stop_pools(self, graceful_timeout: float) -> bool:
+        return gpool.stop_pools(self.patience(graceful_timeout))
 
 
 _orders = _Orders()  # to this worker
