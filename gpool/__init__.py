@@ -6,7 +6,7 @@ A map, from the bottom up::
     otp/                               processes, links, monitors, servers, supervisors
     pool/                              who holds what, who waits; pools and their tree
     serving/                           gevent's servers: drained, supervised, run
-    metrics                            counters and histograms, of what telemetry tells
+    metrics, relay                     counters and histograms, of what telemetry tells
     testing                            settle and a virtual clock, for your tests too
 
 Everything public can be imported from here; ``gpool.sys`` looks into servers,
@@ -115,6 +115,7 @@ from gpool.pool.pools import (
 from gpool.pool.resource import Resource
 from gpool.pool.scope import Scope, leases
 from gpool.pool.stats import Stats, Status
+from gpool.relay import Measured, Relay
 from gpool.serving.run import endings as _endings
 from gpool.serving.run import run
 from gpool.serving.server_child import server_child
@@ -171,6 +172,7 @@ __all__ = [
     "Ignore",
     "Lease",
     "LeaseLost",
+    "Measured",
     "Metric",
     "Metrics",
     "NameTaken",
@@ -188,6 +190,7 @@ __all__ = [
     "ReceiveTimeout",
     "Ref",
     "Registry",
+    "Relay",
     "Reply",
     "Resource",
     "RestartIntensity",

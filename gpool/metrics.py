@@ -34,7 +34,8 @@ Source:
     the unit in the middle and its histograms the quantiles, ours end in it and add up.
     pooler's ``metrics_api`` counts ``error_no_members`` and ``killed_in_use``.
 
-Not here: exporters; one pool's numbers of one moment (``pool/stats.py``).
+Not here: exporters; what carries to them what they cannot be asked for (``relay.py``);
+one pool's numbers of one moment (``pool/stats.py``).
 """
 
 from __future__ import annotations
@@ -154,6 +155,7 @@ METRICS: Final = (
     Metric("workers_overflow", "gauge", "Workers above size"),
     Metric("size", "gauge", "Workers that are kept"),
     Metric("max_overflow", "gauge", "Workers that there may be above size"),
+    Metric("min_ready", "gauge", "Workers that are up though nobody needs them"),
     Metric("clients_waiting", "gauge", "Clients in the queue"),
     Metric("oldest_wait_seconds", "gauge", "How long the first in the queue has waited"),
     Metric("breaker", "gauge", "1 for the state it is in", "state", _BREAKERS),
@@ -223,6 +225,31 @@ _COUNTS: Final[Mapping[type[telemetry.Event], tuple[str, Callable[[Any], str] | 
 }  # event -> the counter, and which of its label's values
 
 
+def counted_by(event: telemetry.Event) -> Iterator[tuple[str, str]]:
+    """Yield the counters that an event moves, and which of their label's values."""
+    if (counted := _COUNTS.get(type(event))) is not None:
+        name, value_of = counted
+        yield name, "" if value_of is None else value_of(event)
+    match event:
+        case telemetry.HeldTooLong(revoked=True):
+            yield "leases_revoked_total", ""
+        case telemetry.ResourceClosed(gave_up=gave_up):
+            yield f"resources_{'unclosed' if gave_up else 'closed'}_total", ""
+
+
+def measured_by(event: telemetry.Event) -> Iterator[tuple[str, str, float]]:
+    """Yield the histograms that an event adds to, which of their label's values, and seconds."""
+    match event:
+        case telemetry.WorkerStarted(seconds=seconds):
+            yield "start_seconds", "", seconds
+        case telemetry.WorkerRecovered(chore=chore, seconds=seconds):
+            yield "recovery_seconds", chore, seconds
+        case telemetry.LeaseReclaimed(seconds=seconds) | telemetry.LeaseBroken(seconds=seconds):
+            yield "hold_seconds", "", seconds
+        case telemetry.HeldTooLong(seconds=seconds, revoked=True):
+            yield "hold_seconds", "", seconds
+
+
 class _Buckets:
     """A histogram that grows."""
 
@@ -260,21 +287,10 @@ class _Series:
 
     def take(self, event: telemetry.Event) -> None:
         """Count an event; one that nobody has declared is not."""
-        if (counted := _COUNTS.get(type(event))) is not None:
-            name, value_of = counted
-            self.counts[name, "" if value_of is None else value_of(event)] += 1
-        match event:
-            case telemetry.WorkerStarted(seconds=seconds):
-                self.histograms["start_seconds", ""].add(seconds)
-            case telemetry.WorkerRecovered(chore=chore, seconds=seconds):
-                self.histograms["recovery_seconds", chore].add(seconds)
-            case telemetry.LeaseReclaimed(seconds=seconds) | telemetry.LeaseBroken(seconds=seconds):
-                self.hold.add(seconds)
-            case telemetry.HeldTooLong(seconds=seconds, revoked=True):
-                self.counts["leases_revoked_total", ""] += 1
-                self.hold.add(seconds)
-            case telemetry.ResourceClosed(gave_up=gave_up):
-                self.counts[f"resources_{'unclosed' if gave_up else 'closed'}_total", ""] += 1
+        for name, value in counted_by(event):
+            self.counts[name, value] += 1
+        for name, value, seconds in measured_by(event):
+            self.histograms[name, value].add(seconds)
 
     def count_of(self, name: str, value: str) -> int:
         """Return a counter."""
@@ -293,6 +309,7 @@ def _said_by(stats: Stats) -> dict[tuple[str, str], float]:
         ("workers_overflow", ""): stats.overflow,
         ("size", ""): stats.size,
         ("max_overflow", ""): stats.max_overflow,
+        ("min_ready", ""): stats.min_ready,
         ("clients_waiting", ""): stats.waiting,
         ("oldest_wait_seconds", ""): stats.oldest_wait,
         ("suspended", ""): int(stats.suspended),
@@ -462,16 +479,24 @@ class Metrics:
 
     # --- Looking ---
 
-    def snapshot(self) -> Snapshot:
-        """Return all samples, of pools that run; never blocks."""
+    def snapshot(self, *names: str) -> Snapshot:
+        """Return all samples, of pools that run; never blocks.
+
+        Args:
+            names: Of these metrics only, which is quicker.
+
+        Raises:
+            ValueError: There is no such metric.
+        """
+        wanted = _wanted(names) if names else METRICS
         stats = {pool.name: pool.stats() for pool in running_pools()}
         for name in list(self._pools):
             if name not in stats:  # whoever stopped it was killed before the end
                 del self._pools[name]
-        samples = [*_samples(self._global, {}, "")]
+        samples = [*_samples(wanted, self._global, {}, "")]
         for name, said in stats.items():
             series = self._pools.get(name) or _Series(self.bounds)
-            samples += _samples(series, _said_by(said), name)
+            samples += _samples(wanted, series, _said_by(said), name)
         return Snapshot(tuple(samples))
 
     def value(self, pool: str | None, name: str, **labels: str) -> float:
@@ -504,9 +529,20 @@ class Metrics:
         raise ValueError(f"name, labels: expected one histogram, got {name!r}, {labels!r}")
 
 
-def _samples(series: _Series, said: Mapping[tuple[str, str], float], pool: str) -> Iterator[Sample]:
+def _wanted(names: tuple[str, ...]) -> tuple[Metric, ...]:
+    if unknown := set(names) - set(_BY_NAME):
+        raise ValueError(f"names: expected some of METRICS, got {sorted(unknown)!r}")
+    return tuple(_BY_NAME[name] for name in names)
+
+
+def _samples(
+    metrics: tuple[Metric, ...],
+    series: _Series,
+    said: Mapping[tuple[str, str], float],
+    pool: str,
+) -> Iterator[Sample]:
     """Yield the samples of a pool, or of none."""
-    for metric in METRICS:
+    for metric in metrics:
         if metric.is_global == (not pool):
             for value in metric.values:
                 pairs = [("pool", pool), (metric.label, value)]

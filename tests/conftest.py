@@ -15,6 +15,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 
 import gpool
+from gpool.integrations import stdlib_logging
 from gpool.otp import signal
 from gpool.otp.pid import table
 from gpool.testing import VirtualClock, settle, virtual_clock
@@ -28,6 +29,11 @@ def pytest_report_header() -> str:
         f"gpool {gpool.__version__} from {Path(gpool.__file__).parent}, "
         f"gevent {gevent.__version__} ({loop}), greenlet {greenlet.__version__}"
     )
+
+
+def pytest_configure() -> None:
+    """Have everything logged: what one test has logged is not to be left out of the next."""
+    stdlib_logging.install(stdlib_logging.Log(limit=None))
 
 
 def pytest_collection_finish() -> None:

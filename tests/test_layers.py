@@ -53,6 +53,7 @@ LAYERS = (
     ("serving.server_child",),
     ("serving.run",),
     ("metrics", "testing"),
+    ("relay",),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public
     ("observer", "integrations", "cli", "__main__"),  # public names only

@@ -345,6 +345,19 @@ class TestSnapshot:
         with pytest.raises(ValueError, match="expected one of METRICS, got"):
             metrics.snapshot().find(name, **labels)
 
+    def test_of_some_metrics(self, stage: Stage, metrics: Metrics) -> None:
+        """In their order, those of one pool together; one that is not declared is refused."""
+        stage.pool(name="a")
+        stage.pool(name="b")
+        found = [(s.metric.name, s.labels) for s in metrics.snapshot("up", "zombies_total", "size")]
+        assert found == [
+            ("zombies_total", ()),
+            ("up", (("pool", "a"),)), ("size", (("pool", "a"),)),
+            ("up", (("pool", "b"),)), ("size", (("pool", "b"),)),
+        ]  # fmt: skip
+        with pytest.raises(ValueError, match="expected some of METRICS"):
+            metrics.snapshot("up", "down")
+
     def test_refuses_to_mix_kinds(self, stage: Stage, metrics: Metrics) -> None:
         """A histogram has no value, a counter no quantile, and three histograms are not one."""
         stage.pool()

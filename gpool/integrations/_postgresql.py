@@ -1,23 +1,25 @@
 """What the integrations of PostgreSQL's drivers have in common.
 
-The hooks of their resources (:class:`Hooks`), what a SQLSTATE means, and how a connection is
-borrowed in somebody's name.
+The hooks of their resources (:class:`Hooks`), what an exception means, and how a connection is
+borrowed for a transaction.
 
 Not here: anything that needs a driver (``psycopg.py``, ``psycopg2.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import operator
-import sys
-import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 import gpool
+from gpool.integrations._frames import drop_locals
 
 C = TypeVar("C")
+
+gpool.pass_over("contextlib")  # which calls `transaction`: users want the line of their ``with``
 
 Conninfo = str | Callable[[], str]
 Kwargs = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
@@ -30,6 +32,10 @@ DEFAULT: Final[Any] = object()  # the pool's own timeout
 GONE: Final = ("08", "57P")  # how the SQLSTATEs of a lost connection and of a shutdown begin
 OWN_FAULT: Final = ("25P03", "25P04")  # its time-outs, in a transaction: others are not concerned
 READ_ONLY: Final = "25006"  # said by a standby, or by a transaction that is to be so
+
+#: Connections that an object, or a block, is to give back itself: one that others give back, as
+#: the end of a scope does, is closed and not lent again, since that object may go on with it.
+KEPT: Final[WeakSet[Any]] = WeakSet()
 
 
 class Hooks(Generic[C]):
@@ -86,13 +92,17 @@ class Hooks(Generic[C]):
     def reset(self, connection: Any) -> None:
         """Roll back, restore, and have the user's hook do the rest; in the worker."""
         if self.status(connection) != IDLE:
-            connection.rollback()
+            self.roll_back(connection)
         for name, value in zip(self.kept, self.values[connection], strict=True):
             if getattr(connection, name) != value:
                 setattr(connection, name, value)
         if self.users_reset is not None:
             self.users_reset(connection)
             self._assert_idle(connection, "reset", self.users_reset)
+
+    def roll_back(self, connection: Any) -> None:
+        """End the transaction that a client has left."""
+        connection.rollback()
 
     def close(self, connection: Any) -> None:
         """Close it; libpq sends what fits into the socket's buffer and waits for nothing."""
@@ -107,7 +117,61 @@ class Hooks(Generic[C]):
             )
 
 
+# --- Borrowing ----------------------------------------------------------------------
+
+
+class Committing(Protocol):
+    """What the connections of both drivers have."""
+
+    autocommit: bool
+
+    def commit(self) -> object:
+        """Commit."""
+
+
+D = TypeVar("D", bound=Committing)
+
+
+@contextlib.contextmanager
+def kept(lease: gpool.Lease[C]) -> Iterator[C]:
+    """Borrow for a block that goes on to use the connection whatever happens to the lease."""
+    with lease as connection:
+        KEPT.add(connection)
+        try:
+            yield connection
+        finally:
+            KEPT.discard(connection)
+
+
+@contextlib.contextmanager
+def transaction(pool: gpool.Pool[D], timeout: Any) -> Iterator[D]:
+    """Borrow a connection, out of autocommit mode, and commit at a normal end.
+
+    After any other end the worker rolls back, and restores the mode.
+    """
+    lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
+    lease.locate()
+    with kept(lease) as connection:
+        autocommit = connection.autocommit
+        if autocommit:
+            connection.autocommit = False  # or nothing would begin another one after a commit
+        yield connection
+        lease.worker  # noqa: B018  # raises if it was taken back
+        connection.commit()
+        if autocommit:
+            connection.autocommit = True
+
+
 # --- Details ------------------------------------------------------------------------
+
+
+def is_cut_short(error: BaseException) -> bool:
+    """Tell whether an exception may strike in the middle of a query, whatever that is.
+
+    A GeneratorExit strikes at a ``yield``.  If its consumer was cut short in a query, the
+    connection itself shows that.
+    """
+    return not isinstance(error, Exception | GeneratorExit)
 
 
 def says_gone(state: str | None, *, is_standby: Callable[[], bool]) -> bool | None:
@@ -122,26 +186,6 @@ def says_gone(state: str | None, *, is_standby: Callable[[], bool]) -> bool | No
     if state in OWN_FAULT:
         return False
     return state.startswith(GONE) or (state == READ_ONLY and is_standby()) or None
-
-
-def checkout(pool: gpool.Pool[C], timeout: Any) -> gpool.Lease[C]:
-    """Borrow a connection for the caller of the caller: it is that line which has it."""
-    lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
-    frame = sys._getframe(2)
-    lease.code, lease.lasti = frame.f_code, frame.f_lasti
-    return lease
-
-
-def drop_locals(error: BaseException) -> None:
-    """Clear the local variables of all frames that an exception and its causes have seen."""
-    seen: set[int] = set()
-    errors: list[BaseException | None] = [error]
-    while errors:
-        one = errors.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            errors += [one.__cause__, one.__context__]
 
 
 def check_arguments(conninfo: Any, kwargs: Any, **hooks: Any) -> None:

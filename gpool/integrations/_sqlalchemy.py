@@ -20,6 +20,7 @@ from sqlalchemy import exc, util
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 import gpool
+from gpool.integrations._frames import drop_locals
 
 if TYPE_CHECKING:
     from gpool.integrations.sqlalchemy import SupervisedPool
@@ -73,7 +74,14 @@ class Record(_ConnectionRecord):
         self.forgotten = ""  # the line of the checkout that was never followed by a close
         if pool._entries:
             self.__dict__["record_info"] = pool._entries.popleft()
-        super().__init__(weakref.proxy(pool))
+        try:
+            super().__init__(weakref.proxy(pool))
+        except BaseException as error:
+            if self.dbapi_connection is not None:  # a listener has failed
+                with contextlib.suppress(Exception):
+                    self.dialect.do_terminate(self.dbapi_connection)
+            drop_locals(error)  # the socket of a connect that was cut short is in one
+            raise
 
     @property
     def is_stale(self) -> bool:

@@ -76,8 +76,6 @@ if TYPE_CHECKING:
 
 W = TypeVar("W")
 
-gpool.pass_over(__name__)
-
 DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType({
     "GPOOL_POOLS": {},
     "GPOOL_OBSERVER_URL": None,
@@ -276,7 +274,10 @@ def _give_back(error: BaseException | None) -> None:
     ours, left_to_scope = borrowed.leases.values(), borrowed.kept if borrowed.is_streamed else ()
     for lease in gpool.leases():  # the running greenlet's: others have their own
         if lease in ours and lease not in left_to_scope:
-            lease.__exit__(None if error is None else type(error), error, None)
+            if error is None:
+                lease.checkin()  # which looks at a kill in flight: Flask may not have told of it
+            else:
+                lease.__exit__(type(error), error, None)
 
 
 # --- Configuration ------------------------------------------------------------------

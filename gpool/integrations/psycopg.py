@@ -21,7 +21,8 @@ comes back is decided by what libpq knows, without I/O:
 * A query under way, rows or a COPY unread, pipeline mode, a two-phase transaction: it is
   closed, whatever the client swallowed to get here; the query is cancelled on the server.
 * Closed, by the client or by the server: it is replaced.
-* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.
+* Left by a ``BaseException`` (a kill, a ``gevent.Timeout``): it is closed.  A generator that is
+  closed at a ``yield`` in the block leaves it as it is: one of the above.
 * Left by an error that says that the server has gone, or is a standby now: it is closed, and
   so are the idle ones, while those that are lent are checked when they come back.
 
@@ -29,6 +30,8 @@ Attributes of the connection that a client has changed (``autocommit``, the tran
 characteristics, factories) are restored.  What it has set on the *server*
 stays, as with psycopg_pool: ``SET``, ``LISTEN``, advisory locks, temporary tables.
 ``reset=discard_all`` ends all of that, at the price of a round trip at each checkin.
+Notice and notify handlers and adapters stay in any case, since psycopg does not show them: register
+them in `configure`, or adapters on a cursor, and remove a handler of one's own.
 
 Source:
     psycopg_pool's ``ConnectionPool``, for names and hooks; pgx, which cancels what is cut short.
@@ -38,7 +41,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar, overload
 
@@ -49,17 +52,19 @@ from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
 
 import gpool
+from gpool.integrations import _postgresql
+from gpool.integrations._frames import drop_locals
 from gpool.integrations._postgresql import (
     ACTIVE,
     DEFAULT,
+    KEPT,
     RESETTABLE,
     Conninfo,
     Hooks,
     Kwargs,
     check_arguments,
-    checkout,
     connected,
-    drop_locals,
+    is_cut_short,
     says_gone,
 )
 
@@ -230,18 +235,20 @@ def is_dirty(connection: psycopg.Connection[Any]) -> bool:
         or pgconn.pipeline_status != OFF
         or connection.lock.locked()  # by an iterator over notifies() that lives on, or a greenlet
         or getattr(connection, "_tpc", None) is not None  # a rollback is refused then
+        or connection in KEPT
     )
 
 
 def is_broken(error: BaseException, connection: psycopg.Connection[Any]) -> bool:
     """Tell whether the exception that ended a client's block has broken its connection; no I/O.
 
-    A kill and a ``gevent.Timeout`` have, wherever they struck.  An ``Exception`` has if the
+    A kill and a ``gevent.Timeout`` have, wherever they struck; the end of a generator that was
+    closed has not.  An ``Exception`` has if the
     server went away: the connection was lost, or the SQLSTATE is of class 08 or 57P, or it
     is 25006 and the server is a standby (after a failover, or found by an old address).  A
     connection that the server ended for its client's own fault is closed as any that is dirty.
     """
-    if not isinstance(error, Exception):
+    if is_cut_short(error):
         return True
     cause: BaseException | None = error
     while cause is not None:
@@ -269,8 +276,9 @@ def transaction(
 ) -> contextlib.AbstractContextManager[C]:
     """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
 
-    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode gets a
-    transaction, too; the block may commit earlier, and begins another one by its next query.
+    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode is
+    taken out of it for the block.  The block may commit earlier, and begins another transaction
+    by its next query.
 
     Args:
         pool: A pool of a PsycopgResource.
@@ -278,21 +286,12 @@ def transaction(
 
     Raises:
         As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then.
+        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
 
     Source:
         psycopg_pool ``ConnectionPool.connection``.
     """
-    return _committed(checkout(pool, timeout))
-
-
-@contextlib.contextmanager
-def _committed(lease: gpool.Lease[C]) -> Iterator[C]:
-    with lease as connection:
-        if connection.autocommit:
-            connection.execute("begin")
-        yield connection
-        connection.commit()
+    return _postgresql.transaction(pool, timeout)
 
 
 # --- Details ------------------------------------------------------------------------

@@ -24,12 +24,14 @@ under the pool's time limits.  What becomes of a connection that comes back:
 * In a transaction, failed or not: the worker rolls it back, then it is lent again.
 * Cut short in a query (psycopg2 closes it then), or closed by anybody: it is replaced,
   whatever the client swallowed to get here.
-* In a two-phase transaction, or left by a kill or a ``gevent.Timeout``: it is closed.
+* In a two-phase transaction, or left by a kill or a ``gevent.Timeout``: it is closed.  A
+  generator that is closed at a ``yield`` in the block leaves it as it is: one of the above.
 * Left by an error that says that the server has gone, or is a standby now: it is closed, and
   so are the idle ones, while those that are lent are checked when they come back.
 
 ``autocommit``, the transaction's characteristics and ``cursor_factory`` are restored.  What
-a client has set on the *server* stays, unless ``reset=discard_all``.
+a client has set on the *server* stays, unless ``reset=discard_all``.  Types that were
+registered for the connection stay in any case: register them in `configure`, or for a cursor.
 
 A query that is cut short goes on in the server until it wants to send something:
 ``options='-c client_connection_check_interval=1s'`` has the server look for it.
@@ -42,7 +44,7 @@ Source:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -53,16 +55,18 @@ from psycopg2.extensions import connection as Connection
 
 import gpool
 from gpool import clock
+from gpool.integrations import _postgresql
 from gpool.integrations._postgresql import (
     DEFAULT,
     IDLE,
+    KEPT,
     RESETTABLE,
     Conninfo,
     Hooks,
     Kwargs,
     check_arguments,
-    checkout,
     connected,
+    is_cut_short,
     says_gone,
 )
 
@@ -203,6 +207,12 @@ class _Hooks(Hooks[Connection]):
         """Return the transaction's status, as libpq knows it without I/O."""
         return connection.info.transaction_status
 
+    def roll_back(self, connection: Connection) -> None:
+        """End a transaction, also one that psycopg2 does not know of."""
+        connection.rollback()
+        if connection.info.transaction_status != IDLE:  # begun by hand, in autocommit mode
+            _execute_alone(connection, "rollback")
+
 
 # --- Decisions ----------------------------------------------------------------------
 
@@ -212,17 +222,19 @@ def is_dirty(connection: Connection) -> bool:
     return (
         connection.info.transaction_status not in RESETTABLE  # UNKNOWN, if it is closed
         or connection.status not in (extensions.STATUS_READY, extensions.STATUS_BEGIN)
+        or connection in KEPT
     )
 
 
 def is_broken(error: BaseException, connection: Connection) -> bool:
     """Tell whether the exception that ended a client's block has broken its connection; no I/O.
 
-    A kill and a ``gevent.Timeout`` have, wherever they struck.  An ``Exception`` has if it is
+    A kill and a ``gevent.Timeout`` have, wherever they struck; the end of a generator that was
+    closed has not.  An ``Exception`` has if it is
     psycopg2's and the connection was lost, or its SQLSTATE is of class 08 or 57P, or it
     is 25006 and the server is a standby (after a failover, or found by an old address).
     """
-    if not isinstance(error, Exception):
+    if is_cut_short(error):
         return True
     cause: BaseException | None = error
     while cause is not None:
@@ -245,8 +257,9 @@ def transaction(
 ) -> contextlib.AbstractContextManager[Connection]:
     """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
 
-    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode gets a
-    transaction, too; the block may commit earlier, and begins another one by its next query.
+    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode is
+    taken out of it for the block.  The block may commit earlier, and begins another transaction
+    by its next query.
 
     Args:
         pool: A pool of a Psycopg2Resource.
@@ -254,20 +267,6 @@ def transaction(
 
     Raises:
         As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then.
+        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
     """
-    return _committed(checkout(pool, timeout))
-
-
-@contextlib.contextmanager
-def _committed(lease: gpool.Lease[Connection]) -> Iterator[Connection]:
-    with lease as connection:
-        if connection.autocommit:
-            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-                cursor.execute("begin")
-        yield connection
-        if not connection.autocommit:
-            connection.commit()
-        elif connection.info.transaction_status != IDLE:
-            with connection.cursor(cursor_factory=extensions.cursor) as cursor:
-                cursor.execute("commit")
+    return _postgresql.transaction(pool, timeout)

@@ -37,6 +37,8 @@ its driver tells that a query is still under way, because somebody has swallowed
 Limits: a pool belongs to one thread, and a connection to the greenlet that has taken it: at
 that one's end it is reclaimed.  Asyncio engines are refused.
 
+Not here: what is lent (``_sqlalchemy.py``).
+
 Source:
     SQLAlchemy's ``QueuePool``, ``_ConnectionFairy`` and ``_ConnectionRecord``.  In addition
     one deadline, `pool_timeout`, holds for the queue, the connect and the ping together.
@@ -64,9 +66,10 @@ from sqlalchemy.pool.base import (
 
 import gpool
 from gpool import clock
+from gpool.integrations._options import named
 from gpool.integrations._sqlalchemy import Connections, Creator, Fairy, Finalisers, Record
 
-gpool.pass_over("sqlalchemy.", "flask_sqlalchemy.", __name__)
+gpool.pass_over("sqlalchemy", "flask_sqlalchemy")
 
 ATTEMPTS: Final = 2  # connections that listeners of `checkout` may refuse, one after the other
 _numbers = itertools.count(1)
@@ -166,7 +169,10 @@ class SupervisedPool(Pool):
             reset=Record.reset,
             close=Record.end,
         )
-        self.supervised: gpool.Pool[Record] = gpool.Pool(connections, name=name, **self._options)
+        with named(size="pool_size"):
+            self.supervised: gpool.Pool[Record] = gpool.Pool(
+                connections, name=name, **self._options
+            )
         self._end = weakref.finalize(self, self._finalisers.abandoned, self.supervised)
         self._end.atexit = False
 

@@ -18,6 +18,8 @@ Rules:
 * What is meant to last as long as the request is told to its scope, which is in the
   environ: ``environ[SCOPE].keep(pool.checkout())`` returns the worker, and is no news.
 * What was borrowed before the request, and by greenlets that it has spawned, is not touched.
+* One around another: each has its scope, and ``environ[SCOPE]`` is the inner one's until that
+  has ended, then the outer one's again.
 
 The application's iterable is passed on piece by piece, ``write`` and its exceptions as they
 are.  A server's ``wsgi.file_wrapper`` is recognised, so that it can still use ``sendfile``.
@@ -86,15 +88,28 @@ class RequestScope:
             self._has_looked = True
             _look(environ)
         with contextlib.ExitStack() as ends:
-            scope = environ[SCOPE] = ends.enter_context(gpool.Scope())
+            _begin(environ, ends)
             result = self.app(environ, start_response)
             if not _is_lazy(result):
                 return result
-            body = _Body(result, scope)
+            body = _Body(result)
             if _is_file(result, environ):
                 return _hooked(result, body, ends)
-            ends.pop_all()
-        return body
+            body.ends = ends.pop_all()
+            return body
+
+
+def _begin(environ: WSGIEnvironment, ends: contextlib.ExitStack) -> None:
+    """Give a request its scope; once that has ended, the one around it is there again."""
+    outer, scope = environ.get(SCOPE), gpool.Scope()
+    if outer is not None:
+        ends.callback(_restore, environ, scope, outer)
+    environ[SCOPE] = ends.enter_context(scope)
+
+
+def _restore(environ: WSGIEnvironment, inner: gpool.Scope, outer: gpool.Scope) -> None:
+    if environ.get(SCOPE) is inner:
+        environ[SCOPE] = outer
 
 
 def _look(environ: WSGIEnvironment) -> None:
@@ -110,12 +125,16 @@ _THREADS: Final = (
 
 
 class _Body:
-    """What an application has returned; the scope ends when it is closed."""
+    """What an application has returned; what is in `ends` ends when it is closed."""
 
-    def __init__(self, result: Iterable[bytes], scope: gpool.Scope) -> None:
-        self._iterator: Iterator[bytes] = iter(result)
+    def __init__(self, result: Iterable[bytes]) -> None:
+        self.ends = contextlib.ExitStack()
         self._close: Callable[[], object] = getattr(result, "close", _nothing)
-        self._scope = scope
+        try:
+            self._iterator: Iterator[bytes] = iter(result)
+        except BaseException:
+            self._close()  # the server gets nothing to close
+            raise
         self._error: BaseException | None = ResponseAborted()  # that it ends with, as of now
 
     def __iter__(self) -> Iterator[bytes]:
@@ -135,7 +154,7 @@ class _Body:
         """End the body, then the scope."""
         error, self._error = self._error, None  # its traceback knows us: no cycle
         killed = exception()
-        if killed is not None and not isinstance(killed, Exception):
+        if killed is not None and not isinstance(killed, Exception | GeneratorExit):
             error = killed  # it struck the server
         try:
             self._close()
@@ -151,9 +170,9 @@ class _Body:
 
     def _end(self, error: BaseException | None) -> None:
         if error is None:
-            self._scope.__exit__(None, None, None)
+            self.ends.__exit__(None, None, None)
         else:
-            self._scope.__exit__(type(error), error, error.__traceback__)
+            self.ends.__exit__(type(error), error, error.__traceback__)
 
 
 def _is_lazy(result: Any) -> bool:
@@ -178,5 +197,5 @@ def _hooked(result: Iterable[bytes], body: _Body, ends: contextlib.ExitStack) ->
     with contextlib.suppress(AttributeError):
         result.close = body.close  # type: ignore[attr-defined]
         body.is_whole()
-        ends.pop_all()
+        body.ends = ends.pop_all()
     return result

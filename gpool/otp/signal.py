@@ -187,7 +187,7 @@ def finish(pid: Pid, reason: Any) -> None:
         return
     failed = None
     if pid.state is not RUNNING:  # the reason was fixed when the signal was accepted
-        if isinstance(reason, Error):
+        if isinstance(reason, Error) and reason is not pid.reason:  # as that of a link may be
             failed = reason.exception
         reason = pid.reason
     _end(pid, reason)

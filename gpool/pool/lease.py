@@ -28,8 +28,8 @@ from gpool.waiter import Waiter
 W = TypeVar("W")
 
 _numbers = itertools.count(1)
-# Where clients wait, on behalf of others: beginnings of modules' names.
-_passed_over: tuple[str, ...] = ("gpool.pool.", "gpool.waiter", "gpool.integrations.")
+# Modules, and all in them, where clients wait on behalf of others; each with a dot at its end.
+_passed_over: tuple[str, ...] = ("gpool.pool.", "gpool.waiter.", "gpool.integrations.")
 
 
 #: Who sees to a worker that comes back, and the state that it comes back in.
@@ -314,7 +314,7 @@ def line_of_client(greenlet: Any) -> str:
 
 
 def _frame_of_client(frame: FrameType | None) -> FrameType | None:
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_passed_over):
+    while frame is not None and f"{frame.f_globals.get('__name__')}.".startswith(_passed_over):
         frame = frame.f_back
     return frame
 
@@ -326,16 +326,17 @@ def pass_over(*modules: str) -> None:
     code.  Waiting clients are found so; a lease is by :meth:`Lease.locate`.
 
     Args:
-        modules: Beginnings of their names; ``"sqlalchemy."`` is all of that package.
+        modules: Their full names.  ``"redis"`` is that package and all in it, as
+            ``redis.client``, but not ``redis_app``.
 
     Raises:
-        TypeError: One is no text, or empty.
+        TypeError: One is no name of a module.
     """
     global _passed_over
     for module in modules:
-        if not (isinstance(module, str) and module):
-            raise TypeError(f"modules: expected texts that are not empty, got {module!r}")
-    _passed_over = tuple(dict.fromkeys((*_passed_over, *modules)))
+        if not (isinstance(module, str) and all(map(str.isidentifier, module.split(".")))):
+            raise TypeError(f"modules: expected names of modules, got {module!r}")
+    _passed_over = tuple(dict.fromkeys((*_passed_over, *(f"{module}." for module in modules))))
 
 
 def is_dropped(slot: Slot) -> bool:

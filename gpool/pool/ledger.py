@@ -630,4 +630,4 @@ class Ledger:
 
 def shows_no_exit(error: BaseException | None) -> bool:
     """Tell whether what ended a block says nothing of an exit: a driver may have swallowed it."""
-    return error is None or isinstance(error, Exception)
+    return error is None or isinstance(error, Exception | GeneratorExit)

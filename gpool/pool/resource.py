@@ -59,6 +59,9 @@ class Resource(Generic[R]):
         is_broken: ``is_broken(exception, resource)``: whether the exception that
             ended the ``with`` block broke the resource.  Without it a
             ``BaseException`` that is no ``Exception`` does, an ``Exception`` does not.
+            So does the ``GeneratorExit`` of a generator that is closed: it was at a ``yield``,
+            but whoever it gave the resource to there may have been cut short.  A hook whose
+            driver shows that may be of another opinion.
             If it says so of an ``Exception`` (the server went away, it is read-only
             now), that puts all others under suspicion as well.
         needs_reset: Whether a returned one needs its `reset`, seen without I/O.  One that

@@ -17,7 +17,8 @@ Rules:
   it has spawned included, is theirs.
 * What was borrowed before, or was given back or transferred to others since, is not touched.
   What others have transferred to the process is, as if it had borrowed it.
-* Scopes may be nested: the inner one has taken its own when it ends.
+* Scopes may be nested: the inner one has taken its own when it ends.  What it finds that an
+  outer one was told to keep is left to that.
 * A lease that nobody has given back was forgotten, and :class:`LeaseForgotten` tells from which
   line: ``with pool.checkout()`` forgets none.  One that is meant to last for the scope is
   told to it by :meth:`Scope.keep`.
@@ -37,7 +38,8 @@ import contextlib
 from operator import attrgetter
 from sys import exception
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from greenlet import getcurrent
 
@@ -47,6 +49,9 @@ from gpool.otp.pid import FORKED, Pid
 from gpool.pool.lease import Client, Lease, keepers_of
 
 W = TypeVar("W")
+
+# Number of a lease -> the scope that was told last to keep it.
+_kept_by: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
 
 
 def leases(of: Any = None) -> tuple[Lease[Any], ...]:
@@ -86,7 +91,7 @@ class Scope:
     entered again once it has ended.
     """
 
-    __slots__ = ("_before", "_kept", "_pid")
+    __slots__ = ("__weakref__", "_before", "_kept", "_pid")
 
     def __init__(self) -> None:
         self._pid: Pid | None = None  # whose it is, while it lasts
@@ -96,7 +101,8 @@ class Scope:
     def keep(self, lease: Lease[W]) -> W:
         """Have a lease last until the scope ends, on purpose; never blocks.
 
-        It may still be given back before.
+        It may still be given back before.  The end of another scope does not touch it,
+        unless that one is told later to keep it.
 
         Returns:
             The worker that is lent.
@@ -113,6 +119,7 @@ class Scope:
             whose = "a scope that has not ended" if self._pid is None else f"one of {self._pid!r}"
             raise ValueError(f"lease: expected {whose}, got {lease!r}")
         self._kept[lease.number] = lease
+        _kept_by[lease.number] = self
         self._before.discard(lease.number)
         return worker
 
@@ -131,7 +138,10 @@ class Scope:
     ) -> None:
         pid, self._pid = self._pid, None
         kept, self._kept = self._kept, {}
-        left = [lease for lease in _leases_of(pid) if lease.number not in self._before]
+        for number in kept:
+            if _kept_by.get(number) is self:
+                del _kept_by[number]
+        left = [one for one in _leases_of(pid) if not self._leaves(one, pid)]
         if not left:
             return
         for lease in left:
@@ -143,6 +153,13 @@ class Scope:
         with contextlib.ExitStack() as all_of_them:  # whatever one of them raises
             for lease in left:
                 all_of_them.callback(lease.__exit__, kind, error, trace)
+
+    def _leaves(self, lease: Lease[Any], pid: Pid | None) -> bool:
+        """Tell whether a lease of a process is not for this scope of it to end."""
+        if lease.number in self._before:
+            return True
+        keeper = _kept_by.get(lease.number)
+        return keeper is not None and keeper._pid is pid
 
 
 def _that_is_handled() -> BaseException | None:

@@ -36,6 +36,9 @@ class Stats:
     suspended: bool
     size: int
     max_overflow: int
+    min_ready: (
+        int  # workers that are up though nobody needs them; the option, or what it stands for
+    )
     # Slots by state; together they are all that the cap counts.
     idle: int
     busy: int
@@ -86,6 +89,7 @@ def stats_of(ledger: Ledger) -> Stats:
         suspended=ledger.suspended,
         size=options.size,
         max_overflow=options.max_overflow,
+        min_ready=options.ready_at,
         overflow=max(live - options.size, 0),
         waiting=ledger.queue.length,
         oldest_wait=ledger.queue.oldest_wait,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import gevent
@@ -48,6 +48,12 @@ def in_failed_transaction(connection: Any) -> None:
         execute(connection, "select 1/0")
 
 
+def in_a_transaction_by_hand(connection: Any) -> None:
+    """Leave a transaction of which the driver does not know."""
+    connection.autocommit = True
+    execute(connection, "begin")
+
+
 def in_named_cursor(connection: Any) -> None:
     """Leave a cursor on the server that is read in part."""
     execute(connection, "declare few cursor for select generate_series(1, 100000)")
@@ -83,7 +89,7 @@ def prepared(connection: Any) -> None:
 
 
 OPTIONS = ("timeout", "start_timeout", "shutdown")  # of the pool
-KEPT = [in_transaction, in_failed_transaction, in_named_cursor]
+KEPT = [in_transaction, in_failed_transaction, in_named_cursor, in_a_transaction_by_hand]
 REPLACED = [cut_by(gevent.Timeout), cut_by(gevent.GreenletExit), closed, in_two_phases, prepared]
 
 
@@ -221,6 +227,34 @@ class Decisions:
             raise gevent.Timeout
         assert backend(pool) != before
 
+    def test_a_generator_that_is_closed_breaks_nothing(self, lend: Lend) -> None:
+        """It was at a ``yield``: the connection itself shows whether a query is under way."""
+        pool = lend()
+
+        def numbers() -> Iterator[Any]:
+            with pool.checkout() as connection:
+                yield from execute(connection, "select generate_series(1, 3)")
+
+        before = backend(pool)
+        for _ in numbers():
+            break
+        assert backend(pool) == before
+
+    def test_a_generator_is_closed_whose_consumer_was_cut_short(self, lend: Lend) -> None:
+        """It saw nothing of that, but the connection did."""
+        pool = lend()
+
+        def lent() -> Generator[Any, None, None]:
+            with pool.checkout() as connection:
+                yield connection
+
+        before = backend(pool)
+        lender = lent()
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
+            execute(next(lender), "select pg_sleep(60)")
+        lender.close()
+        assert backend(pool) != before
+
     def test_a_lost_connection_brings_the_others_under_suspicion(
         self, lend: Lend, boss: Any
     ) -> None:
@@ -336,6 +370,34 @@ class Decisions:
             connection.rollback()
         assert execute(boss, "select word from early") == [("early",)]
 
+    @pytest.mark.parametrize("autocommit", [False, True])
+    def test_transaction_begins_another_one_after_an_early_commit(
+        self, lend: Lend, boss: Any, autocommit: bool
+    ) -> None:
+        """What was not committed is rolled back, in autocommit mode, too, which is restored."""
+        execute(boss, "drop table if exists again; create table again (word text)")
+        pool = lend(configure=lambda one: setattr(one, "autocommit", autocommit))
+        for late, error in (("normal", None), ("lost", ValueError)):
+            with contextlib.suppress(ValueError), self.integration.transaction(pool) as connection:
+                execute(connection, "insert into again values ('early')")
+                connection.commit()
+                execute(connection, f"insert into again values ('{late}')")
+                if error:
+                    raise error
+            with pool.checkout() as connection:
+                assert connection.autocommit == autocommit
+        words = [word for (word,) in execute(boss, "select word from again")]
+        assert words == ["early", "normal", "early"]
+
+    def test_transaction_borrows_when_it_is_entered(self, lend: Lend) -> None:
+        """One that never is has no connection."""
+        pool = lend()
+        transactions = [self.integration.transaction(pool, 0.01) for _ in range(2)]
+        assert pool.stats().busy == 0
+        for one in transactions:
+            with one:
+                assert pool.stats().busy == 1
+
     def test_a_commit_that_fails_is_told_and_the_connection_goes_on(
         self, lend: Lend, boss: Any
     ) -> None:
@@ -358,12 +420,33 @@ class Decisions:
             with self.integration.transaction(pool):
                 pass
 
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.integration.transaction(pool))
+            assert __file__ in pool.holders()[0].line
         with self.integration.transaction(pool):
             assert __file__ in pool.holders()[0].line
             waiter = gevent.spawn(wait_for_one)
             until(pool.waiters, "somebody to wait")
             assert pool.waiters()[0].line.endswith("wait_for_one")
         waiter.get()
+
+    def test_transaction_that_a_scope_has_outrun_is_not_lent_to_a_second_client(
+        self, lend: Lend, boss: Any
+    ) -> None:
+        """Its end would commit what the second client has begun; nothing of its own is, either."""
+        execute(boss, "drop table if exists outrun; create table outrun (word text)")
+        pool, blocks = lend(), contextlib.ExitStack()
+        with gpool.Scope():
+            first = blocks.enter_context(self.integration.transaction(pool))
+            execute(first, "insert into outrun values ('first')")
+        with pool.checkout() as second:
+            assert second is not first
+            execute(second, "insert into outrun values ('second')")
+            with pytest.raises(self.driver.Error, match="closed"):
+                execute(first, "select 1")
+            with pytest.raises(gpool.LeaseLost):
+                blocks.close()
+            assert value(boss, "select count(*) from outrun") == 0
 
     # --- Connecting ---
 

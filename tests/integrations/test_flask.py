@@ -17,6 +17,7 @@ import gevent
 import pytest
 from flask import Flask, Response, session, stream_with_context
 from flask.cli import ScriptInfo
+from flask.testing import EnvironBuilder
 
 import gpool
 from gpool import telemetry
@@ -264,6 +265,42 @@ class TestRequest:
         settle()
         assert (seen[0].resets, seen[0].closed) == (0, True)
         assert db.stats().busy == 0
+
+    def test_that_is_cut_short_while_it_starts_its_response_has_it_discarded(
+        self, app: Flask, pools: GPool, db: gpool.Pool[Thing]
+    ) -> None:
+        """Flask tells its teardown functions of no error then."""
+        seen = []
+
+        @app.get("/")
+        def view() -> str:
+            seen.append(pools.borrow("db"))
+            return ""
+
+        def start(*args: Any) -> Any:
+            raise gevent.GreenletExit
+
+        with pytest.raises(gevent.GreenletExit):
+            app.wsgi_app(EnvironBuilder(app).get_environ(), start)
+        settle()
+        assert (seen[0].resets, seen[0].closed) == (0, True)
+
+    def test_that_is_cut_short_has_it_discarded_though_the_app_ignores_it(
+        self, pools: GPool, app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """``should_ignore_error`` is about debuggers."""
+        monkeypatch.setattr(app, "should_ignore_error", lambda error: True)
+        seen = []
+
+        @app.get("/")
+        def view() -> str:
+            seen.append(pools.borrow("db"))
+            raise gevent.Timeout
+
+        with pytest.raises(gevent.Timeout):
+            app.test_client().get("/")
+        settle()
+        assert (seen[0].resets, seen[0].closed) == (0, True)
 
     def test_gives_back_what_it_has_forgotten(
         self, app: Flask, db: gpool.Pool[Thing], forgotten: list[telemetry.Event]

@@ -22,8 +22,8 @@ class TestOptions:
         """Whoever comes from there changes a name and nothing else."""
         theirs, ours = redis.BlockingConnectionPool(), SupervisedPool()
         assert ours.max_connections == theirs.max_connections == 50
-        assert ours.pool.stats().size == 50
-        assert ours.pool._options.timeout == theirs.timeout == 20
+        assert ours.supervised.stats().size == 50
+        assert ours.supervised._options.timeout == theirs.timeout == 20
 
     def test_knows_every_option_of_a_pool(self) -> None:
         """What gpool's pool can be told it can be told here."""
@@ -33,7 +33,7 @@ class TestOptions:
     def test_is_as_large_as_either_name_says(self, name: str) -> None:
         """The words of gpool and of redis-py mean the same; overflow comes on top."""
         pool = SupervisedPool.from_url(URL, **{name: 3}, max_overflow=2)
-        assert pool.pool.stats().size == 3
+        assert pool.supervised.stats().size == 3
         assert pool.max_connections == 5
 
     def test_takes_redis_pys_names_from_the_url(self) -> None:
@@ -41,16 +41,18 @@ class TestOptions:
         pool = SupervisedPool.from_url(
             f"{URL}?max_connections=7&timeout=2.5&health_check_interval=9"
         )
-        assert pool.pool.stats().size == 7
-        assert pool.pool._options.timeout == 2.5
+        assert pool.supervised.stats().size == 7
+        assert pool.supervised._options.timeout == 2.5
         assert pool.connection_kwargs["health_check_interval"] == 9
 
     @pytest.mark.parametrize(
         ("options", "error", "words"),
         [
             ({"size": 2, "max_connections": 2}, ValueError, "max_connections, got 2 and 2"),
-            ({"max_connections": 0}, ValueError, "size: expected at least 1"),
-            ({"max_connections": "9"}, TypeError, "size: expected a whole number, got '9'"),
+            ({"max_connections": 0}, ValueError, "max_connections: expected at least 1"),
+            ({"size": 0}, ValueError, "size: expected at least 1"),
+            ({"max_connections": "9"}, TypeError, "max_connections: expected .*number, got '9'"),
+            ({"max_connections": 1, "min_ready": 2}, ValueError, "at most max_connections, 1"),
             ({"timeout": -1}, ValueError, "timeout: expected seconds >= 0 or None, got -1"),
             ({"strategy": "best"}, ValueError, "strategy: expected 'lifo' or 'fifo', got 'best'"),
             ({"max_conections": 2}, TypeError, r"those of Connection or some of \[.*'size'"),
@@ -83,11 +85,11 @@ class TestOptions:
         client = redis.Redis(connection_pool=pool)
         assert client.get_encoder().encoding == "utf-8"
         assert client.get_connection_kwargs()["host"] == "localhost"
-        assert pool.pool.tree() == gpool.PoolTree(None, None, None)
+        assert pool.supervised.tree() == gpool.PoolTree(None, None, None)
         pool.disconnect()
         pool.close()
         pool.reset()
-        assert pool.pool.tree() == gpool.PoolTree(None, None, None)
+        assert pool.supervised.tree() == gpool.PoolTree(None, None, None)
 
 
 class TestShared:

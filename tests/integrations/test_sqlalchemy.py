@@ -84,7 +84,7 @@ class TestCreateEngine:
         [
             ({"pool_size": 0}, "pool_size: expected 1 or more, since a pool needs a limit, got 0"),
             ({"max_overflow": -1}, "max_overflow: expected 0 or more, .* limit, got -1"),
-            ({"pool_size": -2}, "size: expected 0 or more, got -2"),
+            ({"pool_size": -2}, "pool_size: expected 0 or more, got -2"),
             ({"pool_timeout": "5"}, "timeout: expected seconds or None, got '5'"),
             ({"pool_timeout": -1}, "timeout: expected seconds >= 0 or None, got -1"),
             ({"pool_recycle": None}, "recycle: expected seconds, or -1 for never, got None"),

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 import gpool
 from gpool import telemetry
-from gpool.integrations.stdlib_logging import log
-from gpool.testing import settle
+from gpool.integrations import stdlib_logging
+from gpool.integrations.stdlib_logging import LIMIT, WINDOW, Log, install, log
+from gpool.testing import VirtualClock, settle
+from gpool.waiter import Gate
+from tests.pool.conftest import maker, own_application  # noqa: F401  # fixtures
+from tests.pool.scenarios import SCENES, Stage
+from tests.pool.workshop import Maker, no_switch
 
 PID = "#PID<7>"
 
@@ -22,7 +34,7 @@ SAID = [
     ),
     (
         telemetry.SupervisorReport(PID, "start_error", "boom", "a", None),
-        "child 'a' None: start error",
+        "child 'a' None: start error: 'boom'",
     ),
     (telemetry.WorkerStartFailed(PID, "db", "boom", 0.25), "next try in 0.25 s: 'boom'"),
     (telemetry.PoolHasFailed(PID, "db", "boom"), "pool 'db' has failed: 'boom'"),
@@ -42,9 +54,15 @@ SAID = [
     (telemetry.ReturnedLate(PID, "db", 31.0, "app.py:3 in view"), "after 31 s"),
     (telemetry.CheckoutFailed(PID, "db", "deadlock"), "would have waited for ever"),
     (telemetry.ProcessIsZombie(PID, ("line 1\n",)), "swallows its exit and runs on:\nline 1"),
-    (telemetry.CleanupFailed(PID, ValueError("x")), "CleanupFailed: ValueError('x')"),
-    (telemetry.ListenerFailed(PID, telemetry.Event(PID), ValueError("x")), "ListenerFailed"),
-    (telemetry.HookFailed(PID, "close", ValueError("x")), "close of '#PID<7>' raised ValueError"),
+    (telemetry.CleanupFailed(PID, ValueError("x")), "'#PID<7>': its cleanup failed: ValueError: x"),
+    (
+        telemetry.ListenerFailed(print, telemetry.Event(PID), ValueError("x")),
+        "listener <built-in function print> failed: ValueError: x",
+    ),
+    (
+        telemetry.HookFailed(PID, "close", ValueError("x")),
+        "close of '#PID<7>' raised ValueError: x",
+    ),
     (telemetry.UnexpectedMessage(PID, "hello"), "unexpected message: 'hello'"),
 ]
 NOTED = [
@@ -76,17 +94,109 @@ SILENT = [
 ]
 
 
+AREAS = {
+    "process": (
+        telemetry.ProcessCrashed, telemetry.CleanupFailed, telemetry.ProcessIsZombie,
+        telemetry.UnexpectedMessage,
+    ),
+    "supervisor": (telemetry.SupervisorReport,),
+    "telemetry": (telemetry.ListenerFailed,),
+    "pool": (telemetry.HookFailed, telemetry.PoolEvent),
+}  # fmt: skip
+
+
+class Doubler(gpool.GenServer):
+    """A server that can be asked for too much."""
+
+    @gpool.call
+    def compute(self, n: int) -> float:
+        """Divide."""
+        return 1 / n
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[Log]:
+    """Begin with nothing written, and leave nothing to be."""
+    fresh = Log()
+    before = install(fresh)
+    yield fresh
+    fresh._forget()
+    telemetry.detach(log)
+    install(before)
+
+
+@pytest.fixture
+def attached(fresh: Log) -> Log:
+    """Listen, as the Application has it."""
+    telemetry.attach(log)
+    return fresh
+
+
+@pytest.fixture
+def stage(clock: VirtualClock, maker: Maker) -> Stage:  # noqa: F811
+    """Where scenes are played."""
+    return Stage(clock, maker)
+
+
+@pytest.fixture
+def server() -> Iterator[gpool.Supervisor]:
+    """A supervisor of one server, which may crash as often as it likes."""
+    supervisor = gpool.Supervisor.start(
+        [gpool.ChildSpec("doubler", Doubler.start_link)], max_restarts=1000
+    )
+    yield supervisor
+    if supervisor.pid.state != "dead":
+        gpool.stop(supervisor)
+
+
+def kinds_of(base: type[telemetry.Event]) -> Iterator[type[telemetry.Event]]:
+    """Yield the events below one that the package declares: not those of tests."""
+    for kind in base.__subclasses__():
+        if kind.__module__ == telemetry.__name__:
+            yield kind
+        yield from kinds_of(kind)
+
+
+def crash(supervisor: gpool.Supervisor, reason: Any = "boom") -> gpool.Pid:
+    """Have its child crash; return who that was."""
+    (child,) = supervisor.which_children()
+    pid: gpool.Pid = child.child
+    gpool.exit(pid, reason)
+    settle()
+    return pid
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged."""
+    settle()
+    return [record.getMessage() for record in caplog.records]
+
+
+def about(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    """Return the plain data of the one record that was logged."""
+    settle()
+    (record,) = caplog.records
+    found: dict[str, Any] = vars(record)["gpool"]
+    return found
+
+
 class TestLog:
     @pytest.mark.parametrize(("event", "words"), SAID, ids=lambda value: type(value).__name__)
     def test_words_what_somebody_should_read(
         self, event: telemetry.Event, words: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """One record an event, which carries the event itself."""
+        """One record an event, to the logger of its area, with plain data."""
         log(event)
+        settle()
         (record,) = caplog.records
         assert words in record.getMessage()
         assert record.levelno >= logging.WARNING
-        assert vars(record)["gpool_event"] is event
+        area = next(area for area, kinds in AREAS.items() if isinstance(event, kinds))
+        assert record.name == f"gpool.{area}"
+        facts = vars(record)["gpool"]
+        assert facts["event"] == type(event).__name__
+        assert facts["pid"]
+        assert json.loads(json.dumps(facts)) == facts
 
     @pytest.mark.parametrize(("event", "words"), NOTED, ids=lambda value: type(value).__name__)
     def test_says_how_many_workers_there_may_be(
@@ -95,6 +205,7 @@ class TestLog:
         """At level INFO: the numbers are each process's own, not those of the whole service."""
         caplog.set_level(logging.INFO, "gpool")
         log(event)
+        settle()
         (record,) = caplog.records
         assert words in record.getMessage()
         assert record.levelno == logging.INFO
@@ -105,7 +216,7 @@ class TestLog:
     ) -> None:
         """What happens in any healthy pool is no news."""
         log(event)
-        assert not caplog.records
+        assert said(caplog) == []
 
     def test_every_event_is_either(self) -> None:
         """An event that is added has to be decided upon here."""
@@ -113,22 +224,455 @@ class TestLog:
             type(event).__name__ for event in (*(event for event, _ in SAID + NOTED), *SILENT)
         }
         assert decided == {kind.__name__ for kind in telemetry.EVENTS}
+        assert decided == {kind.__name__ for kind in kinds_of(telemetry.Event)} - {"PoolEvent"}
 
-    def test_shows_the_traceback_of_a_crash(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_obeys_levels(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Of gpool, and of one area."""
+        logging.getLogger("gpool.pool").setLevel(logging.CRITICAL)
+        try:
+            log(telemetry.PoolHasFailed(PID, "db", "boom"))
+            log(telemetry.UnexpectedMessage(PID, "hello"))
+            assert len(said(caplog)) == 1
+        finally:
+            logging.getLogger("gpool.pool").setLevel(logging.NOTSET)
+
+    def test_words_the_like_alike(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The text has placeholders: what collects records can group them."""
+        log(telemetry.PoolHasFailed(PID, "db", "boom"))
+        settle()
+        (record,) = caplog.records
+        assert record.msg == "pool %r has failed: %s; it will be revived"
+
+    def test_survives_a_bad_repr(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is logged may be anything."""
+
+        class Bad:
+            def __repr__(self) -> str:
+                raise ValueError("no words")
+
+        log(telemetry.UnexpectedMessage(PID, Bad()))
+        assert "whose repr fails" in said(caplog)[0]
+
+    def test_cuts_what_is_too_long(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A message may be as large as memory."""
+        log(telemetry.UnexpectedMessage(PID, "x" * 10**6))
+        assert len(said(caplog)[0]) < 1100
+
+
+class TestCrashes:
+    def test_show_the_traceback(self, caplog: pytest.LogCaptureFixture, attached: Log) -> None:
         """The report of an exception is where it was raised, not only what it was."""
 
         def crash() -> Any:
             raise ZeroDivisionError("here")
 
-        telemetry.attach(log)
+        gpool.spawn(crash)
+        settle()
+        (record,) = caplog.records
+        assert record.getMessage().endswith("crashed: ZeroDivisionError: here")
+        assert record.exc_info is not None
+        assert record.exc_info[0] is ZeroDivisionError
+        formatted = logging.Formatter("%(message)s").format(record)
+        assert formatted.count("Traceback") == 1
+        assert "in crash" in formatted
+        assert vars(record)["gpool"]["traceback"] in formatted
+
+    def test_are_told_once(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, server: gpool.Supervisor,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        """Not by the supervisor, too, nor by gevent's hub; with the place in the tree."""
+        pid = crash(server, ValueError("boom"))
+        assert len(said(caplog)) == 1
+        assert about(caplog) == {
+            "event": "ProcessCrashed", "pid": repr(pid), "name": None, "initial_call": "Doubler",
+            "supervisor": repr(server.pid), "child": "doubler", "restarts": 0, "unread": 0,
+            "reason": "ValueError: boom", "error": "ValueError",
+        }  # fmt: skip
+        caplog.clear()
+        crash(server)
+        assert about(caplog)["restarts"] == 1
+        assert capfd.readouterr().err == ""
+
+    def test_of_a_pools_worker_name_the_pool(
+        self, caplog: pytest.LogCaptureFixture, attached: Log
+    ) -> None:
+        """And nobody else tells of it."""
+        with gpool.Pool(Doubler, size=1, name="doublers") as pool:
+            with pytest.raises(gpool.ServerExited):
+                pool.call(Doubler.compute, 0)
+            settle()
+            facts = about(caplog)
+        assert facts["pool"] == "doublers"
+        assert facts["child"] == "worker"
+        assert facts["error"] == "ZeroDivisionError"
+        assert len(said(caplog)) == 1
+
+    @pytest.mark.usefixtures("own_application")
+    @pytest.mark.parametrize("victim", ["pool_man", "worker_sup"])
+    def test_of_a_pools_own_processes_are_told_once(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, victim: str
+    ) -> None:
+        """One fall, one record; those that it takes along by a link have none."""
+        with gpool.Pool(Doubler, size=3, name="doublers") as pool:
+            pool.wait_ready()
+            gpool.exit(getattr(pool.tree(), victim), "kill")
+            settle()
+            assert about(caplog)["child"] == victim
+            assert about(caplog)["pool"] == "doublers"
+
+    def test_take_those_along_that_are_linked(
+        self, caplog: pytest.LogCaptureFixture, attached: Log
+    ) -> None:
+        """A chain of links dies of one error: who raised it is told of."""
+        chain: list[gpool.Pid] = []
+
+        def link(length: int) -> None:
+            if not length:
+                raise ZeroDivisionError("here")
+            chain.append(gpool.spawn_link(link, length - 1))
+            gevent.sleep(60)
+
+        gpool.spawn(link, 3)
+        settle()
+        assert len(chain) == 3
+        assert about(caplog)["pid"] == repr(chain[-1])
+
+    def test_that_only_look_alike_are_told_of_each(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, server: gpool.Supervisor
+    ) -> None:
+        """A supervisor that is killed after its child, which had not taken it along."""
+        crash(server, "kill")
+        supervisor, stranger = server.pid, gpool.spawn(gevent.sleep, 60)
+        for pid in (supervisor, stranger):
+            gpool.exit(pid, "kill")
+            settle()
+        told = [vars(record)["gpool"]["pid"] for record in caplog.records]
+        assert told[1:] == [repr(supervisor), repr(stranger)]
+        assert len(told) == 3
+
+    def test_that_spend_the_intensity_are_told_of_as_well(
+        self, caplog: pytest.LogCaptureFixture, attached: Log
+    ) -> None:
+        """That a supervisor gives up is more than the death."""
+        supervisor = gpool.Supervisor.start(
+            [gpool.ChildSpec("doubler", Doubler.start_link)], max_restarts=0
+        )
+        pid = supervisor.pid
+        crash(supervisor)
+        first, second = said(caplog)
+        assert "crashed: 'boom'" in first
+        assert "shutdown: 'reached_max_restart_intensity'" in second
+        assert vars(caplog.records[1])["gpool"]["supervisor"] == repr(pid)
+        assert {record.name for record in caplog.records} == {"gpool.process", "gpool.supervisor"}
+
+    def test_that_nobody_has_told_are_reported(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, server: gpool.Supervisor
+    ) -> None:
+        """A child that should go on for ever and ends is no crash, and is told."""
+        crash(server, "normal")
+        crash(server, "shutdown")
+        assert "child terminated: 'shutdown'" in said(caplog)[-1]
+
+
+class TestLimit:
+    def test_of_a_crash_loop(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, clock: VirtualClock,
+        server: gpool.Supervisor,
+    ) -> None:  # fmt: skip
+        """The first few, then how many more there were, then the same again."""
+        for _ in range(LIMIT + 7):
+            crash(server)
+        assert len(said(caplog)) == LIMIT
+        clock.advance(WINDOW)
+        *_, last = said(caplog)
+        assert len(caplog.records) == LIMIT + 1
+        assert last.startswith("7 more in 60 s: #PID<")
+        assert last.endswith("(Doubler) crashed: 'boom'")
+        record = caplog.records[-1]
+        assert record.levelno == logging.ERROR
+        assert vars(record)["gpool"]["left_out"] == 7
+        assert vars(record)["gpool"]["child"] == "doubler"
+        caplog.clear()
+        crash(server)
+        clock.advance(WINDOW)
+        assert len(said(caplog)) == 1
+
+    def test_is_of_each_child_and_each_error(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, clock: VirtualClock,
+        server: gpool.Supervisor,
+    ) -> None:  # fmt: skip
+        """A flood of one does not hide another."""
+        for _ in range(LIMIT + 1):
+            crash(server, ValueError("a"))
+        crash(server, TypeError("b"))
+        gpool.spawn(gpool.exit, "c")
+        assert len(said(caplog)) == LIMIT + 2
+
+    def test_of_starts_that_fail(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """An outage is told of, not each attempt."""
+        stage.maker.creates.extend([ConnectionError("down")] * 1000)
+        stage.pool(name="db")
+        stage.clock.advance(WINDOW * 2.5)
+        told = said(caplog)
+        assert sum("more in 60 s: pool 'db': a worker did not start" in one for one in told) == 2
+        assert len(told) <= 3 * (LIMIT + 1)
+
+    def test_can_be_chosen(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, clock: VirtualClock,
+        server: gpool.Supervisor,
+    ) -> None:  # fmt: skip
+        """By a Log of one's own, in the place of gpool's."""
+        own = Log(limit=1, window=10.0)
+        assert install(own) is attached
+        crash(server)
+        crash(server)
+        clock.advance(10.0)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+        assert said(caplog)[1].startswith("1 more in 10 s")
+
+    def test_can_be_none(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, server: gpool.Supervisor
+    ) -> None:
+        """All are written."""
+        install(Log(limit=None))
+        for _ in range(LIMIT * 3):
+            crash(server)
+        assert len(said(caplog)) == LIMIT * 3
+
+    def test_windows_do_not_pile_up(self, fresh: Log, clock: VirtualClock) -> None:
+        """Those that are over are forgotten."""
+        for number in range(3 * stdlib_logging.OPEN):
+            log(telemetry.PoolHasFailed(PID, f"pool-{number}", "boom"))
+            clock.advance(WINDOW / 10)
+        assert len(fresh._windows) <= stdlib_logging.OPEN + 1
+        assert len(fresh._told) <= stdlib_logging.TOLD
+
+    @pytest.mark.parametrize(
+        ("bad", "error"),
+        [
+            ({"limit": -1}, ValueError), ({"limit": 1.5}, TypeError), ({"limit": True}, TypeError),
+            ({"window": 0}, ValueError), ({"window": "60"}, TypeError),
+            ({"window": None}, ValueError),
+        ],
+    )  # fmt: skip
+    def test_of_bad_input_is_refused(self, bad: dict[str, Any], error: type[Exception]) -> None:
+        """Expected, and got."""
+        with pytest.raises(error, match=r"expected .*, got"):
+            Log(**bad)
+
+    def test_what_is_installed_is_a_log(self) -> None:
+        """A function is none."""
+        bad: Any = print
+        with pytest.raises(TypeError, match="expected a Log"):
+            install(bad)
+
+
+class Blocking(logging.Handler):
+    """A handler as those that write to a network: it waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+        self.written: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Wait, then write."""
+        self.gate.wait(None)
+        self.written.append(record.getMessage())
+
+
+class TestNoSwitch:
+    @pytest.fixture
+    def handler(self) -> Iterator[Blocking]:
+        """A handler that blocks until its gate is open."""
+        handler = Blocking()
+        handler.lock = None  # type: ignore[assignment]  # a thread's, in a program not patched
+        logging.getLogger("gpool").addHandler(handler)
+        yield handler
+        handler.gate.open()
+        settle()
+        logging.getLogger("gpool").removeHandler(handler)
+
+    @pytest.mark.parametrize(
+        "event", [event for event, _ in SAID + NOTED], ids=lambda event: type(event).__name__
+    )
+    def test_whatever_is_told(self, event: telemetry.Event, handler: Blocking, fresh: Log) -> None:
+        """A handler that blocks holds up its own greenlet only."""
+        log(event)
+        settle()
+        with no_switch():
+            for _ in range(3 * LIMIT):
+                log(event)
+        handler.gate.open()
+
+    def test_a_pool_goes_on(self, handler: Blocking, attached: Log) -> None:
+        """Its manager, too, which tells of the pool's events."""
+        with gpool.Pool(Doubler, size=1, name="doublers") as pool:
+            for _ in range(3):
+                with pytest.raises(gpool.ServerExited):
+                    pool.call(Doubler.compute, 0)
+            assert pool.call(Doubler.compute, 1) == 1
+            assert handler.written == []
+            handler.gate.open()
+            settle()
+            assert len(handler.written) == 3
+
+
+class TestWriting:
+    def test_is_in_the_context_of_who_emitted(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A filter that adds a request's id finds the right one."""
+        import contextvars
+
+        request: contextvars.ContextVar[str] = contextvars.ContextVar("request")
+        seen: list[str] = []
+        logger = logging.getLogger("gpool.pool")
+        keep = lambda record: bool(seen.append(request.get("none"))) or True  # noqa: E731
+        logger.addFilter(keep)
         try:
-            gpool.spawn(crash)
+            request.set("r1")
+            log(telemetry.PoolHasFailed(PID, "db", "boom"))
+            request.set("r2")
             settle()
         finally:
-            telemetry.detach(log)
-        (record,) = caplog.records
-        assert "in crash" in record.getMessage()
-        assert "ZeroDivisionError: here" in record.getMessage()
+            logger.removeFilter(keep)
+        assert seen == ["r1"]
+
+    def test_of_a_filter_that_fails_goes_on(
+        self, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It is shown, as ``logging`` shows what a handler raises."""
+        logger = logging.getLogger("gpool.pool")
+        fail = lambda record: 1 / 0  # noqa: E731
+        logger.addFilter(fail)
+        try:
+            log(telemetry.PoolHasFailed(PID, "db", "boom"))
+            settle()
+        finally:
+            logger.removeFilter(fail)
+        log(telemetry.PoolHasFailed(PID, "db", "boom"))
+        assert len(said(caplog)) == 1
+        assert "ZeroDivisionError" in capsys.readouterr().err
+
+    @pytest.mark.usefixtures("own_application")
+    @pytest.mark.parametrize("name", SCENES)
+    def test_whatever_happens_is_plain_data(
+        self, name: str, stage: Stage, caplog: pytest.LogCaptureFixture, attached: Log
+    ) -> None:
+        """Of real events, too."""
+        SCENES[name].play(stage)
+        settle()
+        for record in caplog.records:
+            facts = vars(record)["gpool"]
+            assert json.loads(json.dumps(facts)) == facts
+
+
+SCRIPT = """
+import gevent, gpool
+def crash(): raise ValueError("here")
+def main():
+    gpool.Pool(gpool.Resource(create=list), size=1, name="db").start()
+    for _ in range({times}):
+        gpool.spawn(crash).runner().join()
+main()
+"""
+
+
+class TestBareScript:
+    def run(self, code: str) -> str:
+        """Return what it writes to stderr."""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            capture_output=True, text=True, timeout=25, check=True,
+        )  # fmt: skip
+        assert done.stdout == ""
+        return done.stderr
+
+    @pytest.mark.parametrize("patch", ["", "from gevent import monkey; monkey.patch_all()\n"])
+    def test_sees_a_crash_that_is_its_last_moment(self, patch: str) -> None:
+        """Without any configuration, with the traceback, once."""
+        stderr = self.run(patch + SCRIPT.format(times=1))
+        assert stderr.count("ValueError: here") == 2  # in the line, and below the traceback
+        assert stderr.count("Traceback") == 1
+        assert stderr.startswith("#PID<")
+
+    def test_sees_how_many_were_left_out(self) -> None:
+        """At its end, if the window is not over."""
+        stderr = self.run(SCRIPT.format(times=9))
+        assert stderr.count("Traceback") == LIMIT
+        assert "4 more in 60 s" in stderr.splitlines()[-1]
+
+    def test_writes_before_its_handlers_end(self) -> None:
+        """Those that were set up before the first record, as of a client that sends at exit."""
+        stderr = self.run(
+            "import atexit, logging, gpool, sys\n"
+            "from gpool import telemetry\n"
+            "from gpool.integrations.stdlib_logging import log\n"
+            "class Sending(logging.Handler):\n"
+            "    kept = []\n"
+            "    def emit(self, record): self.kept.append(record.getMessage())\n"
+            "    def send(self): print('sent', self.kept, file=sys.stderr)\n"
+            "handler = Sending()\n"
+            "logging.getLogger('gpool').addHandler(handler)\n"
+            "atexit.register(handler.send)\n"
+            "log(telemetry.PoolHasFailed(None, 'db', 'boom'))\n"
+        )
+        assert "sent [\"pool 'db' has failed: 'boom'; it will be revived\"]" in stderr
+
+    def test_told_to_end_writes_its_last_moment(self) -> None:
+        """By SIGTERM, which ends ``gpool.run``."""
+        stderr = self.run(
+            "import os, signal, gevent, gpool\n"
+            "def serve():\n"
+            "    os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    try: gevent.sleep(60)\n"
+            "    finally: gpool.spawn(lambda: 1 / 0).runner().join()\n"
+            "gpool.Pool(gpool.Resource(create=list), size=1, name='db').start()\n"
+            "gpool.run(serve, drain=0)\n"
+        )
+        assert stderr.count("Traceback") == 1
+        assert "crashed: ZeroDivisionError" in stderr
+
+    def test_told_to_end_by_gunicorn_writes_its_last_moment(self, tmp_path: Path) -> None:
+        """A worker that gets SIGTERM, of a gunicorn that does."""
+        pytest.importorskip("gunicorn")
+        (tmp_path / "gunicorn.conf.py").write_text(
+            "import os, signal, gpool\n"
+            "from gpool.integrations import gunicorn as hooks\n"
+            "control_socket_disable = True\n"
+            "def post_worker_init(worker):\n"
+            "    hooks.post_worker_init(worker)\n"
+            "    gpool.Pool(gpool.Resource(create=list), size=1, name='db').start()\n"
+            "    os.kill(worker.ppid, signal.SIGTERM)\n"
+            "def worker_exit(server, worker):\n"
+            "    hooks.worker_exit(server, worker)\n"
+            "    gpool.spawn(lambda: 1 / 0).runner().join()\n"
+        )
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0",
+                "-c", str(tmp_path / "gunicorn.conf.py"), "wsgiref.simple_server:demo_app",
+            ],
+            capture_output=True, text=True, timeout=25, check=True,
+            env=os.environ | {"GPOOL_RUN_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)},
+        )  # fmt: skip
+        assert done.stderr.count("crashed: ZeroDivisionError: division by zero") == 1
+
+    def test_forked_writes_only_its_own(self) -> None:
+        """What the parent has to write, the parent writes."""
+        stderr = self.run(
+            "import os, gevent, gpool, sys, warnings\n"
+            "warnings.simplefilter('ignore', DeprecationWarning)\n"
+            "from gpool import telemetry\n"
+            "from gpool.integrations.stdlib_logging import log, flush\n"
+            "log(telemetry.PoolHasFailed(None, 'db', 'boom'))\n"
+            "pid = os.fork()\n"
+            "if not pid: flush(); os._exit(0)\n"
+            "os.waitpid(pid, 0)\n"
+        )
+        assert stderr.count("has failed") == 1
 
 
 class TestApplication:

@@ -204,6 +204,35 @@ class TestRequest:
         assert scopes[0] is not scopes[1]
         assert things.status().busy == 0
 
+    def test_around_another_has_its_scope_back(self, things: gpool.Pool[Thing]) -> None:
+        """Once the inner one has ended: in the environ is one that can keep."""
+        inner = RequestScope(app_of(lambda environ: [b"a"]))
+        seen = []
+
+        def around(environ: dict[str, Any], start_response: Any) -> Any:
+            outer = environ[SCOPE]
+            body = inner(environ, start_response)
+            seen.append(environ[SCOPE] is outer)
+            environ[SCOPE].keep(things.checkout())
+            return body
+
+        RequestScope(around)(environ_of(), start)
+        assert seen == [True]
+        assert things.status().busy == 0
+
+    def test_around_a_streamed_one_has_its_scope_back(self) -> None:
+        """When the inner body was closed, and unless others have put one there."""
+        inner = RequestScope(app_of(lambda environ: iter([b"a"])))
+        outer, other = gpool.Scope(), gpool.Scope()
+        environ = environ_of(**{SCOPE: outer})
+        for last in (outer, other):
+            body: Any = inner(environ, start)
+            assert environ[SCOPE] not in (outer, other)
+            if last is other:
+                environ[SCOPE] = other
+            body.close()
+            assert environ[SCOPE] is last
+
     def test_wants_an_application(self) -> None:
         """Or says so at once."""
         with pytest.raises(TypeError, match="app: expected a WSGI application, got 'app'"):
@@ -290,6 +319,48 @@ class TestError:
                 list(body)
             body.close()
             assert [type(one) for one in told] == [error]
+
+    def test_of_a_generator_around_it_is_a_hang_up(self, things: gpool.Pool[Thing]) -> None:
+        """Middleware that the server closes: it was at a ``yield``, and nobody was cut short."""
+
+        def view(environ: dict[str, Any]) -> Iterator[bytes]:
+            kept.append(environ[SCOPE].keep(things.checkout()))
+            yield from [b"a", b"b"]
+
+        def around(body: Any) -> Iterator[bytes]:
+            with contextlib.closing(body):
+                for piece in body:
+                    yield piece.upper()
+
+        kept: list[Thing] = []
+        body: Any = around(RequestScope(app_of(view))(environ_of(), start))
+        next(body)
+        body.close()
+        settle()
+        assert (kept[0].resets, kept[0].closed) == (1, False)
+
+    @pytest.mark.parametrize("error", [ZeroDivisionError, gevent.GreenletExit])
+    def test_of_iter_closes_the_body_and_gives_back(
+        self, things: gpool.Pool[Thing], error: type[BaseException]
+    ) -> None:
+        """The server never gets to see what it would have to close."""
+        seen = []
+
+        class Body:
+            def __iter__(self) -> Iterator[bytes]:
+                raise error
+
+            def close(self) -> None:
+                seen.append(things.status().busy)
+
+        def view(environ: dict[str, Any]) -> Iterable[bytes]:
+            environ[SCOPE].keep(things.checkout())
+            return Body()
+
+        with pytest.raises(error):
+            RequestScope(app_of(view))(environ_of(), start)
+        assert seen == [1]
+        assert things.status().busy == 0
 
     def test_of_close_discards_too(self, things: gpool.Pool[Thing]) -> None:
         """And gives back all the same."""

@@ -7,6 +7,7 @@ A file of patched/ says how its users borrow, by a :class:`Subject`, gives the f
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -209,6 +210,23 @@ class Torture:
         until(lambda: gate.open == 1, "a connect")
         client.kill()
         gate.release()
+        assert_whole(subject, gate)
+
+    def test_connects_that_are_cut_short_are_closed(
+        self, make_one: Callable[..., Subject], gate: Gate
+    ) -> None:
+        """At once, not when the collector comes: else the server sees more than there may be."""
+        gate.hold()
+        gc.disable()
+        try:
+            subject = make_one(start_timeout=0.05)
+            client = Client(subject, holds=False)
+            until(lambda: subject.pool.stats().start_failures >= 4, "connects to be cut short")
+            until(lambda: gate.open <= 1, "their sockets to be closed")
+        finally:
+            gc.enable()
+        gate.release()
+        assert client.is_served, repr(client.error)
         assert_whole(subject, gate)
 
     def test_t6(self, make_one: Callable[..., Subject], gate: Gate) -> None:

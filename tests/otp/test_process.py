@@ -599,6 +599,23 @@ class TestLink:
         gpool.link(target.pid)
         assert mailbox() == [Exit(target.pid, "boom")]
 
+    def test_an_error_that_comes_by_a_link_is_no_failed_cleanup(self):
+        """It is the reason, not what the cleanup of the one that it ends has raised."""
+        failures = Events(telemetry.CleanupFailed, "process", "exception")
+        telemetry.attach(failures)
+        linked = []
+
+        def fail():
+            linked.append(gpool.spawn_link(gevent.sleep, 60))
+            gevent.sleep(0)
+            raise ValueError("of its own")
+
+        gpool.spawn(fail)
+        settle()
+        telemetry.detach(failures)
+        assert reason_of(linked[0]).exception.args == ("of its own",)
+        assert failures == []
+
 
 class TestUnlink:
     def test_no_exit_arrives_afterwards(self):

@@ -176,7 +176,7 @@ class TestPassOver:
     def library(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         """A library that borrows on behalf of who calls it; its lines are passed over."""
         monkeypatch.setattr(lease_module, "_passed_over", lease_module._passed_over)
-        gpool.pass_over("some_library.")
+        gpool.pass_over("some_library")
         library: dict[str, Any] = {"__name__": "some_library.inner"}
         exec(
             "def borrow(pool):\n"
@@ -206,10 +206,24 @@ class TestPassOver:
         held.checkin()
         client.join()
 
-    def test_refuses_what_is_no_name(self) -> None:
-        """An empty text would be the beginning of every name."""
-        with pytest.raises(TypeError, match="expected texts that are not empty, got ''"):
-            gpool.pass_over("")
+    @pytest.mark.parametrize(
+        ("module", "is_passed_over"),
+        [("some_library", True), ("some_library.a.b", True), ("some_library_app.views", False)],
+    )
+    def test_is_of_a_module_and_all_in_it(
+        self, pool: gpool.Pool[Any], library: Any, module: str, is_passed_over: bool
+    ) -> None:
+        """The code of users whose package begins with the same letters is shown."""
+        caller: dict[str, Any] = {"__name__": module, "borrow": library}
+        exec("def view(pool):\n    return borrow(pool)\n", caller)
+        lease = caller["view"](pool)
+        assert lease.line.endswith("in view") is not is_passed_over
+
+    @pytest.mark.parametrize("name", ["", "redis.", "re dis", 5])
+    def test_refuses_what_is_no_name(self, name: Any) -> None:
+        """An empty text, say, would be the beginning of every name."""
+        with pytest.raises(TypeError, match=f"expected names of modules, got {name!r}"):
+            gpool.pass_over(name)
 
 
 class TestCheckin:

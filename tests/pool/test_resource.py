@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator
 from typing import Any
 
 import gevent
@@ -56,7 +57,9 @@ class TestVerdict:
             (KeyboardInterrupt(), {"reset": True}, False),
             (gevent.Timeout(), {"reset": True}, False),
             (gevent.GreenletExit(), {"reset": True}, False),
+            (GeneratorExit(), {"reset": True}, False),  # nobody knows what its consumer did
             (gevent.Timeout(), {"reset": True, "is_broken": False}, True),
+            (GeneratorExit(), {"reset": True, "is_broken": False}, True),
             (ValueError(), {"reset": True, "is_broken": True}, False),
             (ValueError(), {"is_broken": False}, False),
             (None, {"is_dirty": True}, False),
@@ -89,6 +92,28 @@ class TestVerdict:
         pool = running(maker, reset=maker.reset, needs_reset=lambda thing: False)
         leave(pool, error)
         assert (maker.made[0].resets, maker.made[0].closed) == (0, False)
+        assert_whole(pool, maker)
+
+    def test_a_generator_whose_consumer_was_cut_short(
+        self, clock: VirtualClock, maker: Maker
+    ) -> None:
+        """It was at a ``yield``, but its consumer in the middle of a conversation."""
+        pool = running(maker, reset=maker.reset)
+
+        def lent() -> Generator[Any, None, None]:
+            with pool.checkout() as thing:
+                yield thing
+
+        def client() -> None:
+            for _ in lent():
+                gpool.receive()  # by way of the thing
+
+        one = gevent.spawn(client)
+        settle()
+        assert pool.stats().busy == 1
+        one.kill()
+        settle()
+        assert maker.made[0].closed
         assert_whole(pool, maker)
 
     def test_a_swallowed_timeout_shows(self, clock: VirtualClock, maker: Maker) -> None:
@@ -444,6 +469,31 @@ def test_a_driver_that_swallows_the_kill(
             gpool.receive()
         except swallow:
             lease.checkin()  # it looks clean from here
+
+    one = Client(client)
+    settle()
+    one.kill()
+    settle()
+    assert maker.made[0].closed
+    assert_whole(pool, maker)
+
+
+def test_a_driver_that_swallows_the_kill_of_who_uses_a_generator(
+    clock: VirtualClock, maker: Maker
+) -> None:
+    """A ``GeneratorExit`` says nothing of the exit, even to a hook that takes it lightly."""
+    pool = running(maker, reset=maker.reset, is_broken=lambda error, thing: False)
+
+    def lent() -> Generator[None, None, None]:
+        with pool.checkout():
+            with contextlib.suppress(BaseException):
+                gpool.receive()
+            yield
+
+    def client() -> None:
+        lender = lent()
+        next(lender)
+        lender.close()
 
     one = Client(client)
     settle()

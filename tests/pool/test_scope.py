@@ -12,7 +12,9 @@ import pytest
 
 import gpool
 from gpool import telemetry
+from gpool.pool import scope as scope_module
 from gpool.testing import settle
+from gpool.waiter import Gate
 from tests.pool.workshop import Echo, Holder, Maker, assert_whole, no_switch
 
 
@@ -366,6 +368,63 @@ class TestKeep:
             scope.keep(lease)
             lease.checkin()
         assert pool.stats().stale == 0
+
+    def test_of_an_outer_scope_outlasts_an_inner_one(
+        self, pool: gpool.Pool[Any], forgotten: list[telemetry.LeaseForgotten]
+    ) -> None:
+        """Though it was borrowed inside; the inner one's end takes the rest."""
+        with gpool.Scope() as outer:
+            with gpool.Scope():
+                lease, other = pool.checkout(), pool.checkout()
+                outer.keep(lease)
+            assert gpool.leases() == (lease,)
+            assert other.slot is None
+        assert gpool.leases() == ()
+        settle()
+        assert len(forgotten) == 1
+
+    def test_of_the_scope_that_was_told_last_counts(self, pool: gpool.Pool[Any]) -> None:
+        """An inner one may have what the outer one had, and the other way round."""
+        with gpool.Scope() as outer, gpool.Scope() as middle, gpool.Scope() as inner:
+            one, two = pool.checkout(), pool.checkout()
+            for scope in (outer, middle):
+                scope.keep(one)
+            for scope in (inner, outer):
+                scope.keep(two)
+            inner.__exit__(None, None, None)
+            assert gpool.leases() == (one, two)
+            middle.__exit__(None, None, None)
+            assert gpool.leases() == (two,)
+        assert gpool.leases() == ()
+
+    def test_counts_for_one_piece_of_work(self, pool: gpool.Pool[Any]) -> None:
+        """What one process had kept is not left lying by another one that has it now."""
+        held, outer = Gate(), gpool.Scope()
+
+        def work() -> None:
+            with outer:
+                lease = pool.checkout()
+                outer.keep(lease)
+                lease.transfer(me)
+                held.wait()
+
+        me = gpool.self()
+        with gpool.Scope():
+            gpool.spawn(work)
+            settle()
+            assert len(gpool.leases()) == 1
+        assert gpool.leases() == ()
+        held.open()
+        settle()
+
+    def test_is_forgotten_at_the_end(self, pool: gpool.Pool[Any]) -> None:
+        """A scope that is entered time and again gathers nothing."""
+        before = len(scope_module._kept_by)
+        with gpool.Scope() as scope:
+            scope.keep(pool.checkout())
+            assert len(scope_module._kept_by) == before + 1
+        assert len(scope_module._kept_by) == before
+        assert scope._kept == {}
 
     def test_refuses_what_it_cannot_keep(self, pool: gpool.Pool[Any]) -> None:
         """A lease that is over, another's, or no lease; and once the scope has ended."""

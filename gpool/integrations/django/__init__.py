@@ -23,11 +23,14 @@ Connections are made, checked, reset and closed in the pool's workers, by Django
 methods, so that whatever happens to a request, they are whole.
 
 Rules:
-    * The pool is used where gevent has patched the program, before Django was imported:
-      only there each greenlet has connections of its own.  Elsewhere, as under ``manage.py``
-      or in a thread, each is opened and closed as by Django's own backend.
-    * ``CONN_MAX_AGE`` is 0, and Django's own ``pool`` is off.
-    * It is psycopg 3: psycopg2 needs hands of its own to cooperate with gevent.
+
+* The pool is used where gevent has patched the program, before Django was imported:
+  only there each greenlet has connections of its own.  Elsewhere, as under ``manage.py``
+  or in a thread, each is opened and closed as by Django's own backend.
+* A connection that others give back, as the end of a :class:`gpool.Scope` does, is closed, not
+  lent again; the wrapper that had it borrows another one, and its ``atomic`` block has ended.
+* ``CONN_MAX_AGE`` is 0, and Django's own ``pool`` is off.
+* It is psycopg 3: psycopg2 needs hands of its own to cooperate with gevent.
 
 Not here: the engine (``base.py``), its pools (``pools.py``), the checks (``checks.py``).
 

@@ -22,9 +22,9 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 
 import gpool
+from gpool.integrations._postgresql import KEPT
 from gpool.integrations.django.pools import (
     Pools,
-    attribute,
     borrow,
     contradictions,
     is_per_greenlet,
@@ -83,6 +83,23 @@ class Pooled(Wrapper):
         params.pop("gpool", None)
         return params
 
+    def ensure_connection(self) -> None:
+        """Have a connection: borrow one, also if others have given back what it had.
+
+        That ends a transaction as Django's ``close()`` does.  One that was begun by hand is
+        refused from then on, until ``close()``.
+        """
+        lease = self._lease
+        if lease is not None and (lease.slot is None or lease.lost):
+            self._part_from(lease)
+        super().ensure_connection()
+
+    def _part_from(self, lease: gpool.Lease[Any]) -> None:
+        if self.in_atomic_block or self.autocommit or lease.is_the_parents:
+            self.close()
+        elif self.connection is not None:
+            self.connection.close()  # it would commit the second half
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
         """Borrow a connection; blocks until there is one, within the pool's `timeout`.
 
@@ -102,7 +119,8 @@ class Pooled(Wrapper):
         if self._sharer is not None:
             with contextlib.suppress(gpool.NoProcess):  # then its borrower keeps it
                 lease.transfer(self._sharer)
-        attribute(lease)
+        lease.locate()
+        KEPT.add(connection)
         self._lease, self._broken_by = lease, None
         return connection
 
@@ -153,6 +171,7 @@ class Pooled(Wrapper):
         if lease is None:
             super()._close()  # type: ignore[misc]
             return
+        KEPT.discard(self.connection)
         self.connection = None
         error, self._broken_by = self._broken_by, None
         if error is None:

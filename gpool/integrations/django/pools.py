@@ -20,7 +20,6 @@ import contextlib
 import copy
 import itertools
 import select
-import sys
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -32,6 +31,8 @@ from psycopg import sql
 
 import gpool
 from gpool.integrations.psycopg import PsycopgResource, is_broken
+
+gpool.pass_over("django", "asgiref", "contextlib")
 
 Connection = psycopg.Connection[Any]
 Pool = gpool.Pool[Connection]
@@ -46,7 +47,6 @@ FORGET: Final = sql.SQL(
     "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; "
     "DISCARD SEQUENCES; SELECT pg_catalog.pg_advisory_unlock_all()"
 )
-ON_BEHALF: Final = ("django.", "gpool.", "contextlib", "asgiref.")  # modules that query for others
 
 
 class Made(NamedTuple):
@@ -282,13 +282,3 @@ def has_news(connection: Connection) -> bool:
     poll = monkey.get_original("select", "poll")()  # gevent's might switch
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def attribute(lease: gpool.Lease[Connection]) -> None:
-    """Have a lease tell the line that needed it, not one of Django's."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if not str(frame.f_globals.get("__name__")).startswith(ON_BEHALF):
-            lease.code, lease.lasti = frame.f_code, frame.f_lasti
-            return
-        frame = frame.f_back

@@ -8,9 +8,10 @@ from typing import Any
 import gevent
 import pytest
 from django.core.wsgi import get_wsgi_application
-from django.db import connections
+from django.db import OperationalError, ProgrammingError, connections, transaction
 from django.test import RequestFactory
 
+import gpool
 from tests.integrations.django_alias import add_alias, remove_alias
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.program import until
@@ -101,3 +102,101 @@ class TestRequests:
         gevent.killall(killed)
         assert waiting.get()[0] == "200 OK"
         until(lambda: held(alias) == 0)
+
+
+def backend(wrapper: Any) -> int:
+    """Return the server's process that answers a wrapper."""
+    with wrapper.cursor() as cursor:
+        cursor.execute("select pg_backend_pid()")
+        return int(cursor.fetchone()[0])
+
+
+class TestLines:
+    @pytest.fixture
+    def alias(self, a_postgresql: PostgreSQL) -> Iterator[str]:
+        """Give an alias with a pool of one connection; with ATOMIC_REQUESTS, Django borrows."""
+        alias = add_alias(a_postgresql.port, gpool={"size": 1, "timeout": 10.0})
+        yield alias
+        remove_alias(alias)
+
+    def test_are_those_of_views(self, alias: str, ask: Ask) -> None:
+        """Of who holds a connection and of who waits, and in the error of who has waited."""
+        _, body = ask(f"/one/{alias}")
+        waiting = gevent.spawn(finished, ask, f"/one/{alias}")
+        until(connections[alias].pool.waiters)
+        [holder], [who] = connections[alias].pool.holders(), connections[alias].pool.waiters()
+        assert holder.line.endswith("django_urls.py:15 in ask")
+        assert who.line == holder.line
+        with pytest.raises(gpool.CheckoutTimeout, match=r"oldest holder.*django_urls.py"):
+            connections[alias].pool.checkout(0)
+        body.close()
+        assert waiting.get()[0] == "200 OK"
+
+
+class TestScope:
+    """A scope that ends, as a `RequestScope` does, while a wrapper has its connection."""
+
+    def test_does_not_have_it_lent_to_a_second_client(self, alias: str) -> None:
+        """The wrapper borrows another one, when it is used again."""
+        connections[alias].pool.resize(1)
+        with gpool.Scope():
+            first = backend(connections[alias])
+            stale = connections[alias].connection
+        with connections[alias].pool.checkout() as second:
+            assert second is not stale
+            assert second.info.backend_pid != first
+            connections[alias].pool.resize(2)
+            assert backend(connections[alias]) not in (first, second.info.backend_pid)
+        connections[alias].close()
+
+    def test_is_noticed_at_once(self, alias: str) -> None:
+        """Before the connection is closed, too."""
+        with gpool.Scope():
+            first = backend(connections[alias])
+        assert backend(connections[alias]) != first
+        assert held(alias) == 1
+        connections[alias].close()
+
+    def test_has_what_was_kept_of_it_fail(self, alias: str) -> None:
+        """A cursor of that connection is of no use any more."""
+        with gpool.Scope():
+            cursor = connections[alias].cursor()
+        until(lambda: connections[alias].pool.stats().idle == 0)
+        with connections[alias].pool.checkout(), pytest.raises(OperationalError, match="closed"):
+            cursor.execute("select 1")
+
+    def test_ends_an_atomic_block(self, alias: str) -> None:
+        """What was done in it is undone, and nothing goes on in that block."""
+        block = transaction.atomic(alias)
+        with gpool.Scope():
+            block.__enter__()
+            first = backend(connections[alias])
+        with pytest.raises(ProgrammingError, match="Cannot open a new connection in an atomic"):
+            backend(connections[alias])
+        block.__exit__(None, None, None)
+        assert backend(connections[alias]) != first
+        connections[alias].close()
+
+    def test_ends_a_transaction_that_was_begun_by_hand(self, alias: str) -> None:
+        """Its second half is refused, until `close`."""
+        wrapper = connections[alias]
+        with gpool.Scope():
+            wrapper.set_autocommit(False)
+            backend(wrapper)
+        for _ in range(2):
+            with pytest.raises(OperationalError, match="closed"):
+                backend(wrapper)
+        wrapper.close()
+        assert backend(wrapper)
+        wrapper.close()
+
+    def test_of_who_shares_a_wrapper_ends_it_for_all(self, alias: str) -> None:
+        """Another greenlet that uses the wrapper borrows anew."""
+        wrapper = connections[alias]
+        wrapper.inc_thread_sharing()
+        with gpool.Scope():
+            first = backend(wrapper)
+        assert gevent.spawn(backend, wrapper).get() != first
+        wrapper.dec_thread_sharing()
+        wrapper.close()
+        assert held(alias) == 0

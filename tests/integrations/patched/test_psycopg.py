@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -11,10 +11,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-import gpool
 from gpool.integrations import psycopg as integration
+from tests.integrations.borrowers import BorrowersOutages, BorrowersTorture, OnASharedServer
 from tests.integrations.decisions import Decisions, Lend, OnStandby, backend, value
-from tests.integrations.torture import LONG, Outages, Subject, Torture
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.program import until
@@ -70,64 +69,16 @@ def idle_until_it_is_ended(connection: Any) -> None:
 LEFTOVERS = [reading_a_copy, writing_a_copy, streaming, in_a_pipeline, listening]
 
 
-class Borrower(Subject):
-    """Whoever borrows from the pool itself."""
-
-    errors = (psycopg.Error, gpool.GPoolError)
-    refusals = (gpool.CheckoutTimeout,)
-
-    def __init__(self, dsn: str, **options: Any) -> None:
-        self.pool = gpool.Pool(
-            integration.PsycopgResource(dsn), **{"timeout": LONG, "lazy": True} | options
-        )
-        self.checkout = self.pool.checkout
-
-    def echo(self, connection: Any, word: str) -> str:
-        """Have the server say a word."""
-        return str(connection.execute("select %s::text", [word]).fetchone()[0])
+class TestTorture(BorrowersTorture):
+    driver, resource = psycopg, integration.PsycopgResource
 
 
-def make(self: Any, gate: Gate, *, password: str = "", size: int = 1, **options: Any) -> Borrower:
-    """Return a borrower."""
-    who = f"user=ann password={password}" if password else "user=postgres"
-    dsn = f"host=127.0.0.1 port={gate.port} dbname=postgres {who}"
-    return Borrower(dsn, size=size, **options)
+class TestOutages(BorrowersOutages):
+    driver, resource = psycopg, integration.PsycopgResource
 
 
-class TestTorture(Torture):
-    make = make
-
-    @pytest.fixture
-    def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that all share."""
-        return a_postgresql
-
-
-class TestOutages(Outages):
-    make = make
-
-    @pytest.fixture
-    def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that may be hurt."""
-        return a_frail_postgresql
-
-    @contextlib.contextmanager
-    def fill(self, server: PostgreSQL) -> Iterator[None]:
-        """Connect until it refuses."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(psycopg.OperationalError):
-                while True:
-                    stack.enter_context(contextlib.closing(psycopg.connect(server.dsn())))
-            yield
-
-
-class TestDecisions(Decisions):
+class TestDecisions(OnASharedServer, Decisions):
     driver, integration, resource = psycopg, integration, integration.PsycopgResource
-
-    @pytest.fixture
-    def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that all share."""
-        return a_postgresql
 
     @pytest.mark.parametrize("leave", LEFTOVERS, ids=lambda leave: leave.__name__)
     def test_a_protocol_that_is_left_in_the_middle_is_not_lent_again(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,8 +12,9 @@ from psycopg2 import extensions
 
 import gpool
 from gpool.integrations import psycopg2 as integration
+from tests.integrations.borrowers import BorrowersOutages, BorrowersTorture, OnASharedServer
 from tests.integrations.decisions import Decisions, Lend, OnStandby, backend, execute
-from tests.integrations.torture import LONG, Outages, Subject, Torture
+from tests.integrations.torture import LONG
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.program import until
@@ -54,66 +54,16 @@ def use_once_it_is_closed(connection: Any) -> None:
 COMMANDS = [begin, commit, rollback, reset, fetch]
 
 
-class Borrower(Subject):
-    """Whoever borrows from the pool itself."""
-
-    errors = (psycopg2.Error, gpool.GPoolError)
-    refusals = (gpool.CheckoutTimeout,)
-
-    def __init__(self, dsn: str, **options: Any) -> None:
-        self.pool = gpool.Pool(
-            integration.Psycopg2Resource(dsn), **{"timeout": LONG, "lazy": True} | options
-        )
-        self.checkout = self.pool.checkout
-
-    def echo(self, connection: Any, word: str) -> str:
-        """Have the server say a word."""
-        with connection.cursor() as cursor:
-            cursor.execute("select %s::text", [word])
-            return str(cursor.fetchone()[0])
+class TestTorture(BorrowersTorture):
+    driver, resource = psycopg2, integration.Psycopg2Resource
 
 
-def make(self: Any, gate: Gate, *, password: str = "", size: int = 1, **options: Any) -> Borrower:
-    """Return a borrower."""
-    who = f"user=ann password={password}" if password else "user=postgres"
-    dsn = f"host=127.0.0.1 port={gate.port} dbname=postgres {who}"
-    return Borrower(dsn, size=size, **options)
+class TestOutages(BorrowersOutages):
+    driver, resource = psycopg2, integration.Psycopg2Resource
 
 
-class TestTorture(Torture):
-    make = make
-
-    @pytest.fixture
-    def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that all share."""
-        return a_postgresql
-
-
-class TestOutages(Outages):
-    make = make
-
-    @pytest.fixture
-    def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that may be hurt."""
-        return a_frail_postgresql
-
-    @contextlib.contextmanager
-    def fill(self, server: PostgreSQL) -> Iterator[None]:
-        """Connect until it refuses."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(psycopg2.OperationalError):
-                while True:
-                    stack.enter_context(contextlib.closing(psycopg2.connect(server.dsn())))
-            yield
-
-
-class TestDecisions(Decisions):
+class TestDecisions(OnASharedServer, Decisions):
     driver, integration, resource = psycopg2, integration, integration.Psycopg2Resource
-
-    @pytest.fixture
-    def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that all share."""
-        return a_postgresql
 
     @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
     @pytest.mark.parametrize("error", [gevent.Timeout, gevent.GreenletExit])

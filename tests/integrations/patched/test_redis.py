@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 import redis
+from django.core.cache.backends.redis import RedisCache
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -33,7 +34,7 @@ class Borrower(Subject):
     def __init__(self, url: str, **options: Any) -> None:
         connections = SupervisedPool.from_url(url, **{"timeout": LONG} | options)
         self.client = redis.Redis(connection_pool=connections)
-        self.pool = connections.pool
+        self.pool = connections.supervised
         self.checkout = self.client.client
 
     def echo(self, connection: Any, word: str) -> str:
@@ -95,7 +96,7 @@ def make_pool(gate: Gate) -> Iterator[Callable[..., SupervisedPool]]:
 
     yield make
     for pool in pools:
-        pool.pool.stop()
+        pool.supervised.stop()
 
 
 class TestUse:
@@ -131,34 +132,52 @@ class TestUse:
             while not all(one.dead for one in clients):
                 gevent.sleep(0.001)
                 chance.choice(clients).kill(block=False)
-            until(lambda: pool.pool.stats().busy == 0, "all to come back")
+            until(lambda: pool.supervised.stats().busy == 0, "all to come back")
             until(lambda: len(observer.client_list()) <= 10 + 1, "the server to notice")
         gevent.joinall(clients, raise_error=True)
         assert cut
         assert len(counted) <= int(client.get("sum")) <= len(counted) + len(cut)
         assert gate.peak <= 10
-        assert not pool.pool.holders()
+        assert not pool.supervised.holders()
 
     def test_says_who_holds_a_connection_from_which_line(self, make_pool) -> None:
         """It is the line of the user, not of redis-py, and it is in the error of who waits."""
         pool = make_pool(timeout=0, min_ready=1)
-        pool.pool.wait_ready()
+        pool.supervised.wait_ready()
         client = redis.Redis(connection_pool=pool)
         with client.client():
-            assert "test_says_who_holds" in pool.pool.holders()[0].line
+            assert "test_says_who_holds" in pool.supervised.holders()[0].line
             with pytest.raises(redis.ConnectionError, match="test_says_who_holds") as caught:
                 client.get("a")
         assert isinstance(caught.value, gpool.CheckoutTimeout)
         assert caught.value.busy == 1
 
+    @pytest.mark.parametrize("kind", ["command", "cache"])
+    def test_says_who_waits_at_which_line(self, make_pool, kind: str) -> None:
+        """It is the line of the user as well, not of redis-py or of Django's cache."""
+        pool = make_pool()
+        client = redis.Redis(connection_pool=pool)
+        shared = type("Shared", (), {"from_url": lambda url, **options: pool})
+        cache = RedisCache("redis://", {"OPTIONS": {"pool_class": shared}})
+
+        def view() -> None:
+            assert (client if kind == "command" else cache).get("a") is None
+
+        with client.client():
+            waiting = gevent.spawn(view)
+            until(pool.supervised.waiters)
+            [who] = pool.supervised.waiters()
+            assert who.line.endswith("view")
+        waiting.get()
+
     def test_a_checkout_that_timed_out_is_not_tried_again(self, make_pool) -> None:
         """redis-py's Retry is for what was sent: the time-out is all that a client waits."""
         pool = make_pool(timeout=0, min_ready=1, retry=Retry(NoBackoff(), 5))
-        pool.pool.wait_ready()
+        pool.supervised.wait_ready()
         client = redis.Redis(connection_pool=pool)
         with client.client(), pytest.raises(redis.ConnectionError):
             client.get("a")
-        assert pool.pool.stats().timed_out == 1
+        assert pool.supervised.stats().timed_out == 1
 
     def test_fails_fast_with_the_cause(self, gate: Gate, make_pool) -> None:
         """Whoever does not want to wait for a server that refuses is told what it said."""
@@ -183,7 +202,7 @@ class TestUse:
             pool = SupervisedPool.from_url(f"unix://{server.folder}/socket?db=2", size=1)
             client = redis.Redis(connection_pool=pool)
             assert client.client_info()["db"] == 2
-            pool.pool.stop()
+            pool.supervised.stop()
 
 
 class TestRetry:
@@ -288,7 +307,7 @@ class TestLife:
         client = redis.Redis(connection_pool=pool)
         with client.client():
             waiting = attempt(client.ping)
-            until(pool.pool.waiters)
+            until(pool.supervised.waiters)
             pool.close()
             assert isinstance(waiting.get(), integration.PoolClosed)
 
@@ -297,7 +316,7 @@ class TestLife:
         pool = make_pool()
         client = redis.Redis(connection_pool=pool)
         assert client.ping()
-        pool.pool.stop()
+        pool.supervised.stop()
         with pytest.raises(integration.PoolClosed):
             client.ping()
 
@@ -365,7 +384,7 @@ class TestReAuth:
                 provider.renew("bea")
             assert whoami(client) == "bea"
             assert (client.client_id() == before) == (state != "subscribed")
-            pool.pool.stop()
+            pool.supervised.stop()
 
     def test_in_a_real_thread(self) -> None:
         """Whoever renews tokens in a thread may call: the connections have them when used next."""
@@ -377,7 +396,7 @@ class TestReAuth:
             gevent.get_hub().threadpool.apply(pool.re_auth_callback, (Provider("bea"),))
             assert whoami(client) == "bea"
             assert client.client_id() == before
-            pool.pool.stop()
+            pool.supervised.stop()
 
     def test_closes_what_is_refused(self) -> None:
         """A token that is not taken costs its connection; the next one logs in by itself."""
@@ -391,7 +410,7 @@ class TestReAuth:
             provider.user = "ann"
             assert whoami(client) == "ann"
             assert client.client_id() != before
-            pool.pool.stop()
+            pool.supervised.stop()
 
 
 def ask(client: redis.Redis, word: bytes) -> list[Any]:

@@ -11,6 +11,7 @@ import redis
 from redis.cache import CacheConfig
 from redis.connection import CacheProxyConnection
 
+import gpool
 from gpool.integrations.redis import LeaseLost, SupervisedPool
 from tests.integrations.torture import LONG
 from tests.servers.gate import Gate
@@ -36,7 +37,7 @@ def make_client(gate: Gate) -> Iterator[Callable[..., redis.Redis]]:
 
     yield make
     for pool in pools:
-        pool.pool.stop()
+        pool.supervised.stop()
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def client(make_client: Callable[..., redis.Redis]) -> redis.Redis:
 
 def in_flight(client: redis.Redis) -> bool:
     """Tell whether somebody waits for a reply."""
-    held = client.connection_pool.pool.holders()
+    held = client.connection_pool.supervised.holders()
     return any(getattr(one.worker, "_conn", one.worker).gpool_pending > 0 for one in held)
 
 
@@ -128,7 +129,7 @@ class TestCut:
         assert [client.echo(word) for word in "abc"] == [b"a", b"b", b"c"]
         assert client.pipeline().echo("d").echo("e").execute() == [b"d", b"e"]
         assert gate.opened == 2  # the other one's is not lent again
-        assert not client.connection_pool.pool.holders()
+        assert not client.connection_pool.supervised.holders()
 
     @pytest.mark.parametrize("how", ["kill", "timeout", "swallowed"])
     def test_while_it_logs_in(self, make_client, gate: Gate, how: str) -> None:
@@ -257,7 +258,7 @@ class TestListening:
         with client.pubsub() as listener:
             listener.subscribe("news")
             assert listener.get_message(timeout=LONG)["type"] == "subscribe"
-            assert len(client.connection_pool.pool.holders()) == 1
+            assert len(client.connection_pool.supervised.holders()) == 1
         assert client.publish("news", "a") == 0
         assert gate.opened == 2
 
@@ -290,7 +291,7 @@ class TestListening:
         client.publish("news", "a")
         until(lambda: heard == [b"a"], "the news")
         greenlets[0].kill()
-        until(lambda: not client.connection_pool.pool.holders(), "it to come back")
+        until(lambda: not client.connection_pool.supervised.holders(), "it to come back")
         with pytest.raises(LeaseLost):
             listener.subscribe("more")
         listener.close()
@@ -307,7 +308,7 @@ class TestListening:
         until(lambda: heard, "the news")
         thread.stop()
         thread.join()
-        until(lambda: not client.connection_pool.pool.holders(), "it to come back")
+        until(lambda: not client.connection_pool.supervised.holders(), "it to come back")
 
     def test_to_a_monitor(self, make_client, gate: Gate) -> None:
         """Who watches the server's commands takes a slot, and leaves it whole."""
@@ -318,6 +319,72 @@ class TestListening:
                 pass
         assert client.echo("b") == b"b"
         until(lambda: gate.open == 1, "its connection to be closed")
+
+
+def by_a_client(client: redis.Redis) -> Callable[[], object]:
+    """Return what uses the connection of a client of one connection."""
+    one = client.client()
+    one.echo("mine")
+    return lambda: one.echo("mine")
+
+
+def by_a_pipeline(client: redis.Redis) -> Callable[[], object]:
+    """Return what uses the connection of a pipeline that watches nothing any more."""
+    pipe = client.pipeline()
+    pipe.watch("a")
+    pipe.unwatch()
+    return lambda: pipe.watch("b")
+
+
+def by_a_listener(client: redis.Redis) -> Callable[[], object]:
+    """Return what uses the connection of a listener that has subscribed to nothing."""
+    listener = client.pubsub()
+    listener.ping()
+    listener.parse_response()
+    return listener.ping
+
+
+def by_hand(client: redis.Redis) -> Callable[[], object]:
+    """Return what uses a connection without any client."""
+    connection = client.connection_pool.get_connection()
+    return lambda: connection.send_command("INCR", "n")
+
+
+class TestTakenBack:
+    @pytest.mark.parametrize("hold", [by_a_client, by_a_pipeline, by_a_listener, by_hand])
+    def test_by_a_scope_it_is_not_lent_to_a_second_client(
+        self, client: redis.Redis, hold: Callable[[redis.Redis], Callable[[], object]]
+    ) -> None:
+        """Who still refers to it is told that it is not his; the other one has another one."""
+        with gpool.Scope():
+            use = hold(client)
+            [before] = client.connection_pool.supervised.holders()
+        with client.client() as second:
+            [after] = client.connection_pool.supervised.holders()
+            assert after.worker is not before.worker
+            with pytest.raises(LeaseLost):
+                use()
+            assert second.echo("other") == b"other"
+
+    @pytest.mark.parametrize("hold", [by_a_client, by_a_pipeline, by_a_listener, by_hand])
+    def test_by_a_scope_it_is_refused_at_once(
+        self, client: redis.Redis, hold: Callable[[redis.Redis], Callable[[], object]]
+    ) -> None:
+        """Also while it is not yet closed."""
+        with gpool.Scope():
+            use = hold(client)
+        with pytest.raises(LeaseLost):
+            use()
+        assert client.get("n") is None
+
+    def test_and_released_afterwards_it_is_nobody_elses(self, client: redis.Redis) -> None:
+        """The late release of an object that a scope outran takes nothing from anybody."""
+        with gpool.Scope():
+            one = client.client()
+        with client.client() as second:
+            one.close()
+            assert second.echo("other") == b"other"
+            assert len(client.connection_pool.supervised.holders()) == 1
 
 
 class TestPushed:

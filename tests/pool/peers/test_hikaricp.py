@@ -7,9 +7,9 @@ Its `softEvictConnections` is our ``recycle``, `evictConnection` our ``discard``
 
 from __future__ import annotations
 
-import sys
 import dataclasses
 import random
+import sys
 from typing import Any
 
 import gevent

@@ -1,0 +1,267 @@
+"""What redis-py's supervised pool lends: connections that know how they are, and its errors.
+
+Not here: the pool (``redis.py``), where the errors are public.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Final
+
+from redis.connection import AbstractConnection
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  # that of redis-py
+    MaxConnectionsError,
+    RedisError,
+    ResponseError,
+)
+
+import gpool
+
+# --- Errors -------------------------------------------------------------------------
+
+
+class CheckoutTimeout(gpool.CheckoutTimeout, MaxConnectionsError):
+    """No connection in time: gpool's facts, and a ``redis.ConnectionError``."""
+
+
+class PoolFull(gpool.PoolFull, MaxConnectionsError):
+    """As many clients wait as may: gpool's facts, and a ``redis.ConnectionError``."""
+
+
+class StartsFailing(gpool.StartsFailing, ConnectionError):
+    """No connection is up and none can be made, with `fail_fast`; the cause says why."""
+
+
+class PoolClosed(gpool.PoolClosed, ConnectionError):
+    """The pool is stopping or was stopped; a ``redis.ConnectionError``, too."""
+
+
+class PoolFailed(gpool.PoolFailed, ConnectionError):
+    """The pool fell too often, and will be revived; a ``redis.ConnectionError``, too."""
+
+
+class CheckoutDeadlock(gpool.CheckoutDeadlock, ConnectionError):
+    """It would wait for ever for who waits as well; a ``redis.ConnectionError``, too."""
+
+
+class LeaseLost(gpool.LeaseLost, RedisError):
+    """The connection was taken back; no ``redis.ConnectionError``, which would be retried."""
+
+
+IN_REDIS: Final[dict[type[Exception], Any]] = {
+    gpool.CheckoutTimeout: CheckoutTimeout,
+    gpool.PoolFull: PoolFull,
+    gpool.StartsFailing: StartsFailing,
+    gpool.PoolClosed: PoolClosed,
+    gpool.PoolFailed: PoolFailed,
+    gpool.CheckoutDeadlock: CheckoutDeadlock,
+    gpool.LeaseLost: LeaseLost,
+}
+for _error in IN_REDIS.values():
+    _error.__module__ = "gpool.integrations.redis"
+
+# --- Connections --------------------------------------------------------------------
+
+_LISTENS: Final = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"})
+#: What leaves a connection in a state that its next client must not find.
+_OPENS: Final = _LISTENS | {"MULTI", "WATCH", "MONITOR", "RESET"}
+_ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWATCH": {"WATCH"}}
+
+
+_Connection: Any = AbstractConnection  # few of its methods have annotations
+
+
+class _Packed(list[Any]):
+    """What goes over the wire, and which commands it is."""
+
+    commands: tuple[tuple[Any, ...], ...] = ()
+
+
+class _Packer:
+    """A packer of redis-py's that notes what it has packed."""
+
+    def __init__(self, packer: Any) -> None:
+        self.packer = packer
+
+    def pack(self, *args: Any) -> _Packed:
+        packed = _Packed(self.packer.pack(*args))
+        packed.commands = (args,)
+        return packed
+
+
+class Supervised(_Connection):  # type: ignore[misc]
+    """A connection that knows what it has not been answered, and what was left open on it.
+
+    Mixed into the class of connections that the user wants.
+    """
+
+    gpool_lease: gpool.Lease[Any] | None = None  # while it is lent
+    gpool_pool = ""  # the name of its pool
+    gpool_pending = 0  # commands that were sent, less the replies that were read
+    gpool_ended = False  # closed for good: whoever still has it must not connect it anew
+    gpool_logs_in = False  # by itself: it connects, or has a new token
+    gpool_unsent = False  # a stranger has just logged it in: he is told that he has
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.gpool_open: set[str] = set()  # words of what was begun and not ended
+        super().__init__(*args, **kwargs)
+
+    @property
+    def gpool_dirty(self) -> bool:
+        """Whether it must not be lent again."""
+        return (
+            self.gpool_lease is not None  # others give it back: an object of redis-py has it still
+            or self._sock is None
+            or self.gpool_pending != 0
+            or bool(self.gpool_open)
+            or bool(getattr(self, "should_reconnect", bool)())  # since redis-py 7
+        )
+
+    @property
+    def gpool_is_over(self) -> bool:
+        """Whether its client has it no more: it was taken back, and is closed, or will be."""
+        lease = self.gpool_lease
+        return self.gpool_ended or (lease is not None and (lease.slot is None or lease.lost))
+
+    def gpool_refuse(self) -> None:
+        """Raise if its client has it no more.
+
+        Raises:
+            LeaseLost: So it is.
+        """
+        if self.gpool_is_over:
+            raise LeaseLost(self.gpool_pool, self.gpool_lease or self)
+
+    def gpool_end(self) -> None:
+        """Close it for good; never blocks."""
+        self.gpool_ended = True
+        self.disconnect()
+
+    # --- What redis-py calls ---
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Connect it, if it is not; cut short, it is not connected."""
+        self.gpool_refuse()
+        if self._sock is not None:
+            return
+        self.gpool_logs_in = True
+        try:
+            super().connect_check_health(*args, **kwargs)
+        except BaseException:
+            self.disconnect()  # logged in, or in its database, or not yet
+            raise
+        finally:
+            self.gpool_logs_in = False
+
+    def re_auth(self) -> None:
+        """Log in with its new token, if it has one."""
+        self.gpool_logs_in = True
+        try:
+            super().re_auth()
+        finally:
+            self.gpool_logs_in = False
+
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        super().disconnect(*args, **kwargs)
+        self.gpool_pending = 0
+        self.gpool_open.clear()
+        self._re_auth_token: Any = None  # it will ask for the newest when it connects
+
+    def _construct_command_packer(self, packer: Any) -> _Packer:
+        return _Packer(super()._construct_command_packer(packer))
+
+    def pack_commands(self, commands: Iterable[tuple[Any, ...]]) -> _Packed:
+        commands = tuple(commands)
+        packed = _Packed(super().pack_commands(commands))
+        packed.commands = commands
+        return packed
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        if args[0] == "AUTH" and not self.gpool_logs_in and not self._gpool_is_mine:
+            # redis/event.py sends every token to what was a subscription's, or a client's of
+            # one connection, also when others have it; the pool has noted it for the next use.
+            self.gpool_unsent = True
+            return
+        super().send_command(*args, **kwargs)
+
+    @property
+    def _gpool_is_mine(self) -> bool:
+        lease = self.gpool_lease
+        return lease is not None and not lease.lost and lease.holder().pid is gpool.self()
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        self.gpool_refuse()
+        if self._re_auth_token is not None and self._gpool_is_quiet:
+            self.re_auth()
+        super().send_packed_command(command, check_health)
+        # What was cut short until here has been disconnected by redis-py.
+        if not isinstance(command, _Packed):
+            self.gpool_open.add("unknown")  # packed elsewhere: how many are they?
+            return
+        self.gpool_pending += len(command.commands)
+        for args in command.commands:
+            self._gpool_note(*args)
+
+    @property
+    def _gpool_is_quiet(self) -> bool:
+        return not (self.gpool_logs_in or self.gpool_pending or self.gpool_open)
+
+    def _gpool_note(self, name: Any, *args: Any) -> None:
+        word = (name.decode("latin-1") if isinstance(name, bytes) else str(name)).upper()
+        if word in _OPENS:
+            self.gpool_open.add(word)
+        elif word in _ENDS:
+            self.gpool_open -= _ENDS[word]
+        elif word == "SELECT" and args and not self.gpool_logs_in:
+            (self.gpool_open.discard if str(args[0]) == str(self.db) else self.gpool_open.add)(word)
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        if self.gpool_unsent:
+            self.gpool_unsent = False
+            return b"OK"
+        self.gpool_refuse()
+        if self.gpool_open and not _LISTENS.isdisjoint(self.gpool_open):
+            self._gpool_adopt()
+        try:
+            response = super().read_response(*args, **kwargs)
+        except ResponseError:
+            self.gpool_pending -= 1
+            raise
+        if not kwargs.get("push_request"):
+            self.gpool_pending -= 1
+        return response
+
+    def _gpool_adopt(self) -> None:
+        """Make the greenlet that listens the one whose death takes the connection back."""
+        lease = self.gpool_lease
+        if lease is not None and not lease.lost and not self._gpool_is_mine:
+            lease.transfer(gpool.self())
+
+
+@functools.cache
+def supervised(connection_class: Any) -> Any:
+    """Return a connection class with what a supervised one has beside it."""
+    is_class = isinstance(connection_class, type)
+    if not is_class or not issubclass(connection_class, AbstractConnection):
+        expected = "a subclass of redis.connection.AbstractConnection"
+        raise TypeError(f"connection_class: expected {expected}, got {connection_class!r}")
+    if issubclass(connection_class, Supervised):
+        return connection_class
+    bases = (Supervised, connection_class)
+    return type(f"Supervised{connection_class.__name__}", bases, {"__module__": __name__})
+
+
+def unwrapped(connection: Any) -> Any:
+    """Return the connection that redis-py's client-side cache wraps, or the connection."""
+    return getattr(connection, "_conn", connection)
+
+
+def ask(connection: Any) -> None:
+    """Have the server answer; raises if it does not, or lets nobody in."""
+    connection.send_command("PING", check_health=False)
+    try:
+        connection.read_response()
+    except ResponseError:
+        return  # PING may be forbidden; it lives

@@ -1,0 +1,418 @@
+"""Prometheus: one process, read when it asks; many, moved by a greenlet of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.lock import BoundedSemaphore
+from gevent.pywsgi import WSGIServer
+
+pytest.importorskip("prometheus_client")
+
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app, values
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+import gpool
+from gpool import METRICS, telemetry
+from gpool.integrations.prometheus import child_exit, register, worker_is_gone
+from gpool.testing import VirtualClock, settle
+from tests.pool.conftest import maker, own_application, quiet  # noqa: F401
+from tests.pool.scenarios import SCENES, Stage
+from tests.pool.workshop import Maker, no_switch
+
+pytestmark = pytest.mark.usefixtures("quiet", "own_application")
+
+CHECKOUT = Path(__file__).parents[2]
+PATIENCE = 15.0  # s until what another process brings about has come
+DECLARED = {
+    (f"gpool_{metric.name}", metric.kind, metric.help, metric.labels): set(metric.values)
+    for metric in METRICS
+}
+
+
+@pytest.fixture
+def stage(clock: VirtualClock, maker: Maker) -> Stage:  # noqa: F811
+    """Where scenes are played."""
+    return Stage(clock, maker)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """A registry of our own."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedSemaphore]:
+    """Be one of several processes that are added up; give the lock of all instruments."""
+    lock = BoundedSemaphore()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "Lock", lambda: lock)
+    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())
+    yield lock
+    getattr(values, "close_all_multiprocess_files", int)()  # older ones leave it to the collector
+
+
+@pytest.fixture
+def all_of_them(several: Any) -> CollectorRegistry:
+    """Where the sum over the processes is read."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return registry
+
+
+def registered(registry: CollectorRegistry, **options: Any) -> Iterator[Any]:
+    """Yield an exporter, registered until the end of the test."""
+    exporter = register(registry, **options)
+    yield exporter
+    exporter.unregister()
+
+
+@pytest.fixture
+def collector(registry: CollectorRegistry) -> Iterator[Any]:
+    """Register in a registry, as one process."""
+    yield from registered(registry)
+
+
+@pytest.fixture
+def instruments(several: Any, registry: CollectorRegistry, clock: VirtualClock) -> Iterator[Any]:
+    """Register, as one of several processes."""
+    yield from registered(registry)
+
+
+def told(text: str) -> dict[Any, set[str]]:
+    """Return what an answer declares: name, type, help, labels, and the second label's values."""
+    found: dict[Any, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        names = {label for sample in family.samples for label in sample.labels} - {"le"}
+        order = tuple(name for name in ("pool", "reason", "state") if name in names)
+        labels = {
+            sample.labels.get("reason", sample.labels.get("state", "")) for sample in family.samples
+        }
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found[name, family.type, family.documentation, order] = labels
+    return found
+
+
+class TestOneProcess:
+    @pytest.mark.parametrize("name", SCENES)
+    def test_tells_every_declared_metric_and_nothing_else(
+        self, name: str, stage: Stage, registry: CollectorRegistry, collector: Any
+    ) -> None:
+        """Names, types, help, labels and all members of a label, whatever has happened."""
+        SCENES[name].play(stage)
+        if gpool.running_pools():
+            assert told(generate_latest(registry).decode()) == DECLARED
+
+    def test_tells_what_metrics_say(
+        self, stage: Stage, registry: CollectorRegistry, collector: Any
+    ) -> None:
+        """Each sample; buckets add up to +Inf, which is the count."""
+        with gpool.Metrics() as metrics:
+            SCENES["fall"].play(stage)
+            for sample in metrics.snapshot():
+                name, labels = f"gpool_{sample.metric.name}", dict(sample.labels)
+                if isinstance(sample.value, gpool.Histogram):
+                    full = registry.get_sample_value(f"{name}_bucket", {**labels, "le": "+Inf"})
+                    assert full == registry.get_sample_value(f"{name}_count", labels)
+                    assert full == sample.value.count
+                    assert registry.get_sample_value(f"{name}_sum", labels) == sample.value.sum
+                else:
+                    assert registry.get_sample_value(name, labels) == sample.value
+
+    def test_speaks_openmetrics(
+        self, stage: Stage, registry: CollectorRegistry, collector: Any
+    ) -> None:
+        """With units; a strict parser has nothing to say against it."""
+        stage.pool(size=1, name="pool").checkout().checkin()
+        families = {
+            family.name: family
+            for family in parse_openmetrics(openmetrics.generate_latest(registry).decode())
+        }
+        assert len(families) == len(METRICS)
+        assert families["gpool_wait_seconds"].unit == "seconds"
+
+    def test_never_switches(
+        self, stage: Stage, registry: CollectorRegistry, collector: Any
+    ) -> None:
+        """Neither what is told of events nor what answers."""
+        pool = stage.pool(size=1, name="pool")
+        pool.checkout().checkin()
+        settle()
+        with no_switch():
+            pool.checkout().checkin()
+            generate_latest(registry)
+            telemetry.emit(telemetry.CleanupFailed(None, ValueError()))
+
+    def test_series_go_with_their_pool(
+        self, stage: Stage, registry: CollectorRegistry, collector: Any
+    ) -> None:
+        """What is left is of the process."""
+        pool = stage.pool(size=1, name="pool")
+        assert 'pool="' in generate_latest(registry).decode()
+        pool.stop()
+        assert 'pool="' not in generate_latest(registry).decode()
+        assert "gpool_processes_crashed_total 0.0" in generate_latest(registry).decode()
+
+    def test_buckets_can_be_chosen(self, stage: Stage, registry: CollectorRegistry) -> None:
+        """In seconds."""
+        exporter = register(registry, buckets=(0.1, 2))
+        stage.pool(size=1, name="pool")
+        bounds = set(
+            re.findall(r'wait_seconds_bucket{le="(.*?)"', generate_latest(registry).decode())
+        )
+        assert bounds == {"0.1", "2.0", "+Inf"}
+        exporter.unregister()
+
+    def test_twice_is_refused(self, registry: CollectorRegistry, collector: Any) -> None:
+        """And leaves no listener behind."""
+        before = telemetry._listeners
+        with pytest.raises(ValueError, match="Duplicated"):
+            register(registry)
+        assert telemetry._listeners == before
+
+    def test_once_unregistered_it_may_be_registered_again(
+        self, registry: CollectorRegistry
+    ) -> None:
+        """Nothing is told meanwhile."""
+        register(registry).unregister()
+        assert generate_latest(registry) == b""
+        register(registry).unregister()
+
+    def test_one_name_can_be_asked_for(
+        self, stage: Stage, registry: CollectorRegistry, collector: Any
+    ) -> None:
+        """As by ``/metrics?name[]=``."""
+        stage.pool(size=1, name="pool")
+        only = generate_latest(registry.restricted_registry(["gpool_up"])).decode()
+        assert [line for line in only.splitlines() if line[0] != "#"] == [
+            'gpool_up{pool="pool"} 1.0'
+        ]
+
+    @pytest.mark.parametrize("bad", [(), (2.0, 1.0), (0.0, 1.0)])
+    def test_bad_buckets_are_refused(
+        self, registry: CollectorRegistry, bad: tuple[float, ...]
+    ) -> None:
+        """At once."""
+        with pytest.raises(ValueError, match="expected seconds > 0 that grow"):
+            register(registry, bad)
+
+    def test_over_http(self, registry: CollectorRegistry, collector: Any) -> None:
+        """prometheus_client's own WSGI application, in a gevent server, beside a pool at work."""
+        server = WSGIServer(("127.0.0.1", 0), make_wsgi_app(registry), log=None)
+        server.start()
+        with gpool.Pool(gpool.Resource(create=list), size=2, name="db") as pool:
+            pool.wait_ready()
+            with pool.checkout():
+                asked = gevent.get_hub().threadpool.spawn(ask, server.server_port, "/metrics")
+                text = asked.get(timeout=PATIENCE)
+        server.stop()
+        ours = {key: told(text)[key] for key in told(text)}
+        assert ours == DECLARED
+        assert 'gpool_workers{pool="db",state="busy"} 1.0' in text
+
+
+class TestSeveralProcesses:
+    @pytest.mark.parametrize("name", SCENES)
+    def test_tell_every_declared_metric_and_nothing_else(
+        self,
+        name: str,
+        stage: Stage,
+        all_of_them: CollectorRegistry,
+        instruments: Any,
+    ) -> None:
+        """As one process does."""
+        SCENES[name].play(stage)
+        instruments.flush()
+        if gpool.running_pools():
+            assert told(generate_latest(all_of_them).decode()) == DECLARED
+
+    def test_tell_what_metrics_say(
+        self, stage: Stage, all_of_them: CollectorRegistry, instruments: Any
+    ) -> None:
+        """Each sample, once it is carried."""
+        with gpool.Metrics() as metrics:
+            SCENES["fall"].play(stage)
+            snapshot = metrics.snapshot()
+        instruments.flush()
+        for sample in snapshot:
+            name, labels = f"gpool_{sample.metric.name}", dict(sample.labels)
+            if isinstance(sample.value, gpool.Histogram):
+                total = all_of_them.get_sample_value(f"{name}_count", labels)
+                assert total == sample.value.count
+            else:
+                assert all_of_them.get_sample_value(name, labels) == sample.value
+
+    def test_a_lock_that_is_taken_switches_nobody(
+        self, clock: VirtualClock, stage: Stage, all_of_them: CollectorRegistry, several: Any,
+        instruments: Any,
+    ) -> None:  # fmt: skip
+        """What uses the pool goes on; the numbers come when the lock is free."""
+        pool = stage.pool(size=1, name="pool")
+        pool.checkout().checkin()
+        several.acquire()
+        clock.advance(1.0)  # whoever carries finds it taken
+        with no_switch():
+            pool.checkout().checkin()
+        several.release()
+        clock.advance(1.0)
+        assert all_of_them.get_sample_value("gpool_checkins_total", {"pool": "pool"}) == 2
+
+    def test_gauges_of_a_stopped_pool_are_0(
+        self, clock: VirtualClock, stage: Stage, all_of_them: CollectorRegistry, instruments: Any
+    ) -> None:
+        """No process has it; counters stay, as those of dead processes do."""
+        pool = stage.pool(size=1, name="pool")
+        clock.advance(1.0)
+        assert all_of_them.get_sample_value("gpool_up", {"pool": "pool"}) == 1
+        pool.stop()
+        instruments.flush()
+        assert all_of_them.get_sample_value("gpool_up", {"pool": "pool"}) == 0
+        assert all_of_them.get_sample_value("gpool_size", {"pool": "pool"}) == 0
+        assert all_of_them.get_sample_value("gpool_workers_started_total", {"pool": "pool"}) == 1
+
+    def test_gauges_are_0_once_unregistered(
+        self, clock: VirtualClock, stage: Stage, all_of_them: CollectorRegistry,
+        registry: CollectorRegistry, several: Any,
+    ) -> None:  # fmt: skip
+        """And it may be registered again."""
+        exporter = register(registry)
+        stage.pool(size=1, name="pool")
+        clock.advance(1.0)
+        exporter.unregister()
+        assert all_of_them.get_sample_value("gpool_up", {"pool": "pool"}) == 0
+        register(registry).unregister()
+
+    def test_twice_is_refused(
+        self, several: Any, registry: CollectorRegistry, instruments: Any
+    ) -> None:
+        """And leaves no listener behind."""
+        before = telemetry._listeners
+        with pytest.raises(ValueError, match="Duplicated"):
+            register(registry)
+        assert telemetry._listeners == before
+
+    def test_a_dead_one_has_no_gauges(
+        self, clock: VirtualClock, stage: Stage, all_of_them: CollectorRegistry, instruments: Any
+    ) -> None:
+        """Its counters stay."""
+        stage.pool(size=1, name="pool")
+        clock.advance(1.0)
+        worker_is_gone(os.getpid())
+        assert all_of_them.get_sample_value("gpool_up", {"pool": "pool"}) is None
+        assert all_of_them.get_sample_value("gpool_workers_started_total", {"pool": "pool"}) == 1
+
+    def test_where_there_are_none_nothing_is_forgotten(self) -> None:
+        """The hook is harmless in a service that is not added up."""
+        child_exit(None, type("Worker", (), {"pid": 1}))
+
+
+def ask(port: int, path: str) -> str:
+    """Return what is answered."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        body: bytes = answer.read()
+        return body.decode()
+
+
+def until(what: Callable[[], Any]) -> Any:
+    """Return the first value that is true; other processes bring it about."""
+    with gevent.Timeout(PATIENCE):
+        while not (value := what()):
+            gevent.sleep(0.02)
+        return value
+
+
+HOOKS = (
+    "prometheus import child_exit",
+    "gunicorn import child_exit, post_worker_init, worker_exit",
+)
+CONFIG = """
+from gpool.integrations.{hooks}
+
+def when_ready(server):
+    print("port", server.LISTENERS[0].getsockname()[1], flush=True)
+"""
+
+
+@pytest.fixture(
+    params=[(HOOKS[0],), (HOOKS[1], "--preload")], ids=["own hook", "hooks of gunicorn, preload"]
+)
+def gunicorn(request: Any, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Give what asks a gunicorn of two workers that are added up."""
+    pytest.importorskip("gunicorn")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "gunicorn.conf.py").write_text(CONFIG.format(hooks=request.param[0]))
+    command = [
+        sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", *request.param[1:],
+        "-b", "127.0.0.1:0", "-c", str(tmp_path / "gunicorn.conf.py"), "--graceful-timeout", "2",
+        "tests.integrations.prometheus_app:application",
+    ]  # fmt: skip
+    env = os.environ | {
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "files"), "PYTHONPATH": str(CHECKOUT),
+        "HOME": str(tmp_path),
+    }  # fmt: skip
+    log = open(tmp_path / "log", "w")  # noqa: SIM115
+    with (
+        log,
+        subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline().split()[1])
+            yield lambda path: _answer(port, path)
+        finally:
+            process.terminate()
+
+
+def _answer(port: int, path: str) -> str:
+    with contextlib.suppress(urllib.error.URLError, OSError):
+        return ask(port, path)
+    return ""
+
+
+class TestGunicorn:
+    def test_adds_up_its_workers(self, gunicorn: Callable[[str], str]) -> None:
+        """Whichever answers; of one that was killed the counters stay, the gauges go."""
+
+        def value(name: str, labels: str = "") -> float:
+            found = re.search(rf'^{name}{{pool="db"{labels}}} (.*)$', gunicorn("/metrics"), re.M)
+            return float(found[1]) if found else -1.0
+
+        used = []
+        until(lambda: used.append(gunicorn("/")) or len({*used} - {""}) == 2)
+        answered = len(used) - used.count("")
+        until(lambda: value("gpool_checkouts_total") == answered)
+        until(lambda: value("gpool_up") == 2 and value("gpool_size") == 6)
+        assert set(told(gunicorn("/metrics"))) == set(DECLARED)
+
+        victim = int(used[-1])
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: value("gpool_up") == 1)
+        assert value("gpool_size") == 3
+        assert value("gpool_checkouts_total") == answered
+
+        until(lambda: (used.append(gunicorn("/")) or used[-1]) not in ("", *used[:-1]))
+        until(lambda: value("gpool_up") == 2)
+        answered = len(used) - used.count("")
+        until(lambda: value("gpool_checkouts_total") == answered)
+        until(lambda: (gunicorn("/stop"), value("gpool_up") == 0)[1])
+        assert value("gpool_workers", ',state="idle"') == 0
