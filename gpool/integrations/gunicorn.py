@@ -16,6 +16,7 @@ Rules:
 
 * The drain takes five seconds at most, and never more than is left of ``graceful_timeout``,
   which began with TERM: at its end gunicorn kills.  At QUIT, INT and ABRT it takes none.
+  What comes while it drains counts, too: a worker that has had its `max_requests` may be told.
 * A pool that is used in the master, as by an application that queries at import under
   ``--preload``, stays the master's own: a worker neither uses nor closes its connections,
   and starts the pool anew.  The master keeps them until it ends: better use none there.
@@ -37,6 +38,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final
 
+import gevent
 from gevent import monkey
 
 import gpool
@@ -55,6 +57,7 @@ class _Orders:
     def __init__(self) -> None:
         self.told_at: float | None = None  # s of gpool's clock: TERM, the first
         self.at_once = False  # QUIT, INT or ABRT
+        self._drain: gevent.Greenlet[[float], bool] | None = None  # is under way
 
     def listen(self) -> None:
         """Hear the signals, then let gunicorn hear them."""
@@ -77,6 +80,10 @@ class _Orders:
             self.at_once = True
         elif self.told_at is None:
             self.told_at = clock.now()
+        else:
+            return  # nothing new
+        if self._drain is not None:
+            self._drain.kill(gpool.ExitSignal("shutdown"), block=False)
 
     def patience(self, graceful_timeout: float) -> float:
         """Return how many seconds a drain may take now."""
@@ -86,6 +93,21 @@ class _Orders:
             return DRAIN
         left = self.told_at + graceful_timeout - SPARE - clock.now()
         return min(max(left, 0.0), DRAIN)
+
+    def stop_pools(self, graceful_timeout: float) -> bool:
+        """Stop the pools, and begin anew whenever there is less time; as ``gpool.stop_pools``."""
+        while True:
+            self._drain = gevent.spawn(self._stop_pools, graceful_timeout)
+            try:
+                answer = self._drain.get()
+            except SystemExit:  # gunicorn's QUIT, which the hub raises here
+                gpool.stop_pools(0.0)
+                raise
+            if isinstance(answer, bool):  # else it was killed
+                return answer
+
+    def _stop_pools(self, graceful_timeout: float) -> bool:
+        return gpool.stop_pools(self.patience(graceful_timeout))
 
 
 _orders = _Orders()  # to this worker
@@ -120,7 +142,7 @@ def _start_pools(worker: Any) -> None:
 def worker_exit(server: Any, worker: Any) -> None:
     """Drain and stop the pools of a worker, then its agent; runs in it, at its orderly end."""
     try:
-        if not gpool.stop_pools(_orders.patience(worker.cfg.graceful_timeout)):
+        if not _orders.stop_pools(worker.cfg.graceful_timeout):
             worker.log.warning("gpool: something was still lent when worker %s ended", worker.pid)
     finally:
         gpool.observer.stop()

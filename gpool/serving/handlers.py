@@ -19,6 +19,7 @@ Rules:
 * A request that comes after its connection was hung up is not begun with: its client sees the
   connection end without an answer, and may ask again elsewhere.
 * The connections that the system has accepted already are taken before the listener closes.
+* Who is cut gets a second to unwind.  One that swallows its kill runs on, and nobody waits for it.
 
 Source:
     ``gevent.baseserver.BaseServer.stop``, whose rules those are not; nginx's graceful quit.
@@ -186,6 +187,19 @@ class Handlers:
         Returns:
             Whether none had to be cut.
         """
+        drained = self.finish(timeout)
+        self.cut()
+        return drained
+
+    def finish(self, timeout: float | None) -> bool:
+        """Stop accepting; blocks until all handlers have ended.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+
+        Returns:
+            Whether they have.
+        """
         end = None if timeout is None else clock.now() + timeout
         self.close()
         _give_way()  # to those that were accepted just now
@@ -193,9 +207,7 @@ class Handlers:
             self._hang_up(newcomers=True)
             _give_way()
             self._await_quiet(None if end is None else max(end - clock.now(), 0.0))
-        drained = not self.running
-        self.cut()
-        return drained
+        return not self.running
 
     def _await_quiet(self, seconds: float | None) -> bool:
         if self.running:
@@ -206,19 +218,29 @@ class Handlers:
 
     def cut(self) -> None:
         """Kill the handlers that are left; blocks until they are dead, for a second at most."""
+        self.kill()
+        self.unwind(UNWIND)
+
+    def kill(self) -> None:
+        """Stop accepting, and kill the handlers that are left; never blocks."""
         self.close()
-        self.is_cut = True
-        me = getcurrent()
-        left = [greenlet for greenlet in self.running if greenlet is not me]
-        if left:
-            gevent.killall(left, timeout=UNWIND)
-        self._unhook()
+        self._kill()
+
+    def unwind(self, seconds: float) -> None:
+        """Block until those who were killed are dead, so many seconds at most."""
+        if getcurrent() not in self.running:
+            self._await_quiet(seconds)
 
     def down(self, pid: Pid, reason: Any) -> None:
         """Its process is dead, however it died: free the port, cut the rest; never switches."""
-        self.draining = self.is_cut = True
+        self.draining = True
         self.server.close()
-        gevent.killall(list(self.running), block=False)
+        self._kill()
+
+    def _kill(self) -> None:
+        self.is_cut = True
+        me = getcurrent()
+        gevent.killall([one for one in self.running if one is not me], block=False)
         self._unhook()
 
 

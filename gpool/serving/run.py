@@ -19,6 +19,7 @@ it would have done without :func:`run`.
 Rules:
 
 * Whatever ends :func:`run`, an error or a kill too, ends the rest of it, without patience.
+* An error in one of these steps is raised when all of them were made.
 * The handlers of any server are known, whatever its `spawn` (``handlers.py``).
 * A server may instead be a child in a supervision tree: ``server_child.py``.
 """
@@ -43,7 +44,7 @@ from gpool.otp.pid import RUNNING, Pid, watch
 from gpool.otp.signal import is_orderly, is_word, signal
 from gpool.pool.application import application
 from gpool.pool.pools import CLOSE, stop_pools
-from gpool.serving.handlers import Handlers, Server
+from gpool.serving.handlers import UNWIND, Handlers, Server
 from gpool.serving.server_child import DRAIN
 from gpool.waiter import Expired, Gate, check_timeout
 
@@ -67,8 +68,8 @@ def run(
             which run in processes of their own, and get an exit signal ``shutdown`` when
             the servers stop accepting.
         drain: Seconds that requests in flight, callables, and what is lent then, get to
-            finish, all told; None: for ever, 0: none.  Beyond that handlers get a second for
-            their cleanup, and each pool one to close what it has.
+            finish, all told; None: for ever, 0: none.  Beyond that the handlers get a second
+            for their cleanup, each tree one to stop, and the pools one to close what they have.
         signals: Those that end it; () for none, the only choice outside the main thread.
 
     Returns:
@@ -151,7 +152,7 @@ class _Program:
         self.heard = 0  # signals
         self.patient: Pid | None = None  # the process that shuts all, while there is patience
         self.is_over = False
-        self.drained = False
+        self.drained = True  # nothing was cut
         for one in what:
             self._sort(one)
 
@@ -174,9 +175,11 @@ class _Program:
             self._wait()
             self._shut_patiently()
         finally:
-            if not self.is_over:
-                self._shut(clock.now())
-            self.signals.restore()
+            try:
+                if not self.is_over:
+                    self._shut_at_once()
+            finally:
+                self.signals.restore()
         if self.failure is not None:
             raise self.failure
         return self.drained
@@ -246,18 +249,45 @@ class _Program:
 
     def _shut(self, end: float | None) -> None:
         """Shut all by some moment of gpool's clock; None: whenever it is done."""
+        for step in self._steps(end):
+            self._make(step)
+        self.is_over = True
+
+    def _shut_at_once(self) -> None:
+        """Shut all without patience; what strikes meanwhile costs the step that it strikes."""
+        struck: BaseException | None = None
+        for step in self._steps(clock.now()):
+            try:
+                self._make(step)
+            except BaseException as error:  # noqa: BLE001 - it is raised in the end
+                struck = struck or error
+        if struck is not None:
+            raise struck
+
+    def _make(self, step: Callable[[], object]) -> None:
+        try:
+            self.drained &= step() is not False
+        except Exception as error:  # noqa: BLE001 - it is raised in the end
+            self.failure = self.failure or error
+
+    def _steps(self, end: float | None) -> Iterator[Callable[[], object]]:
+        """Yield what has to be done, in order; what cuts anything returns False."""
         for server in self.servers:
-            server.close()
-        for pid in self.mains:
-            signal(pid, current(), "shutdown", direct=True)
-        in_time = [server.drain(_left(end)) for server in self.servers]
-        in_time += [_await(pid, end) for pid in list(self.mains)]
-        in_time += [_stop(pid, end) for pid in reversed(self.trees)]
-        in_time.append(stop_pools(_left(end)))
-        application.stop()
-        self.drained, self.is_over = all(in_time), True
-        for ending in endings:
-            ending()
+            yield server.close
+        for pid in list(self.mains):
+            yield partial(signal, pid, current(), "shutdown", direct=True)
+        for server in self.servers:
+            yield partial(_finish, server, end)
+        yield from (server.kill for server in self.servers)
+        unwound = clock.now() + UNWIND  # one second for all of them
+        yield from (partial(_unwind, server, unwound) for server in self.servers)
+        for pid in list(self.mains):
+            yield partial(_await, pid, end)
+        for pid in reversed(self.trees):
+            yield partial(_stop, pid, end)
+        yield partial(_stop_pools, end)
+        yield application.stop
+        yield from endings
 
 
 @contextlib.contextmanager
@@ -283,6 +313,18 @@ def _failure(what: str, reason: Any) -> BaseException:
 
 def _left(end: float | None) -> float | None:
     return None if end is None else max(end - clock.now(), 0.0)
+
+
+def _finish(server: Handlers, end: float | None) -> bool:
+    return server.finish(_left(end))
+
+
+def _unwind(server: Handlers, end: float) -> None:
+    server.unwind(max(end - clock.now(), 0.0))
+
+
+def _stop_pools(end: float | None) -> bool:
+    return stop_pools(_left(end))
 
 
 def _await(pid: Pid, end: float | None) -> bool:

@@ -47,6 +47,10 @@ db = gpool.Pool(
 if os.environ.get("AT_IMPORT"):  # under --preload this is the master
     with db.checkout() as first:
         first.say("import")
+hanging = [
+    gpool.Pool(gpool.Resource(create=list, close=lambda _: gevent.sleep(60)), size=1, name=f"{i}")
+    for i in range(int(os.environ.get("HANGING", "0")))
+]
 
 
 def hold() -> None:

@@ -21,6 +21,7 @@ import gevent
 import pytest
 from gevent.server import StreamServer
 
+import gpool
 from gpool import clock as clocks
 from gpool.integrations import gunicorn as hooks
 from gpool.testing import VirtualClock
@@ -308,6 +309,30 @@ class TestEnd:
             assert "SIGKILL" not in log
             until(lambda: not upstream.open())
 
+    def test_by_term_closes_in_time_though_pools_hang(self, upstream: Upstream) -> None:
+        """Those that were started before them are closed in order: gunicorn need not kill."""
+        with Gunicorn(upstream, "--graceful-timeout", "4", HANGING="5") as gunicorn:
+            until(lambda: len(upstream.open()) == 2 * WORKERS)
+            gunicorn.signal(signal.SIGTERM)
+            assert gunicorn.end() == 0
+            until(lambda: not upstream.open())
+            assert all(line.was_closed_in_order for line in upstream.lines)
+            assert "SIGKILL" not in gunicorn.log.read_text()
+            assert list((gunicorn.folder / "run").glob("*.sock")) == []
+
+    def test_by_term_hurries_a_worker_that_is_at_its_end(self, upstream: Upstream) -> None:
+        """One that has had its `max_requests` drains for less than the five seconds then."""
+        options = ("--graceful-timeout", "3", "--max-requests", "1")
+        with Gunicorn(upstream, *options) as gunicorn:
+            gunicorn.ask("/hold")
+            until(lambda: "Worker exiting" in gunicorn.log.read_text())
+            gunicorn.signal(signal.SIGTERM)
+            assert gunicorn.end() == 0
+            log = gunicorn.log.read_text()
+            assert "something was still lent" in log
+            assert "SIGKILL" not in log
+            until(lambda: not upstream.open())
+
     def test_with_too_short_a_timeout_is_gunicorns(self, upstream: Upstream) -> None:
         """A request that takes longer is killed with its worker, as without gpool."""
         with Gunicorn(upstream, "--graceful-timeout", "1") as gunicorn:
@@ -389,6 +414,27 @@ class TestPatience:
         clock.advance(10.0)
         assert orders.patience(30) == 0.0
         assert clocks.now() == clock.now()
+
+    @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, 2.0), (signal.SIGQUIT, 0.0)])
+    def test_grows_short_when_a_signal_comes(
+        self, clock: VirtualClock, caplog: pytest.LogCaptureFixture, number: int, seconds: float
+    ) -> None:
+        """While a drain is under way, and that is no crash; a second TERM changes nothing."""
+        pool = gpool.Pool(gpool.Resource(create=list), size=1, name="db").start()
+        lease = pool.checkout()
+        orders = hooks._Orders()
+        stop = gevent.spawn(orders.stop_pools, 4)
+        clock.advance(1.0)
+        orders.hear(number)
+        orders.hear(signal.SIGTERM)
+        clock.advance(max(seconds - 0.1, 0.0))
+        assert pool.status().state == ("down" if seconds else "stopped")
+        clock.advance(0.2)
+        assert pool.status().state == "stopped"
+        clock.advance(1.0)
+        assert stop.get(timeout=5) is False
+        assert not any("_Orders" in record.getMessage() for record in caplog.records)
+        lease.checkin()
 
     @pytest.mark.parametrize("number", hooks.AT_ONCE)
     def test_is_none_at_quit(self, number: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 import gpool
 from gpool.testing import VirtualClock, settle
@@ -17,6 +18,12 @@ def a_pool(name: str | None, log: list[str] | None = None) -> gpool.Pool[list[in
     """Return a pool of one list, which notes its close."""
     noted: list[Any] = [] if log is None else log
     resource = gpool.Resource(create=list, close=lambda _: noted.append(name))
+    return gpool.Pool(resource, size=1, name=name)
+
+
+def _hanging(name: str) -> gpool.Pool[list[int]]:
+    """Return a pool of one list, whose close never ends."""
+    resource = gpool.Resource(create=list, close=lambda _: Event().wait())
     return gpool.Pool(resource, size=1, name=name)
 
 
@@ -84,6 +91,52 @@ class TestStopPools:
         assert stop.get(timeout=5) is False
         for lease in leases:
             lease.checkin()
+
+    def test_closes_all_in_one_second_beyond_its_time(self, clock: VirtualClock) -> None:
+        """However many hang; those that do not are closed in order, if late."""
+        log: list[str] = []
+        first = a_pool("first", log).start()
+        many = [_hanging(f"{number}").start() for number in range(5)]
+        for pool in (first, *many):
+            pool.wait_ready()
+        stop = gevent.spawn(gpool.stop_pools, 0.0)
+        settle()
+        assert log == ["first"]
+        clock.advance(0.9)
+        assert not stop.dead
+        clock.advance(0.2)
+        assert stop.get(timeout=5) is True
+        assert [pool.status().state for pool in (first, *many)] == ["stopped"] * 6
+
+    def test_waits_a_second_for_one_that_hangs_before_the_next(self, clock: VirtualClock) -> None:
+        """Then it has what is left of the time beside the others."""
+        log: list[str] = []
+        a_pool("first", log).start().wait_ready()
+        _hanging("last").start().wait_ready()
+        stop = gevent.spawn(gpool.stop_pools, 4.0)
+        clock.advance(0.9)
+        assert log == []
+        clock.advance(0.2)
+        assert log == ["first"]
+        clock.advance(2.8)
+        assert not stop.dead
+        clock.advance(0.2)
+        assert stop.get(timeout=5) is True
+
+    def test_goes_on_with_what_another_call_has_begun(self, clock: VirtualClock) -> None:
+        """A call that was killed has left a pool half stopped; the next has its own patience."""
+        pool = _hanging("one").start()
+        pool.wait_ready()
+        first = gevent.spawn(gpool.stop_pools, 60.0)
+        clock.advance(0.5)
+        first.kill()
+        assert gpool.running_pools() == []
+        second = gevent.spawn(gpool.stop_pools, 0.0)
+        clock.advance(0.9)
+        assert not second.dead
+        clock.advance(0.2)
+        assert second.get(timeout=5) is True
+        assert pool.tree().pool_sup is None
 
     def test_refuses_what_is_no_time(self) -> None:
         """It stops nothing then."""

@@ -18,8 +18,8 @@ from gevent.event import Event
 from gevent.server import DatagramServer, StreamServer
 from gevent.ssl import SSLContext
 
-from gpool.serving.handlers import Handlers
-from gpool.testing import VirtualClock
+from gpool.serving.handlers import Handlers, _has_more
+from gpool.testing import VirtualClock, settle
 from tests.serving.web import HOST, Clients, Web, some_clients, until
 
 
@@ -87,7 +87,7 @@ class TestClose:
         handlers = started(server := StreamServer((HOST, 0), lambda *_: go.wait(), spawn=2))
         many = [client(server.server_port) for _ in range(5)]
         handlers.close()
-        gevent.sleep(0.01)
+        settle()
         assert len(handlers.running) == 2
         go.set()
         assert handlers.drain(None)
@@ -166,8 +166,8 @@ class TestDrain:
         half = client(server.server_port)
         half.socket.sendall(b"GET /wait")
         until(lambda: handlers.idle)
-        gevent.sleep(0.01)
         [handler] = handlers.idle
+        until(lambda: not _has_more(handler.socket))  # it has read what there is
         handler.gpool_hang_up()
         until(lambda: half.has_ended)
         assert (web.begun, half.answer) == (0, b"")
@@ -179,9 +179,9 @@ class TestDrain:
         slow.socket.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n")
         until(lambda: handlers.running and not handlers.idle)
         drain = gevent.spawn(handlers.drain, 5.0)
-        gevent.sleep(0.01)
+        settle()
         slow.socket.sendall(b"Content-Length: 4\r\n\r\n")
-        gevent.sleep(0.01)
+        settle()
         slow.socket.sendall(b"body")
         assert drain.get() is True
         assert slow.is_well
@@ -228,7 +228,7 @@ class TestDrain:
             one.sendto(b"hello", (HOST, server.server_port))
             until(lambda: handlers.running)
         drain = gevent.spawn(handlers.drain, 5.0)
-        gevent.sleep(0.01)
+        settle()
         assert not drain.dead
         go.set()
         assert drain.get() is True
@@ -269,7 +269,7 @@ class TestCut:
             early.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
             handlers.close()
             handlers.down(None, "killed")  # type: ignore[arg-type]
-            gevent.sleep(0.01)
+            settle()
             with contextlib.suppress(ConnectionResetError):
                 assert early.recv(100) == b""
         assert web.begun == 0

@@ -18,6 +18,7 @@ from gevent.server import StreamServer
 
 import gpool
 from gpool.serving import handlers
+from gpool.testing import settle
 from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
 
 SPAWNS: dict[str, Any] = {
@@ -163,7 +164,7 @@ class TestSignals:
             running = program(Event().wait, signals=(signal.SIGUSR1,))
             for _ in range(2):
                 running.signal()
-                gevent.sleep(0.01)
+                settle()
             assert heard == []
             running.signal()
             assert heard == [signal.SIGUSR1]
@@ -230,7 +231,7 @@ class TestDraining:
         running = program(server)
         silent, slow = client(server.server_port), client(server.server_port)
         until(lambda: server.started)
-        gevent.sleep(0.01)
+        settle()
         server.close()
         slow.ask("/wait")
         until(lambda: web.begun)
@@ -258,9 +259,8 @@ class TestDraining:
         client(server.server_port, "/wait")
         until(lambda: web.begun)
         server.close()
-        gevent.sleep(0.01)
+        settle()
         clock.advance(7.9)
-        gevent.sleep(0.01)
         assert not running.is_over
         assert web.log == []
         clock.advance(0.2)
@@ -268,6 +268,31 @@ class TestDraining:
         assert web.log == ["cut"]
         assert pool.holders() == []
         assert pool.status().state == "stopped"
+
+    def test_waits_a_second_for_those_who_swallow_their_kill(
+        self, program: Any, client: Clients, clock: gpool.testing.VirtualClock
+    ) -> None:
+        """One for all of them, of gpool's clock; then all the rest is ended, too."""
+        apps = [Web(), Web()]
+        servers = [web.server() for web in apps]
+        pool = gpool.Pool(gpool.Resource(create=list), size=1, name="db").start()
+        tree = gpool.Supervisor.start()
+        running = program(*servers, tree, drain=3.0, signals=(signal.SIGTERM,))
+        for server in servers:
+            client(server.server_port, "/swallow")
+        until(lambda: all(web.begun for web in apps))
+        running.signal()
+        until(lambda: not servers[0].started)
+        clock.advance(3.0)
+        assert [web.log for web in apps] == [["swallowed"], ["swallowed"]]
+        clock.advance(0.9)
+        assert gpool.is_alive(tree)
+        clock.advance(0.2)
+        assert running.result() is False
+        assert not gpool.is_alive(tree)
+        assert pool.status().state == "stopped"
+        for web in apps:
+            web.go.set()
 
     def test_waits_for_no_handler_that_was_killed(
         self, web: Web, program: Any, client: Clients
@@ -296,7 +321,7 @@ class TestDraining:
         one = client(server.server_port, "/")
         until(lambda: one.answer)
         server.close()
-        gevent.sleep(0.01)
+        settle()
         assert not running.is_over
         go.set()
         assert running.result() is True
@@ -373,6 +398,26 @@ class TestOrder:
 
 
 class TestFailures:
+    @pytest.mark.parametrize("error", [LookupError("nowhere"), gevent.Timeout(3), SystemExit(3)])
+    def test_of_one_step_of_the_end_keeps_none_from_the_rest(
+        self, program: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        """Whatever was raised; it is raised when all was shut."""
+        log: list[str] = []
+
+        def fail(*_: Any) -> None:
+            log.append("failed")
+            raise error
+
+        monkeypatch.setattr("gpool.serving.run.stop_pools", fail)
+        monkeypatch.setattr("gpool.serving.run.endings", [fail, lambda: log.append("agent")])
+        tree = a_tree(log)
+        with pytest.raises(type(error)) as caught:
+            gpool.run(lambda: None, tree, lambda: gpool.stop(tree), signals=())
+        assert caught.value is error
+        assert log[-3:] == ["failed", "failed", "agent"]
+        assert not gpool.is_alive(tree)
+
     def test_of_accept(
         self, program: Any, client: Clients, unnoticed_deaths: list[BaseException]
     ) -> None:
@@ -464,7 +509,7 @@ class TestCallables:
             try:
                 gevent.sleep(100)
             finally:
-                gevent.sleep(0.01)
+                gevent.idle()
                 log.append("cleaned up")
 
         server = web.server()

@@ -12,7 +12,7 @@ import pytest
 from gevent.server import StreamServer
 
 import gpool
-from gpool.testing import VirtualClock
+from gpool.testing import VirtualClock, settle
 from tests.servers.program import free_port
 from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
 
@@ -96,7 +96,7 @@ class TestStop:
             client(house.port, "/wait")
             until(lambda: web.begun)
             stop = gevent.spawn(gpool.stop, house.tree)
-            gevent.sleep(0.01)
+            settle()
             clock.advance(2.9)
             assert not stop.dead
             clock.advance(0.2)
@@ -105,6 +105,29 @@ class TestStop:
             gpool.telemetry.detach(events.append)
         assert web.log == ["cut"]
         assert not any(isinstance(one, gpool.telemetry.SupervisorReport) for one in events)
+
+    def test_is_orderly_though_a_handler_swallows_its_kill(
+        self, web: Web, client: Clients, clock: VirtualClock
+    ) -> None:
+        """It is given its second, and left: no cleanup has failed, and no child is killed."""
+        events: list[Any] = []
+        gpool.telemetry.attach(events.append)
+        try:
+            house = House(web, drain=3.0)
+            client(house.port, "/swallow")
+            until(lambda: web.begun)
+            child, stop = house.child, gevent.spawn(gpool.stop, house.tree)
+            clock.advance(3.0)
+            assert web.log == ["swallowed"]
+            assert not stop.dead
+            clock.advance(1.0)
+            stop.get(timeout=5)
+        finally:
+            gpool.telemetry.detach(events.append)
+        assert child.reason == "shutdown"
+        bad = gpool.telemetry.SupervisorReport | gpool.telemetry.CleanupFailed
+        assert [one for one in events if isinstance(one, bad)] == []
+        web.go.set()
 
     def test_is_in_the_order_of_the_tree(self, web: Web, client: Clients) -> None:
         """What was started before the server still runs while its requests finish."""

@@ -24,15 +24,22 @@ def until(is_so: Callable[[], object]) -> None:
 
 
 class Web:
-    """A WSGI application: a request for ``/wait`` is answered once :attr:`go` is set."""
+    """A WSGI application.
+
+    A request for ``/wait`` is answered once :attr:`go` is set; one for ``/swallow``, too, but it
+    cannot be killed before.
+    """
 
     def __init__(self) -> None:
         self.go = Event()
-        self.begun = 0  # requests for /wait
+        self.begun = 0  # requests for these two
         self.log: list[str] = []  # what has happened, in order
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         """Answer a request."""
+        if environ["PATH_INFO"] == "/swallow":
+            self.begun += 1
+            self._swallow()
         if environ["PATH_INFO"] == "/wait":
             self.begun += 1
             try:
@@ -43,6 +50,14 @@ class Web:
             self.log.append("answered")
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"well"]
+
+    def _swallow(self) -> None:
+        """Wait for :attr:`go`, and retry whatever strikes; not for longer than the test lasts."""
+        while not self.go.is_set():
+            try:
+                self.go.wait()
+            except BaseException:  # noqa: BLE001 - that is what it is for
+                self.log.append("swallowed")
 
     def server(self, port: int = 0, **options: Any) -> WSGIServer:
         """Return a server of it that is not started."""
