@@ -73,9 +73,12 @@ class Words:
 def words(event: telemetry.Event) -> Words | None:
     """Return what is said of an event that somebody should read; None for all others."""
     match event:
-        case telemetry.ProcessCrashed(pid, name, reason, initial_call):
+        case telemetry.ProcessCrashed(pid, name, reason, initial_call, ancestors):
             who = f"{pid!r} ({initial_call})" if name is None else f"{name!r} {pid!r}"
-            return Words(logging.ERROR, "process", "%s crashed: %s", (who, brief(reason)), reason)
+            # To kill a plain greenlet is no error; nobody has started it as a process.
+            is_meant = reason == "killed" and not ancestors
+            level = logging.DEBUG if is_meant else logging.ERROR
+            return Words(level, "process", "%s crashed: %s", (who, brief(reason)), reason)
         case telemetry.SupervisorReport(pid, context, reason, child, child_pid):
             return Words(
                 logging.ERROR, "supervisor", "supervisor %r, child %r %r: %s: %s",

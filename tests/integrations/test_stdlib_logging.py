@@ -351,6 +351,22 @@ class TestCrashes:
         assert told[1:] == [repr(supervisor), repr(stranger)]
         assert len(told) == 3
 
+    def test_to_kill_a_plain_greenlet_is_none(
+        self,
+        caplog: pytest.LogCaptureFixture,
+        attached: Log,
+        unnoticed_deaths: list[BaseException],
+    ) -> None:
+        """gevent says nothing of it either; an error in one is told."""
+        greenlets = [gevent.spawn(gpool.receive) for _ in range(2)]
+        settle()
+        greenlets[0].kill()
+        greenlets[1].kill(ValueError("no"))
+        settle()
+        (record,) = caplog.records
+        assert "ValueError: no" in record.getMessage()
+        unnoticed_deaths.clear()
+
     def test_that_spend_the_intensity_are_told_of_as_well(
         self, caplog: pytest.LogCaptureFixture, attached: Log
     ) -> None:
