@@ -357,7 +357,7 @@ class TestCrashes:
         attached: Log,
         unnoticed_deaths: list[BaseException],
     ) -> None:
-        """gevent says nothing of it either; an error in one is told."""
+        """So does gevent: nothing is said of it; an error in one is told."""
         greenlets = [gevent.spawn(gpool.receive) for _ in range(2)]
         settle()
         greenlets[0].kill()
