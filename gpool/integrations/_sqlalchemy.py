@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import sys
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
+from gevent import monkey
 from gevent.event import Event
 from sqlalchemy import exc, util
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from gpool.integrations.sqlalchemy import SupervisedPool
 
 BUSY: Final = (1, 4)  # libpq's transaction status: a query is under way, or nobody knows
+get_ident: Callable[[], int] = monkey.get_original("threading", "get_ident")
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class Record(_ConnectionRecord):
     def __init__(self, pool: SupervisedPool) -> None:
         self.owner = weakref.ref(pool)
         self.dialect = pool._dialect
+        self.thread = get_ident()  # the pool's
         self.lease: gpool.Lease[Record] | None = None  # of whoever has it ...
         self.keeps: SupervisedPool | None = None  # ... until it is idle again, or closed
         self.asked: Reset | None = None  # by the client that has handed it over
@@ -100,6 +104,12 @@ class Record(_ConnectionRecord):
         if lease is None or lease.is_the_parents:
             return False
         return ref is not None and ref() is fairy
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether it is lent by a pool of another thread than this one."""
+        lease = self.lease
+        return self.thread != get_ident() and lease is not None and not lease.is_the_parents
 
     def __repr__(self) -> str:
         return f"<pooled {self.dbapi_connection!r}>"
@@ -239,6 +249,7 @@ class Fairy(_ConnectionFairy):
         self._finalizer.atexit = False
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
+        self._assert_here()
         record, pool = self._connection_record, self._pool
         self._finalizer.detach()
         if record is None:  # it is detached
@@ -250,6 +261,13 @@ class Fairy(_ConnectionFairy):
             super()._checkin(transaction_was_reset)
         else:
             self._hand_over(record, transaction_was_reset)
+
+    def _assert_here(self) -> None:
+        """Raise WrongHub in a thread that cannot give it back, before anything has changed."""
+        record = self._connection_record
+        if record is not None and record.is_anothers:
+            self._counter = 1  # `close` has counted already: its owner's has to do something
+            raise gpool.WrongHub(self._pool.supervised)
 
     def _part(self) -> None:
         self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
@@ -270,8 +288,14 @@ class Fairy(_ConnectionFairy):
         if asked.error is not None:
             raise asked.error
 
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Tell the listeners, and give it back to be closed."""
+        self._assert_here()
+        super().invalidate(e, soft)
+
     def detach(self) -> None:
         """Keep it for good; its slot is given back."""
+        self._assert_here()
         self._finalizer.detach()
         super().detach()
 
@@ -332,3 +356,32 @@ def _is_dirty(connection: Any) -> bool:
     status = getattr(getattr(connection, "info", None), "transaction_status", None)
     closed, is_open = getattr(connection, "closed", None), getattr(connection, "open", None)
     return status in BUSY or (isinstance(closed, int) and closed != 0) or is_open is False
+
+
+# --- Drivers ------------------------------------------------------------------------
+
+
+def warn_if_it_blocks(dialect: Any) -> None:
+    """Warn of a driver that is known to cooperate with gevent, and does not here."""
+    driver = getattr(dialect, "driver", None)
+    if driver == "psycopg2" and _has_no_callback():
+        why = "psycopg2 has no wait callback"
+        remedy = "call gpool.integrations.psycopg2.install()"
+    elif driver == "psycopg" and not _psycopg_cooperates():
+        why = "psycopg does not cooperate with gevent here"
+        remedy = "call gevent.monkey.patch_all() before psycopg is imported"
+    else:
+        return
+    message = f"{why}: each query blocks all greenlets, and no timeout can cut one short; {remedy}"
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def _has_no_callback() -> bool:
+    extensions = sys.modules.get("psycopg2.extensions")
+    return extensions is not None and extensions.get_wait_callback() is None
+
+
+def _psycopg_cooperates() -> bool:
+    from gpool.integrations import psycopg  # not everybody has it
+
+    return psycopg.cooperates()

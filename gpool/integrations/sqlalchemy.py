@@ -35,7 +35,8 @@ its driver tells that a query is still under way, because somebody has swallowed
 (psycopg, psycopg2), or that it is closed.  A finaliser does nothing but leave a note.
 
 Limits: a pool belongs to one thread, and a connection to the greenlet that has taken it: at
-that one's end it is reclaimed.  Asyncio engines are refused.
+that one's end it is reclaimed.  In another thread ``close()`` raises ``WrongHub`` and changes
+nothing: the owner can still do it.  Asyncio engines are refused.
 
 Not here: what is lent (``_sqlalchemy.py``).
 
@@ -67,7 +68,14 @@ from sqlalchemy.pool.base import (
 import gpool
 from gpool import clock
 from gpool.integrations._options import named
-from gpool.integrations._sqlalchemy import Connections, Creator, Fairy, Finalisers, Record
+from gpool.integrations._sqlalchemy import (
+    Connections,
+    Creator,
+    Fairy,
+    Finalisers,
+    Record,
+    warn_if_it_blocks,
+)
 
 gpool.pass_over("sqlalchemy", "flask_sqlalchemy")
 
@@ -152,6 +160,7 @@ class SupervisedPool(Pool):
         self._entries: deque[Any] = deque()  # `record_info` of connections that were replaced
         self._left_open: set[int] = set()  # ids of connections that a worker is to close
         self._finalisers = Finalisers()
+        self._is_new = True  # nobody has connected
         # The lock that SQLAlchemy has around the first connect blocks the thread if not patched.
         self._first = None if monkey.is_module_patched("threading") else Semaphore()
         kind = getattr(self._dialect, "name", "sqlalchemy")
@@ -186,7 +195,14 @@ class SupervisedPool(Pool):
             sqlalchemy.exc.InvalidRequestError: Listeners of `checkout` refused what there was.
             gpool.GPoolError: The pool has failed, or it runs in another thread.
             Whatever the creator or the driver raises, if that is why none came in time.
+
+        Warns:
+            RuntimeWarning: The driver, psycopg or psycopg2, does not cooperate with gevent
+                here; at the pool's first connect.
         """
+        if self._is_new:
+            self._is_new = False
+            warn_if_it_blocks(self._dialect)
         end = self._deadline()
         for _ in range(ATTEMPTS):
             fairy = self._lend(self._take(end))
@@ -248,9 +264,6 @@ class SupervisedPool(Pool):
         fairy._part()
         record.fairy_ref = None
         self._do_return_conn(record)
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        return self._take(self._deadline())
 
     def _deadline(self) -> float | None:
         return None if self._patience is None else clock.now() + self._patience

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 
 import gpool
+import gpool.integrations
 from gpool.telemetry import Event
 
 PAGES = "".join(page.read_text() for page in (Path(__file__).parents[2] / "docs").rglob("*.md"))
@@ -25,3 +27,11 @@ class TestReference:
         """They are members of a module that is documented whole."""
         assert {event.__module__ for event in Event.__subclasses__()} == {"gpool.telemetry"}
         assert ".. automodule:: gpool.telemetry\n" in PAGES
+
+    def test_has_every_integration(self) -> None:
+        """Each public module of ``gpool.integrations`` has its place in a page."""
+        names = [module.name for module in pkgutil.iter_modules(gpool.integrations.__path__)]
+        public = [name for name in names if not name.startswith("_")]
+        assert "psycopg" in public
+        missing = [n for n in public if f":: gpool.integrations.{n}\n" not in PAGES]
+        assert missing == []

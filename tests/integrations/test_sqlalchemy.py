@@ -8,17 +8,19 @@ import logging
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
+import psycopg2.extensions
 import pytest
 from gevent.event import Event
 from sqlalchemy import create_engine, event, exc, text
 
 import gpool
-from gpool.integrations import _sqlalchemy
+from gpool.integrations import _sqlalchemy, psycopg
 from gpool.integrations.sqlalchemy import SupervisedPool
 from gpool.testing import VirtualClock, settle
 from tests.integrations.fake_driver import Client, Dialect, Driver, listen
@@ -317,6 +319,116 @@ class TestHoldingTooLong:
         one.close()
         pool.connect().close()
         assert pool.supervised.stats().revoked == 1
+
+
+def in_another_thread(fn: Callable[[], object]) -> BaseException | None:
+    """Call it there, a real one even if gevent has patched; return what it raises."""
+
+    def call() -> BaseException | None:
+        try:
+            fn()
+        except Exception as error:  # noqa: BLE001  # its test looks at it
+            return error.with_traceback(None)
+        return None
+
+    return gevent.get_hub().threadpool.spawn(call).get()
+
+
+class TestAnotherThread:
+    """One that a connection was handed to."""
+
+    @pytest.mark.parametrize("way", ["close", "_close", "_close_special", "invalidate", "detach"])
+    def test_gives_nothing_back(self, pool: SupervisedPool, driver: Driver, way: str) -> None:
+        """It is told so, and has changed nothing: the owner's close() gives it back."""
+        told = listen(pool)
+        one = pool.connect()
+        told.clear()
+        for _ in range(2):
+            assert isinstance(in_another_thread(getattr(one, way)), gpool.WrongHub)
+        assert (told, driver.made[0].calls, pool.checkedout()) == ([], [], 1)
+        one.close()
+        assert told == ["reset", "checkin"]
+        assert (driver.made[0].calls, pool.checkedin()) == (["rollback"], 1)
+
+    def test_closes_no_connection_of_an_engine(self, clock: VirtualClock) -> None:
+        """It is its owner who does, afterwards."""
+        engine = create_engine(
+            "sqlite://", poolclass=SupervisedPool, pool_size=1, max_overflow=0,
+            connect_args={"check_same_thread": False},
+        )  # fmt: skip
+        connection = engine.connect()
+        connection.execute(text("select 42"))
+        assert isinstance(in_another_thread(connection.close), gpool.WrongHub)
+        assert engine.pool.checkedout() == 1
+        connection.close()
+        assert engine.pool.checkedin() == 1
+        engine.dispose()
+
+    def test_may_close_what_is_detached(self, pool: SupervisedPool, driver: Driver) -> None:
+        """That is no pool's any more."""
+        one = pool.connect()
+        one.detach()
+        assert in_another_thread(one.close) is None
+        assert driver.open == 0
+
+
+class TestDriverThatBlocks:
+    """One that waits for its server without gevent knowing."""
+
+    @pytest.fixture
+    def dialect(self) -> Any:
+        """Give the dialect of a driver."""
+        return Dialect()
+
+    @pytest.fixture
+    def callback(self) -> Iterator[Callable[[Any], None]]:
+        """Give what sets psycopg2's wait callback, which is None now."""
+        before = psycopg2.extensions.get_wait_callback()
+        psycopg2.extensions.set_wait_callback(None)
+        yield psycopg2.extensions.set_wait_callback
+        psycopg2.extensions.set_wait_callback(before)
+
+    def test_is_warned_of_once(
+        self, make: Callable[..., SupervisedPool], dialect: Any, callback: Any
+    ) -> None:
+        """At the first connect, since the callback may come after the engine."""
+        dialect.driver = "psycopg2"
+        pool = make(dialect=dialect)
+        with pytest.warns(RuntimeWarning, match="psycopg2 has no wait callback: each query blocks"):
+            pool.connect().close()
+        pool.connect().close()
+
+    def test_with_a_wait_callback_does_not(
+        self, make: Callable[..., SupervisedPool], dialect: Any, callback: Any
+    ) -> None:
+        """Ours or anybody's."""
+        dialect.driver = "psycopg2"
+        pool = make(dialect=dialect)
+        callback(print)
+        pool.connect().close()
+
+    @pytest.mark.parametrize("cooperates", [False, True])
+    def test_may_be_psycopg(
+        self,
+        make: Callable[..., SupervisedPool],
+        dialect: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        cooperates: bool,
+    ) -> None:
+        """If it was imported before gevent patched, or gevent has not."""
+        monkeypatch.setattr(psycopg, "cooperates", lambda: cooperates)
+        dialect.driver = "psycopg"
+        with warnings.catch_warnings(record=True, action="always") as seen:
+            make(dialect=dialect).connect().close()
+        assert ["each query blocks" in str(one.message) for one in seen] == [True] * (
+            not cooperates
+        )
+
+    def test_is_not_sqlite(self, clock: VirtualClock) -> None:
+        """Whose users know."""
+        engine = create_engine("sqlite://", poolclass=SupervisedPool)
+        engine.connect().close()
+        engine.dispose()
 
 
 class TestForgotten:
