@@ -35,8 +35,9 @@ its driver tells that a query is still under way, because somebody has swallowed
 (psycopg, psycopg2), or that it is closed.  A finaliser does nothing but leave a note.
 
 Limits: a pool belongs to one thread, and a connection to the greenlet that has taken it: at
-that one's end it is reclaimed.  In another thread ``close()`` raises ``WrongHub`` and changes
-nothing: the owner can still do it.  Asyncio engines are refused.
+that one's end it is reclaimed.  In another thread ``close()`` raises ``WrongHub`` and leaves it
+to the owner (a ``Connection`` of SQLAlchemy 2.1 drops it: it is forgotten, thus reclaimed).
+Asyncio engines are refused.
 
 Not here: what is lent (``_sqlalchemy.py``).
 
