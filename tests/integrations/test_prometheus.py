@@ -62,12 +62,20 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedSemaphore]:
     """Be one of several processes that are added up; give the lock of all instruments."""
-    lock = BoundedSemaphore()
+    lock, files = BoundedSemaphore(), []
+
+    class File(values.MmapedDict):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            files.append(self)
+
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "MmapedDict", File)
     monkeypatch.setattr(values, "Lock", lambda: lock)
     monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())
     yield lock
-    getattr(values, "close_all_multiprocess_files", int)()  # older ones leave it to the collector
+    for file in files:  # or they stay open until the collector comes
+        file.close()
 
 
 @pytest.fixture
