@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-import gevent
 import pytest
 
 import gpool
@@ -172,13 +173,21 @@ class TestWhen:
         clock.advance(1.0)
         assert exporter.count("processes_crashed_total") == 2
 
-    def test_it_keeps_no_loop_alive(self, exporter: Exporter) -> None:
+    def test_it_keeps_no_loop_alive(self) -> None:
         """A program that only waits for a tick is at its end, as gevent sees it."""
-        relay = Relay(exporter.carry).attach()
-        relay(telemetry.CleanupFailed(None, ValueError()))
-        with pytest.raises(gevent.hub.LoopExit):
-            gevent.get_hub().switch()
-        telemetry.detach(relay)
+        program = (
+            "import gevent, gpool\n"
+            "relay = gpool.Relay(print).attach()\n"
+            "relay(gpool.telemetry.CleanupFailed(None, ValueError()))\n"
+            "try:\n    gevent.get_hub().switch()\n"
+            "except gevent.hub.LoopExit:\n    print('over')\n"
+        )
+        path = str(Path(gpool.__file__).parents[1])
+        said = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=20,
+        ).stdout  # fmt: skip
+        assert "over" in said
 
 
 class TestNoSwitch:

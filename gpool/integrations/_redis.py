@@ -67,6 +67,12 @@ for _error in IN_REDIS.values():
 _LISTENS: Final = frozenset({"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"})
 #: What leaves a connection in a state that its next client must not find.
 _OPENS: Final = _LISTENS | {"MULTI", "WATCH", "MONITOR", "RESET"}
+#: ... unless redis-py itself sends it when it logs in; there is no way back but another log-in.
+_SESSION: Final = {"AUTH", "HELLO", "READONLY", "READWRITE", "ASKING"}
+_SESSION_OF: Final = {
+    "CLIENT": {"SETNAME", "SETINFO", "TRACKING", "CACHING", "REPLY", "NO-EVICT", "NO-TOUCH"},
+    "SCRIPT": {"DEBUG"},
+}
 _ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWATCH": {"WATCH"}}
 
 
@@ -209,13 +215,22 @@ class Supervised(_Connection):  # type: ignore[misc]
         return not (self.gpool_logs_in or self.gpool_pending or self.gpool_open)
 
     def _gpool_note(self, name: Any, *args: Any) -> None:
-        word = (name.decode("latin-1") if isinstance(name, bytes) else str(name)).upper()
+        first, *others = _word(name).split()  # redis-py splits it as well, when it packs
+        words = [*others, *args]
+        word = first.upper()
         if word in _OPENS:
             self.gpool_open.add(word)
         elif word in _ENDS:
             self.gpool_open -= _ENDS[word]
-        elif word == "SELECT" and args and not self.gpool_logs_in:
-            (self.gpool_open.discard if str(args[0]) == str(self.db) else self.gpool_open.add)(word)
+        elif self.gpool_logs_in or not (words or word in _SESSION):
+            return
+        elif word == "AUTH" and self.credential_provider is not None:
+            return  # redis/event.py: a new token of the same user
+        elif word == "SELECT":
+            is_back = _word(words[0]) == str(self.db)
+            (self.gpool_open.discard if is_back else self.gpool_open.add)(word)
+        elif word in _SESSION or _word(words[0]).upper() in _SESSION_OF.get(word, ()):
+            self.gpool_open.add(word)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         if self.gpool_unsent:
@@ -238,6 +253,10 @@ class Supervised(_Connection):  # type: ignore[misc]
         lease = self.gpool_lease
         if lease is not None and not lease.lost and not self._gpool_is_mine:
             lease.transfer(gpool.self())
+
+
+def _word(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import gevent
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
@@ -63,6 +64,8 @@ class Pooled(Wrapper):
         """The pool of its alias; None where the wrapper connects by itself."""
         if self.is_template or self.alias == NO_DB_ALIAS or not is_per_greenlet():
             return None
+        if not gevent.get_hub().main_hub:
+            return None  # in another thread than the program's: pools run in one
         return self.pools.of(self)
 
     # --- Borrowing ---

@@ -526,3 +526,21 @@ class TestFork:
             os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert backend(alias) == first
+
+
+class TestThreads:
+    def test_of_their_own_connect_by_themselves(self, alias: str) -> None:
+        """A native thread has no part in the pool: it opens a connection, and closes it."""
+
+        def query() -> tuple[Any, Any]:
+            try:
+                wrapper = connections[alias]
+                with wrapper.cursor() as cursor:
+                    cursor.execute("select 42")
+                    found = cursor.fetchone()
+                wrapper.close()
+                return found, wrapper.connection
+            finally:
+                gevent.get_hub().destroy(destroy_loop=True)
+
+        assert gevent.get_hub().threadpool.apply(query) == ((42,), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -213,6 +214,33 @@ class TestLeftOver:
         assert client.client_info()["db"] == 0
         assert gate.opened == 2
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["SELECT 1"], ["select", b"1"], ["CLIENT SETNAME", "ann"], ["CLIENT", "NO-EVICT", "on"],
+            ["CLIENT TRACKING", "on"], ["HELLO", 2], ["AUTH", "default", "any"], ["READONLY"],
+        ],
+        ids=lambda words: str(words[0]),
+    )  # fmt: skip
+    def test_a_session_that_a_command_changes(
+        self, client: redis.Redis, words: list[Any], gate: Gate
+    ) -> None:
+        """Another user, name, database or protocol is nobody else's."""
+        with contextlib.suppress(redis.ResponseError):
+            client.execute_command(*words)
+        found = client.client_info()
+        assert (found["db"], found["name"], found["user"]) == (0, "", "default")
+        assert gate.opened == 2
+
+    @pytest.mark.parametrize("words", [["CLIENT", "ID"], ["CLIENT GETNAME"], ["SELECT", 0]])
+    def test_a_session_that_a_command_only_looks_at(
+        self, client: redis.Redis, words: list[Any], gate: Gate
+    ) -> None:
+        """It costs no connection."""
+        client.execute_command(*words)
+        assert client.echo("mine") == b"mine"
+        assert gate.opened == 1
+
     @pytest.mark.parametrize("words", ["SUBSCRIBE news", "PSUBSCRIBE *"])
     def test_a_subscription_by_hand(self, client: redis.Redis, words: str, gate: Gate) -> None:
         """Whoever subscribes without a PubSub leaves that behind, too."""
@@ -391,10 +419,11 @@ class TestPushed:
     def test_in_between_replies(self, make_client, gate: Gate) -> None:
         """RESP3's push messages are no replies: nobody takes one for his."""
         client = make_client(protocol=3)
-        client.execute_command("CLIENT", "TRACKING", "ON", "BCAST")
-        for number in range(5):
-            client.set("n", number)
-            assert client.get("n") == str(number).encode()
+        with client.client() as one:  # which has its connection to itself
+            one.execute_command("CLIENT", "TRACKING", "ON", "BCAST")
+            for number in range(5):
+                one.set("n", number)
+                assert one.get("n") == str(number).encode()
         assert gate.opened == 1
 
     @pytest.fixture
