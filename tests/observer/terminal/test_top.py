@@ -811,7 +811,7 @@ class TestInATerminal:
         """With the line where it hangs; then it runs again, and is gone at last."""
         terminal.sees("PoolMan")
         terminal.tell("block")
-        terminal.sees("HUB BLOCKED", "stand_still: ", "PoolMan")
+        terminal.sees("HUB BLOCKED", "stand_still:", "PoolMan")
         terminal.tell("go on")
         terminal.press("3")
         terminal.sees("hold #PID<", "looked_into.py", "1 busy, 1 idle")
