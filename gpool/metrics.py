@@ -95,7 +95,7 @@ class Metric:
 STOP_REASONS: Final = (
     "overflow", "idle_timeout", "max_age", "max_uses", "max_hold", "recycled", "resized",
     "check_failed", "reset_failed", "overdue", "suspected", "dirty", "lost", "exit", "stopped",
-    "owner_died", "left_by", "broken", "hook_failed", "discarded",
+    "owner_died", "left_by", "broken", "hook_failed", "forgotten", "discarded",
 )  # fmt: skip
 """The kinds of WorkerStopping's reasons."""
 
@@ -123,7 +123,7 @@ METRICS: Final = (
     Metric("checkins_total", "counter", "Workers that clients gave back"),
     Metric("checkout_failures_total", "counter", "Clients that got none", "reason", _REFUSALS),
     Metric("leases_reclaimed_total", "counter", "Workers of clients that died or dropped them"),
-    Metric("leases_forgotten_total", "counter", "Workers that the end of a scope gave back"),
+    Metric("leases_forgotten_total", "counter", "Workers that clients had not given back when a scope ended"),
     Metric("leases_broken_total", "counter", "Workers that died in their clients' hands"),
     Metric("leases_overheld_total", "counter", "Workers held for longer than max_hold"),
     Metric("leases_revoked_total", "counter", "Workers taken away, of those held too long"),

@@ -227,7 +227,7 @@ class LeaseReclaimed(PoolEvent):
 
 @dataclass(frozen=True, slots=True)
 class LeaseForgotten(PoolEvent):
-    """A client (`process`) had not given its worker back when its scope ended, which did it.
+    """A client (`process`) had not given its worker back when its scope ended, which ended that.
 
     It had had it for `seconds`; `line` is where it had checked out.
     """

@@ -158,7 +158,7 @@ def _of_lease(event: telemetry.PoolEvent) -> Words | None:
         case telemetry.LeaseForgotten(pid, pool, line, seconds):
             return _warn(
                 "pool %r: %r forgot to give back the worker from %s, held for %.3g s; "
-                "given back at the end of its scope", pool, pid, line, seconds,
+                "its scope has ended, and it is not lent again", pool, pid, line, seconds,
             )  # fmt: skip
         case telemetry.HeldTooLong(pid, pool, seconds, line, stack, revoked):
             taken = "; it was taken away" if revoked else ""
@@ -173,7 +173,7 @@ def _of_lease(event: telemetry.PoolEvent) -> Words | None:
         case telemetry.LeaseForgotten(pid, pool, line, seconds):
             return _warn(
                 "pool %r: %r forgot to give back the worker from %s, held for %.3g s; "
-                "given back at the end of its scope",
+                "its scope has ended, and it is not lent again",
                 pool, pid, line, seconds,
             )  # fmt: skip
     return None

@@ -19,9 +19,11 @@ Rules:
   What others have transferred to the process is, as if it had borrowed it.
 * Scopes may be nested: the inner one has taken its own when it ends.  What it finds that an
   outer one was told to keep is left to that.
-* A lease that nobody has given back was forgotten, and :class:`LeaseForgotten` tells from which
-  line: ``with pool.checkout()`` forgets none.  One that is meant to last for the scope is
-  told to it by :meth:`Scope.keep`.
+* A lease that is meant to last for the scope is told to it by :meth:`Scope.keep`, and its
+  worker is lent again.
+* Any other that nobody has given back was forgotten, and :class:`LeaseForgotten` tells from
+  which line; ``with pool.checkout()`` forgets none.  Nobody knows who still refers to its
+  worker, so that is not lent again, as that of a lease which is dropped is not.
 * A scope refers to no lease that it was not told of, so one that is dropped can still be
   reclaimed, and lent again.
 
@@ -85,10 +87,11 @@ def _leases_of(pid: Pid | None) -> list[Lease[Any]]:
 class Scope:
     """A piece of work at whose end goes back what its process borrowed in it and still has.
 
-    As a context manager it ends with the block: workers are checked in, each as by its own
-    ``with``.  So resources are reset after a normal end or an ``Exception``, and discarded if a
-    ``BaseException`` such as a kill or a ``gevent.Timeout`` ended the block.  It may be
-    entered again once it has ended.
+    As a context manager it ends with the block.  Workers that it was told to keep are checked
+    in, each as by its own ``with``: resources are reset after a normal end or an
+    ``Exception``, and discarded if a ``BaseException`` such as a kill or a ``gevent.Timeout``
+    ended the block.  Those that were forgotten are discarded.  It may be entered again
+    once it has ended.
     """
 
     __slots__ = ("__weakref__", "_before", "_kept", "_pid")
@@ -144,15 +147,15 @@ class Scope:
         left = [one for one in _leases_of(pid) if not self._leaves(one, pid)]
         if not left:
             return
-        for lease in left:
-            if lease.number not in kept:
-                _tell_forgotten(lease)
         if error is None:
             error = _that_is_handled()
         kind = None if error is None else type(error)
         with contextlib.ExitStack() as all_of_them:  # whatever one of them raises
             for lease in left:
-                all_of_them.callback(lease.__exit__, kind, error, trace)
+                if lease.number in kept:
+                    all_of_them.callback(lease.__exit__, kind, error, trace)
+                else:
+                    all_of_them.callback(_end_forgotten, lease)
 
     def _leaves(self, lease: Lease[Any], pid: Pid | None) -> bool:
         """Tell whether a lease of a process is not for this scope of it to end."""
@@ -168,6 +171,7 @@ def _that_is_handled() -> BaseException | None:
     return None if isinstance(error, Exception) else error
 
 
-def _tell_forgotten(lease: Lease[Any]) -> None:
+def _end_forgotten(lease: Lease[Any]) -> None:
     held, ledger = clock.now() - lease.since, lease.ledger
     ledger.note(telemetry.LeaseForgotten(lease.owner.pid, ledger.name, lease.line, held))
+    lease.discard("forgotten")

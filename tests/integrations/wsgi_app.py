@@ -65,20 +65,20 @@ def stream(environ: dict[str, Any]) -> Iterator[bytes]:
 
 def fail_later(environ: dict[str, Any]) -> Iterator[bytes]:
     """Fail in the middle of the body."""
-    lease = pool.checkout()
+    environ[SCOPE].keep(pool.checkout())
     yield b"a piece"
-    raise ZeroDivisionError(lease)
+    raise ZeroDivisionError
 
 
 def fail(environ: dict[str, Any]) -> Iterable[bytes]:
     """Fail at once."""
-    environ["kept"] = pool.checkout()
+    environ[SCOPE].keep(pool.checkout())
     raise ZeroDivisionError
 
 
 def time_out(environ: dict[str, Any]) -> Iterable[bytes]:
     """Be cut short."""
-    environ["kept"] = pool.checkout()
+    environ[SCOPE].keep(pool.checkout())
     with gevent.Timeout(0.01):
         gevent.sleep(10)
     return [b"never"]

@@ -52,10 +52,11 @@ def closed(maker: Maker) -> int:
 
 
 def left_by(error: BaseException, pool: gpool.Pool[Any]) -> gpool.Lease[Any]:
-    """Return what was lent in a scope that an exception has ended."""
+    """Return what was lent for a scope that an exception has ended."""
     lease = None
-    with pytest.raises(type(error)), gpool.Scope():  # noqa: PT012
+    with pytest.raises(type(error)), gpool.Scope() as scope:  # noqa: PT012
         lease = pool.checkout()
+        scope.keep(lease)
         raise error
     return lease
 
@@ -140,12 +141,25 @@ class TestEnd:
     def test_gives_back_what_was_borrowed_inside(
         self, pool: gpool.Pool[Any], maker: Maker, forgotten: list[telemetry.LeaseForgotten]
     ) -> None:
-        """It is reset, as after a ``with``; an event names the line."""
-        with gpool.Scope():
-            leases = [pool.checkout(), pool.checkout()]
+        """What it was told to keep is reset, as after a ``with``, and nothing is told of it."""
+        with gpool.Scope() as scope:
+            things = [scope.keep(pool.checkout()), scope.keep(pool.checkout())]
         settle()
         assert pool.status().busy == 0
-        assert [thing.resets for thing in maker.made if thing.resets] == [1, 1]
+        assert [thing.resets for thing in things] == [1, 1]
+        assert forgotten == []
+        assert_whole(pool, maker)
+
+    def test_lends_again_nothing_that_was_forgotten(
+        self, pool: gpool.Pool[Any], maker: Maker, forgotten: list[telemetry.LeaseForgotten]
+    ) -> None:
+        """Whoever forgot it may still use it; an event names the line."""
+        with gpool.Scope():
+            leases = [pool.checkout(), pool.checkout()]
+            things = [lease.worker for lease in leases]
+        settle()
+        assert pool.status().busy == 0
+        assert [thing.closed for thing in things] == [True, True]
         assert len(forgotten) == len(leases)
         assert all("test_scope.py" in event.line for event in forgotten)
         assert {(event.pool, event.process) for event in forgotten} == {("things", gpool.self())}
@@ -248,8 +262,10 @@ class TestEnd:
             raise gevent.GreenletExit
 
         others: gpool.Pool[Any] = gpool.Pool(maker.resource(is_dirty=is_dirty), size=1)
-        with pytest.raises(gevent.GreenletExit), gpool.Scope():
+        with pytest.raises(gevent.GreenletExit), gpool.Scope() as scope:  # noqa: PT012
             leases = [pool.checkout(), others.checkout(), pool.checkout()]
+            for lease in leases[:2]:
+                scope.keep(lease)
         assert all(lease.slot is None for lease in leases)
 
 
