@@ -123,7 +123,7 @@ METRICS: Final = (
     Metric("checkins_total", "counter", "Workers that clients gave back"),
     Metric("checkout_failures_total", "counter", "Clients that got none", "reason", _REFUSALS),
     Metric("leases_reclaimed_total", "counter", "Workers of clients that died or dropped them"),
-    Metric("leases_forgotten_total", "counter", "Workers that clients had not given back when a scope ended"),
+    Metric("leases_forgotten_total", "counter", "Workers that were out when their scope ended"),
     Metric("leases_broken_total", "counter", "Workers that died in their clients' hands"),
     Metric("leases_overheld_total", "counter", "Workers held for longer than max_hold"),
     Metric("leases_revoked_total", "counter", "Workers taken away, of those held too long"),
