@@ -76,20 +76,6 @@ def db(app: Flask) -> gpool.Pool[Thing]:
     return pool
 
 
-@pytest.fixture
-def forgotten() -> Iterator[list[telemetry.Event]]:
-    """What is told of forgotten leases."""
-    told: list[telemetry.Event] = []
-
-    def listen(event: telemetry.Event) -> None:
-        if isinstance(event, telemetry.LeaseForgotten):
-            told.append(event)
-
-    telemetry.attach(listen)
-    yield told
-    telemetry.detach(listen)
-
-
 class TestBorrow:
     def test_gives_the_same_all_request_long(
         self, app: Flask, pools: GPool, db: gpool.Pool[Thing], forgotten: list[telemetry.Event]

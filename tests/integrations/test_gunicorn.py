@@ -201,6 +201,14 @@ class Gunicorn:
         """Send a signal to the master."""
         os.kill(self.pid, number)
 
+    def end_in_time(self) -> str:
+        """Have it end by TERM, so that nobody has to be killed; return its log."""
+        self.signal(signal.SIGTERM)
+        assert self.end() == 0
+        log = self.log.read_text()
+        assert "SIGKILL" not in log
+        return log
+
     def end(self) -> int:
         """Wait for its end, and return its exit code."""
         until(lambda: self.process.poll() is not None)
@@ -302,22 +310,16 @@ class TestEnd:
         with Gunicorn(upstream, "--graceful-timeout", "4") as gunicorn:
             gunicorn.ask("/hold")
             until(lambda: upstream.said("hold"))
-            gunicorn.signal(signal.SIGTERM)
-            assert gunicorn.end() == 0
-            log = gunicorn.log.read_text()
-            assert "something was still lent" in log
-            assert "SIGKILL" not in log
+            assert "something was still lent" in gunicorn.end_in_time()
             until(lambda: not upstream.open())
 
     def test_by_term_closes_in_time_though_pools_hang(self, upstream: Upstream) -> None:
         """Those that were started before them are closed in order: gunicorn need not kill."""
         with Gunicorn(upstream, "--graceful-timeout", "4", HANGING="5") as gunicorn:
             until(lambda: len(upstream.open()) == 2 * WORKERS)
-            gunicorn.signal(signal.SIGTERM)
-            assert gunicorn.end() == 0
+            gunicorn.end_in_time()
             until(lambda: not upstream.open())
             assert all(line.was_closed_in_order for line in upstream.lines)
-            assert "SIGKILL" not in gunicorn.log.read_text()
             assert list((gunicorn.folder / "run").glob("*.sock")) == []
 
     def test_by_term_hurries_a_worker_that_is_at_its_end(self, upstream: Upstream) -> None:
@@ -326,11 +328,7 @@ class TestEnd:
         with Gunicorn(upstream, *options) as gunicorn:
             gunicorn.ask("/hold")
             until(lambda: "Worker exiting" in gunicorn.log.read_text())
-            gunicorn.signal(signal.SIGTERM)
-            assert gunicorn.end() == 0
-            log = gunicorn.log.read_text()
-            assert "something was still lent" in log
-            assert "SIGKILL" not in log
+            assert "something was still lent" in gunicorn.end_in_time()
             until(lambda: not upstream.open())
 
     def test_with_too_short_a_timeout_is_gunicorns(self, upstream: Upstream) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -125,6 +126,10 @@ class Server:
         for pid in reversed(list(family(self.process.pid))):  # those of a dead one are not found
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def filled(self) -> AbstractContextManager[object]:
+        """Take every connection that it has; leaving it lets go of them."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """End it, and remove what it has left."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,17 +64,6 @@ class TestOutages(Outages):
         """Give a small one, to be mistreated."""
         with Redis(maxclients=8) as server:
             yield server
-
-    @contextlib.contextmanager
-    def fill(self, server: Redis) -> Iterator[None]:
-        """Connect until it says that it takes nobody more."""
-        with contextlib.ExitStack() as stack:
-            answer = b"+"
-            while answer.startswith(b"+"):
-                one = stack.enter_context(socket.create_connection(server.address))
-                one.sendall(b"PING\r\n")
-                answer = one.recv(64)
-            yield
 
 
 @pytest.fixture

@@ -106,15 +106,6 @@ class OnItsOwnServer:
         with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
             yield server
 
-    @contextlib.contextmanager
-    def fill(self, server):
-        """Take every connection."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(psycopg.OperationalError):
-                while True:
-                    stack.enter_context(contextlib.closing(psycopg.connect(server.dsn())))
-            yield
-
 
 class TestTorture(Psycopg, OnASharedServer, Torture):
     pass
