@@ -6,9 +6,10 @@ Not here: the pool (``redis.py``), where the errors are public.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from gevent import monkey
 from redis.connection import AbstractConnection
 from redis.exceptions import (
     ConnectionError,  # noqa: A004  # that of redis-py
@@ -42,8 +43,16 @@ class PoolFailed(gpool.PoolFailed, ConnectionError):
     """The pool fell too often, and will be revived; a ``redis.ConnectionError``, too."""
 
 
+class PoolNotReady(gpool.PoolNotReady, ConnectionError):
+    """It was closed, and does not open again in time; a ``redis.ConnectionError``, too."""
+
+
 class CheckoutDeadlock(gpool.CheckoutDeadlock, ConnectionError):
     """It would wait for ever for who waits as well; a ``redis.ConnectionError``, too."""
+
+
+class NameTaken(gpool.NameTaken, RedisError):
+    """Another pool of its name runs; no ``redis.ConnectionError``: the server is not at fault."""
 
 
 class LeaseLost(gpool.LeaseLost, RedisError):
@@ -56,6 +65,8 @@ IN_REDIS: Final[dict[type[Exception], Any]] = {
     gpool.StartsFailing: StartsFailing,
     gpool.PoolClosed: PoolClosed,
     gpool.PoolFailed: PoolFailed,
+    gpool.PoolNotReady: PoolNotReady,
+    gpool.NameTaken: NameTaken,
     gpool.CheckoutDeadlock: CheckoutDeadlock,
     gpool.LeaseLost: LeaseLost,
 }
@@ -77,6 +88,7 @@ _ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWA
 
 
 _Connection: Any = AbstractConnection  # few of its methods have annotations
+_get_ident: Callable[[], int] = monkey.get_original("threading", "get_ident")
 
 
 class _Packed(list[Any]):
@@ -112,6 +124,7 @@ class Supervised(_Connection):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.gpool_open: set[str] = set()  # words of what was begun and not ended
+        self.gpool_thread = _get_ident()  # its pool's
         super().__init__(*args, **kwargs)
 
     @property
@@ -124,6 +137,11 @@ class Supervised(_Connection):  # type: ignore[misc]
             or bool(self.gpool_open)
             or bool(getattr(self, "should_reconnect", bool)())  # since redis-py 7
         )
+
+    @property
+    def gpool_is_anothers(self) -> bool:
+        """Whether it is of a pool of another thread than this one."""
+        return self.gpool_thread != _get_ident()
 
     @property
     def gpool_is_over(self) -> bool:
