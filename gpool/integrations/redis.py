@@ -53,7 +53,6 @@ import gevent
 import redis
 from gevent import monkey
 from redis.connection import CacheProxyConnection
-from redis.exceptions import ConnectionError  # noqa: A004  # that of redis-py
 
 import gpool
 from gpool.integrations._options import named
@@ -253,8 +252,8 @@ class SupervisedPool(redis.ConnectionPool):
         was_taken, inner.gpool_lease = inner.gpool_is_over, None
         inner.gpool_ended = was_taken or inner.gpool_dirty  # nobody must use what will be closed
         error = sys.exception()
-        is_killed = isinstance(error, gevent.GreenletExit)
-        if error and (is_killed or (isinstance(error, ConnectionError) and inner._sock is None)):
+        is_lost = isinstance(error, redis.ConnectionError) and inner._sock is None
+        if error is not None and (is_lost or isinstance(error, gevent.GreenletExit)):
             lease.__exit__(type(error), error, None)  # an error puts others under suspicion, too
         else:
             lease.__exit__(None, None, None)  # whatever flies by: the connection says how it is
