@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -206,8 +207,11 @@ class TestBorrow:
         """Flask says which; ours says what is missing."""
         with pytest.raises(RuntimeError, match="application context"):
             pools.borrow("db")
-        with app.app_context(), pytest.raises(gpool.UnknownPool, match="'cache'"):
-            pools.borrow("cache")
+        expected = r"^GPOOL_POOLS: expected one of \['db'\], got 'dbb'$"
+        with app.app_context(), pytest.raises(gpool.UnknownPool, match=expected) as caught:
+            pools.borrow("dbb")
+        assert caught.value.pool == "dbb"
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
         with (
             Flask("other").app_context(),
             pytest.raises(RuntimeError, match=r"expected one of init_app\(\)"),
