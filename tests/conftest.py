@@ -10,6 +10,7 @@ from pathlib import Path
 import gevent
 import greenlet
 import pytest
+from gevent.util import format_run_info
 
 # Last, not first: under tox the tests import the installed wheel, not the checkout.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -20,6 +21,7 @@ from gpool.integrations import stdlib_logging
 from gpool.otp import signal
 from gpool.otp.pid import table
 from gpool.testing import VirtualClock, settle, virtual_clock
+from tests.hearing import heard
 from tests.servers.postgresql import PostgreSQL
 
 
@@ -69,7 +71,20 @@ def unnoticed_deaths() -> Iterator[list[BaseException]]:
 
 
 @pytest.fixture(autouse=True)
-def no_process_survives(unnoticed_deaths: list[BaseException]) -> Iterator[None]:
+def nothing_is_left(unnoticed_deaths: list[BaseException]) -> Iterator[None]:
+    """Fail a test that leaves an exception, or what keeps the loop from being idle.
+
+    Another one that looks for either would fail in its place, if it ran in the same process.
+    """
+    error, before = sys.exception(), _in_loop()
+    yield
+    settle()
+    assert sys.exception() is error
+    assert _in_loop() <= before, "\n".join(format_run_info(thread_stacks=False))
+
+
+@pytest.fixture(autouse=True)
+def no_process_survives(nothing_is_left: None) -> Iterator[None]:
     """End every process that the test has left, and give the next test a new main process."""
     before = set(gpool.processes())
     yield
@@ -83,6 +98,14 @@ def no_process_survives(unnoticed_deaths: list[BaseException]) -> Iterator[None]
             break
     _end_main()
     table.zombies.clear()
+
+
+def _in_loop() -> int:
+    """Return how many watchers keep the loop running; libuv does not tell."""
+    try:
+        return int(gevent.get_hub().loop.activecnt)
+    except AttributeError:
+        return 0
 
 
 def _end_main() -> None:
@@ -116,12 +139,5 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def forgotten() -> Iterator[list[telemetry.LeaseForgotten]]:
     """Give what is told of leases that nobody has given back."""
-    told: list[telemetry.LeaseForgotten] = []
-
-    def listen(event: telemetry.Event) -> None:
-        if isinstance(event, telemetry.LeaseForgotten):
-            told.append(event)
-
-    telemetry.attach(listen)
-    yield told
-    telemetry.detach(listen)
+    with heard(telemetry.LeaseForgotten) as told:
+        yield told

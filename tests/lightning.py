@@ -32,7 +32,7 @@ class Lightning:
         """Call `fn`; tell whether it came to that."""
         try:
             with _traced(self._bytecode):
-                fn()
+                next(_apart(fn))
         except Struck:
             return True
         assert self.left > 0, "a transition has swallowed an exception that is not its own"
@@ -43,6 +43,14 @@ class Lightning:
             self.left -= 1
             if self.left == 0:
                 raise Struck
+
+
+def _apart(fn: Callable[[], object]) -> Iterator[object]:
+    """Call `fn` in a generator, which has a ``sys.exception()`` of its own.
+
+    What strikes where an ``except`` ends would leave it set for whoever comes after.
+    """
+    yield fn()
 
 
 if sys.version_info >= (3, 12):  # there a trace function misses some of them

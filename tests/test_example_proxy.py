@@ -14,7 +14,8 @@ import pytest
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from tests.serving.web import HOST, Clients, is_refused, some_clients, until
+from tests.servers.program import HOST, until
+from tests.serving.web import Clients, is_refused, some_clients
 from tests.test_examples import ENVIRONMENT, command
 
 SIZE = 3
@@ -140,7 +141,7 @@ class TestProxy:
         meanwhile = [client(proxy.port) for _ in range(2 * SIZE)]
         for one in meanwhile:
             one.socket.sendall(b"anybody?")
-        gevent.sleep(0.1)  # so that starts have failed
+        gevent.sleep(0.1)  # of failing starts nothing is to be seen, but that they cut nobody
         assert not any(one.has_ended for one in meanwhile)
         upstream.come_up()
         until(lambda: sum(one.answer == b"anybody?" for one in meanwhile) == SIZE)

@@ -43,20 +43,26 @@ class Borrowers:
 
 
 class OnASharedServer:
+    """Where tortures find a server."""
+
     @pytest.fixture
     def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
         """Give the server that all share."""
         return a_postgresql
 
 
-class BorrowersTorture(OnASharedServer, Borrowers, Torture):
-    """The torture table."""
-
-
-class BorrowersOutages(Borrowers, Outages):
-    """What servers do to the pool."""
+class OnAFrailServer:
+    """Where outages find theirs."""
 
     @pytest.fixture
     def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
         """Give the server that may be hurt."""
         return a_frail_postgresql
+
+
+class BorrowersTorture(OnASharedServer, Borrowers, Torture):
+    """The torture table."""
+
+
+class BorrowersOutages(OnAFrailServer, Borrowers, Outages):
+    """What servers do to the pool."""

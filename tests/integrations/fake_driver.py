@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -143,3 +144,14 @@ class Client:
         self.may_go.set()
         self.greenlet.join()
         assert self.got is not None
+
+
+def maker_of_pools(driver: Driver, request: Any, **usual: Any) -> Callable[..., SupervisedPool]:
+    """Return what makes pools, with the usual options, which are disposed of after a test."""
+
+    def make(**options: Any) -> SupervisedPool:
+        pool = SupervisedPool(driver.connect, **usual | options)
+        request.addfinalizer(pool.dispose)
+        return pool
+
+    return make

@@ -11,6 +11,7 @@ import socket
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 import gpool
 
@@ -48,25 +49,32 @@ if os.environ.get("AT_IMPORT"):  # under --preload this is the master
     with db.checkout() as first:
         first.say("import")
 hanging = [
-    gpool.Pool(gpool.Resource(create=list, close=lambda _: gevent.sleep(60)), size=1, name=f"{i}")
+    gpool.Pool(gpool.Resource(create=list, close=lambda _: Event().wait()), size=1, name=f"{i}")
     for i in range(int(os.environ.get("HANGING", "0")))
 ]
+
+
+held = Event()
 
 
 def hold() -> None:
     """Keep a connection, as a listener in the background does."""
     with db.checkout() as connection:
         connection.say("hold")
-        gevent.sleep(600)
+        held.set()
+        Event().wait()
 
 
 def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """Use a connection: ``/0.5`` for half a second; ``/hold`` for ever, in the background."""
+    """Use a connection: ``/0.5`` for half a second; ``/hold`` for ever, in the background.
+
+    ``/idle`` needs none.
+    """
     path = environ["PATH_INFO"].strip("/")
     if path == "hold":
         gevent.spawn(hold)
-        gevent.sleep(0.1)
-    else:
+        held.wait()
+    elif path != "idle":
         with db.checkout() as connection:
             connection.say(f"begin {path}")
             gevent.sleep(float(path or 0))

@@ -13,9 +13,10 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.integrations.django_gunicorn import CHECKOUT, Gunicorn, gunicorn
 from tests.observer import wire
+from tests.servers.gunicorn import CHECKOUT, Gunicorn
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.program import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FORM = "application/x-www-form-urlencoded"
@@ -40,8 +41,9 @@ def server() -> Iterator[PostgreSQL]:
 @pytest.fixture(scope="module")
 def guestbook(server: PostgreSQL) -> Iterator[Gunicorn]:
     """Give the example, served as it says."""
-    options = ("-c", str(EXAMPLES / "django_gunicorn.conf.py"))
-    with gunicorn(EXAMPLES, "django_app:application", *options, PGPORT=str(server.port)) as one:
+    config = EXAMPLES / "django_gunicorn.conf.py"
+    database = {"PGHOST": server.address[0], "PGPORT": str(server.port)}
+    with Gunicorn("django_app:application", config=config, cwd=EXAMPLES, **database) as one:
         yield one
 
 
@@ -68,9 +70,7 @@ class TestGuestbook:
     def test_sees_to_entries_outside_requests(self, guestbook: Gunicorn) -> None:
         """A greenlet of its own counts their words, and gives back what it has borrowed."""
         assert write(guestbook, b"one two three") == 201
-        with gevent.Timeout(20):
-            while {"text": "one two three", "words": 3} not in read(guestbook):
-                gevent.sleep(0.02)
+        until(lambda: {"text": "one two three", "words": 3} in read(guestbook))
 
     def test_outlives_its_server(self, guestbook: Gunicorn, server: PostgreSQL) -> None:
         """Whoever comes after the restart is served, by either worker."""
@@ -84,7 +84,6 @@ class TestGuestbook:
         server.kill()
         assert write(guestbook, b"lost") == 500
         server.start()
-        with gevent.Timeout(20):  # connects that fail are tried again after up to five seconds
-            while {write(guestbook, b"back") for _ in range(9)} != {201}:
-                gevent.sleep(0)
+        # connects that fail are tried again after up to five seconds
+        until(lambda: {write(guestbook, b"back") for _ in range(9)} == {201})
         assert "Connection refused" in guestbook.log

@@ -10,15 +10,15 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import psycopg
 import pytest
 
-from tests.integrations.django_gunicorn import CHECKOUT, Gunicorn, gunicorn
 from tests.observer import wire
+from tests.servers.gunicorn import CHECKOUT, Gunicorn
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.program import until
 
@@ -48,8 +48,9 @@ def server() -> Iterator[PostgreSQL]:
 @pytest.fixture(scope="module")
 def site(server: PostgreSQL) -> Iterator[Gunicorn]:
     """Give the site, served by two workers."""
-    options = ("-w", str(WORKERS), "--worker-connections", "200")
-    with gunicorn(SITE, "wsgi:application", *options, PGPORT=str(server.port)) as site:
+    options = ("-w", str(WORKERS), "--worker-connections", "200", "--chdir", str(SITE))
+    database = {"PGHOST": server.address[0], "PGPORT": str(server.port)}
+    with Gunicorn("wsgi:application", *options, cwd=SITE, **database) as site:
         yield site
 
 
@@ -70,13 +71,6 @@ def opened(server: PostgreSQL) -> int:
     return int(row[0])
 
 
-def awaited(is_so: Callable[[], bool]) -> None:
-    """Wait until the clients, greenlets of this process, have brought something about."""
-    with gevent.Timeout(30):
-        while not is_so():
-            gevent.sleep(0.01)
-
-
 class TestRequests:
     def test_are_one_transaction_each(self, site: Gunicorn, server: PostgreSQL) -> None:
         """What a request has written before it failed is not there."""
@@ -90,12 +84,10 @@ class TestRequests:
     ) -> None:
         """Two hundred at once wait for one another, and the server sees what pools may have."""
         many = [gevent.spawn(site.get, "/count") for _ in range(200)]
-        peak = 0
-        while not all(one.dead for one in many):
-            peak = max(peak, opened(server))
-            gevent.sleep(0.02)
+        seen: list[int] = []
+        until(lambda: seen.append(opened(server)) or all(one.dead for one in many))
         assert {one.get().status for one in many} == {200}
-        assert 0 < peak <= WORKERS * CAP
+        assert 0 < max(seen) <= WORKERS * CAP
 
     def test_that_are_left_by_their_client_give_back(self, site: Gunicorn) -> None:
         """A browser that is closed amidst a long answer."""
@@ -175,9 +167,9 @@ class Told:
 
     def wait_for_an_error(self, begun: int) -> None:
         """Wait until one of the answers that came after so many was none."""
-        awaited(lambda: any(status == 500 for _, status in self.statuses[begun:]))
+        until(lambda: any(status == 500 for _, status in self.statuses[begun:]))
 
     def wait_for_more(self, answers: int) -> None:
         """Wait until so many more were answered well."""
         enough = len(self.added) + answers
-        awaited(lambda: len(self.added) >= enough)
+        until(lambda: len(self.added) >= enough)

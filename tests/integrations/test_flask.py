@@ -24,27 +24,11 @@ import gpool
 from gpool import telemetry
 from gpool.integrations.flask import DEFAULTS, GPool, State
 from gpool.testing import settle
+from tests.integrations.things import THINGS, Thing
 from tests.observer import wire
+from tests.servers.program import until
 
 CHECKOUT = Path(__file__).parents[2]
-
-
-class Thing:
-    """What is lent."""
-
-    resets = 0
-    closed = False
-
-    def reset(self) -> None:
-        """Count."""
-        self.resets += 1
-
-    def close(self) -> None:
-        """Remember."""
-        self.closed = True
-
-
-THINGS = gpool.Resource(create=Thing, reset=Thing.reset, close=Thing.close)
 
 
 @pytest.fixture
@@ -471,9 +455,7 @@ class TestServer:
                     other.sendall(wire.request(port, "/stream"))
                     assert other.recv(100)
                     assert db.stats().busy == 1
-                with gevent.Timeout(10):
-                    while db.stats().busy:
-                        gevent.sleep(0.01)
+                until(lambda: not db.stats().busy)
             assert ask(sock, port, "/borrow") == b"a"
 
 

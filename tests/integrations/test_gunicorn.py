@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import gevent
 import pytest
@@ -25,36 +20,17 @@ import gpool
 from gpool import clock as clocks
 from gpool.integrations import gunicorn as hooks
 from gpool.testing import VirtualClock
-from tests.observer import wire
+from tests.servers.gunicorn import Gunicorn
+from tests.servers.program import PATIENCE, until
 
-CHECKOUT = Path(__file__).parents[2]
-PATIENCE = 20.0  # s until what should come has come
 WORKERS = 2
+MANY = 1000  # connections at once; a bound has a server wait for the last one when it stops
 CONFIG = f"""
 from gpool.integrations.gunicorn import child_exit, post_worker_init, worker_exit
 
-bind = "127.0.0.1:0"
-worker_class = "gevent"
 workers = {WORKERS}
 control_socket_disable = True
-
-def when_ready(server):
-    with open(__file__ + ".port", "w") as file:
-        print(server.LISTENERS[0].getsockname()[1], file=file)
 """
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("gunicorn") is None and not os.environ.get("CI"),
-    reason="gunicorn is not installed",
-)
-
-
-def until(is_so: Callable[[], Any]) -> Any:
-    """Return the first value that is true; other processes bring it about."""
-    with gevent.Timeout(PATIENCE):
-        while not (value := is_so()):
-            gevent.sleep(0.01)
-        return value
 
 
 @dataclass(eq=False)
@@ -77,7 +53,7 @@ class Upstream:
     def __init__(self) -> None:
         self.lines: list[Line] = []  # oldest first
         self.strangers: list[str] = []  # what was said by others than a line's owner
-        self.server = StreamServer(("127.0.0.1", 0), self._serve)
+        self.server = StreamServer(("127.0.0.1", 0), self._serve, spawn=MANY)
 
     def _serve(self, connection: Any, address: Any) -> None:
         line: Line | None = None
@@ -101,82 +77,45 @@ class Upstream:
         """Return those that are open."""
         return [line for line in self.lines if line.is_open]
 
+    def is_busy_for(self, pid: int) -> bool:
+        """Tell whether a process has begun something that it has not ended."""
+        return any(line.said[-1].startswith("begin") for line in self.of(pid))
+
     def said(self, word: str) -> int:
         """Return how often a word was said."""
         return sum(line.said.count(word) for line in self.lines)
 
 
-class Gunicorn:
+class Loaded(Gunicorn):
     """A gunicorn that runs, and the requests that it gets."""
 
     def __init__(self, upstream: Upstream, *options: str, **environment: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="gpool"))
-        config = self.folder / "gunicorn.conf.py"
-        config.write_text(CONFIG)
-        self.log = self.folder / "log"
-        env = os.environ | {
-            "UPSTREAM": str(upstream.server.server_port), "PYTHONPATH": str(CHECKOUT),
-            "HOME": str(self.folder), "GPOOL_RUN_DIR": str(self.folder / "run"),
-        } | environment  # fmt: skip
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", str(config), *options,
-                 "tests.integrations.gunicorn_app:application"],
-                env=env, stdout=log, stderr=log,
-            )  # fmt: skip
-        self.pid = self.process.pid
-        self.answers: list[str] = []  # of all that were asked: the worker's pid, or what else came
+        super().__init__(
+            "tests.integrations.gunicorn_app:application", *options, config=CONFIG,
+            UPSTREAM=str(upstream.server.server_port), **environment,
+        )  # fmt: skip
+        self.replies: list[str] = []  # to all that were asked: a worker's pid, or what else came
         self.is_loading = False
         self._asking: list[Any] = []
 
-    def __enter__(self) -> Self:
-        try:
-            until(lambda: self._port() or self.process.poll() is not None)
-            self.port = int(self._port())
-            until(lambda: len(self.workers()) >= WORKERS)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
+    def answers(self) -> bool:
+        """Tell whether all its workers serve."""
+        return super().answers() and len(self.workers()) >= WORKERS
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End it, and those who ask."""
         self.is_loading = False
-        for pid in [self.pid, *self.children()] if self.process.poll() is None else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        super().stop()
         gevent.killall(self._asking)
-        if error is not None:
-            print(self.log.read_text())
-        subprocess.run(["rm", "-rf", self.folder], check=True)
-
-    def _port(self) -> str:
-        with contextlib.suppress(FileNotFoundError):
-            return (self.folder / "gunicorn.conf.py.port").read_text().strip()
-        return ""
-
-    def children(self) -> list[int]:
-        """Return the processes of the workers."""
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-            return list(map(int, text.split()))
-        return []
-
-    def workers(self) -> set[int]:
-        """Return the workers that have got as far as to serve: their agents have sockets."""
-        ready = {path.stem for path in (self.folder / "run").glob("*.sock")}
-        return {pid for pid in self.children() if str(pid) in ready}
 
     def ask(self, path: str) -> None:
         """Send a request on a connection of its own; note what comes back."""
         try:
-            reply = wire.ask(self.port, path)
+            reply = self.get(path)
             answer = reply.body.decode() if reply.status == 200 else f"{reply.status}"
         except (OSError, HTTPException) as error:
             answer = repr(error)
-        self.answers.append(answer)
+        self.replies.append(answer)
 
     def begin(self, path: str, times: int = 1) -> None:
         """Send requests that take a while."""
@@ -195,24 +134,18 @@ class Gunicorn:
         """Have no more requests sent; return the answers to all."""
         self.is_loading = False
         gevent.joinall(self._asking, timeout=PATIENCE)
-        return self.answers
+        return self.replies
 
-    def signal(self, number: int) -> None:
+    def tell(self, number: int) -> None:
         """Send a signal to the master."""
         os.kill(self.pid, number)
 
     def end_in_time(self) -> str:
         """Have it end by TERM, so that nobody has to be killed; return its log."""
-        self.signal(signal.SIGTERM)
+        self.tell(signal.SIGTERM)
         assert self.end() == 0
-        log = self.log.read_text()
-        assert "SIGKILL" not in log
-        return log
-
-    def end(self) -> int:
-        """Wait for its end, and return its exit code."""
-        until(lambda: self.process.poll() is not None)
-        return int(self.process.returncode)
+        assert "SIGKILL" not in self.log
+        return self.log
 
 
 @pytest.fixture
@@ -230,7 +163,7 @@ BOTH = pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preloa
 class TestStart:
     def test_opens_the_pools(self, upstream: Upstream) -> None:
         """Each worker's own connections are there before any request comes."""
-        with Gunicorn(upstream) as gunicorn:
+        with Loaded(upstream) as gunicorn:
             until(lambda: len(upstream.open()) == 2 * WORKERS)
             assert {line.owner for line in upstream.lines} == gunicorn.workers()
 
@@ -238,30 +171,30 @@ class TestStart:
         """While it is away workers start and answer what needs none; once it is back, the rest."""
         address = upstream.server.address
         upstream.server.stop()
-        with Gunicorn(upstream) as gunicorn:
-            gunicorn.ask("/hold")  # answers before it has one
-            assert int(gunicorn.answers[0]) in gunicorn.workers()
-            upstream.server = StreamServer(address, upstream._serve)
+        with Loaded(upstream) as gunicorn:
+            gunicorn.ask("/idle")
+            assert int(gunicorn.replies[0]) in gunicorn.workers()
+            upstream.server = StreamServer(address, upstream._serve, spawn=MANY)
             upstream.server.start()
             gunicorn.ask("/0")
-            assert int(gunicorn.answers[1]) in gunicorn.workers()
+            assert int(gunicorn.replies[1]) in gunicorn.workers()
 
     def test_leaves_what_the_master_has_opened_alone(self, upstream: Upstream) -> None:
         """A preloaded pool that was used at import is the master's; workers have their own."""
-        with Gunicorn(upstream, "--preload", AT_IMPORT="1") as gunicorn:
+        with Loaded(upstream, "--preload", AT_IMPORT="1") as gunicorn:
             of_master = upstream.of(gunicorn.pid)
             assert of_master
             until(lambda: len(upstream.open()) == 2 * WORKERS + len(of_master))
             gunicorn.begin("/0.1", 10)
             assert set(map(int, gunicorn.quiet())) <= gunicorn.workers()
             before = gunicorn.workers()
-            gunicorn.signal(signal.SIGHUP)
+            gunicorn.tell(signal.SIGHUP)
             until(lambda: len(after := gunicorn.workers()) == WORKERS and not after & before)
             os.kill(victim := min(gunicorn.workers()), signal.SIGKILL)
             until(lambda: len(gunicorn.workers() - {victim}) == WORKERS)  # all can hear a TERM
             assert all(line.is_open for line in of_master)
             assert all(line.said[-1] in ("hello", "import") for line in of_master)
-            gunicorn.signal(signal.SIGTERM)
+            gunicorn.tell(signal.SIGTERM)
             assert gunicorn.end() == 0
             until(lambda: not upstream.open())
             assert upstream.strangers == []
@@ -273,15 +206,15 @@ class TestEnd:
         self, upstream: Upstream, options: tuple[str, ...]
     ) -> None:
         """New workers take over; every answer is a 200; the old ones close what they had."""
-        with Gunicorn(upstream, *options) as gunicorn:
+        with Loaded(upstream, *options) as gunicorn:
             before = gunicorn.workers()
             gunicorn.load("/0.02")
-            until(lambda: len(gunicorn.answers) > 50)
-            gunicorn.signal(signal.SIGHUP)
+            until(lambda: len(gunicorn.replies) > 50)
+            gunicorn.tell(signal.SIGHUP)
             until(lambda: len(after := gunicorn.workers()) == WORKERS and not after & before)
             until(lambda: not any(line.is_open for pid in before for line in upstream.of(pid)))
-            more = len(gunicorn.answers) + 50
-            until(lambda: len(gunicorn.answers) > more)
+            more = len(gunicorn.replies) + 50
+            until(lambda: len(gunicorn.replies) > more)
             answered_by = set(map(int, gunicorn.quiet()))
             assert answered_by <= before | gunicorn.workers()
             assert answered_by & gunicorn.workers()
@@ -293,13 +226,13 @@ class TestEnd:
         self, upstream: Upstream, options: tuple[str, ...]
     ) -> None:
         """Those in flight, and those who wait for a connection behind them, are answered."""
-        with Gunicorn(upstream, *options) as gunicorn:
+        with Loaded(upstream, *options) as gunicorn:
             workers = gunicorn.workers()
             gunicorn.begin("/0.5", 10)
             until(lambda: upstream.said("begin 0.5") >= 2)
-            gunicorn.signal(signal.SIGTERM)
+            gunicorn.tell(signal.SIGTERM)
             assert set(map(int, gunicorn.quiet())) <= workers
-            assert len(gunicorn.answers) == 10
+            assert len(gunicorn.replies) == 10
             assert gunicorn.end() == 0
             until(lambda: not upstream.open())
             assert all(line.was_closed_in_order for line in upstream.lines)
@@ -307,7 +240,7 @@ class TestEnd:
 
     def test_by_term_waits_for_no_holder_for_ever(self, upstream: Upstream) -> None:
         """What a background greenlet holds is taken down in time: gunicorn need not kill."""
-        with Gunicorn(upstream, "--graceful-timeout", "4") as gunicorn:
+        with Loaded(upstream, "--graceful-timeout", "4") as gunicorn:
             gunicorn.ask("/hold")
             until(lambda: upstream.said("hold"))
             assert "something was still lent" in gunicorn.end_in_time()
@@ -315,49 +248,48 @@ class TestEnd:
 
     def test_by_term_closes_in_time_though_pools_hang(self, upstream: Upstream) -> None:
         """Those that were started before them are closed in order: gunicorn need not kill."""
-        with Gunicorn(upstream, "--graceful-timeout", "4", HANGING="5") as gunicorn:
+        with Loaded(upstream, "--graceful-timeout", "4", HANGING="5") as gunicorn:
             until(lambda: len(upstream.open()) == 2 * WORKERS)
             gunicorn.end_in_time()
             until(lambda: not upstream.open())
             assert all(line.was_closed_in_order for line in upstream.lines)
-            assert list((gunicorn.folder / "run").glob("*.sock")) == []
+            assert gunicorn.sockets() == set()
 
     def test_by_term_hurries_a_worker_that_is_at_its_end(self, upstream: Upstream) -> None:
         """One that has had its `max_requests` drains for less than the five seconds then."""
         options = ("--graceful-timeout", "3", "--max-requests", "1")
-        with Gunicorn(upstream, *options) as gunicorn:
+        with Loaded(upstream, *options) as gunicorn:
             gunicorn.ask("/hold")
-            until(lambda: "Worker exiting" in gunicorn.log.read_text())
+            until(lambda: "Worker exiting" in gunicorn.log)
             assert "something was still lent" in gunicorn.end_in_time()
             until(lambda: not upstream.open())
 
     def test_with_too_short_a_timeout_is_gunicorns(self, upstream: Upstream) -> None:
         """A request that takes longer is killed with its worker, as without gpool."""
-        with Gunicorn(upstream, "--graceful-timeout", "1") as gunicorn:
+        with Loaded(upstream, "--graceful-timeout", "1") as gunicorn:
             gunicorn.begin("/30", 2)
             until(lambda: upstream.said("begin 30"))
-            gunicorn.signal(signal.SIGTERM)
+            gunicorn.tell(signal.SIGTERM)
             assert gunicorn.end() == 0
             assert not any(answer.isdigit() for answer in gunicorn.quiet())
             until(lambda: not upstream.open())
 
     def test_by_quit_is_at_once(self, upstream: Upstream) -> None:
         """Nobody waits for requests, nor for what they hold."""
-        with Gunicorn(upstream) as gunicorn:
+        with Loaded(upstream) as gunicorn:
             gunicorn.begin("/30")
             until(lambda: upstream.said("begin 30"))
-            gunicorn.signal(signal.SIGQUIT)
+            gunicorn.tell(signal.SIGQUIT)
             assert gunicorn.end() == 0
-            assert "SIGKILL" not in gunicorn.log.read_text()
+            assert "SIGKILL" not in gunicorn.log
             until(lambda: not upstream.open())
 
     def test_by_kill_concerns_one_worker(self, upstream: Upstream) -> None:
         """Its connections are gone without a good-bye; a new worker has new ones."""
-        with Gunicorn(upstream) as gunicorn:
+        with Loaded(upstream) as gunicorn:
             before = gunicorn.workers()
             until(lambda: len(upstream.open()) == 2 * WORKERS)
-            gunicorn.begin("/0.7", 6)
-            until(lambda: upstream.said("begin 0.7") >= 3)
+            until(lambda: gunicorn.begin("/0.5") or all(map(upstream.is_busy_for, before)))
             victim, other = before
             os.kill(victim, signal.SIGKILL)
             until(lambda: len(gunicorn.workers() - {victim}) == WORKERS)
@@ -368,7 +300,7 @@ class TestEnd:
             assert all(line.is_open for line in upstream.of(other))
             assert not any(line.was_closed_in_order for line in upstream.of(victim))
             until(lambda: len(upstream.open()) == 2 * WORKERS)
-            assert victim not in {int(p.stem) for p in (gunicorn.folder / "run").iterdir()}
+            assert victim not in {int(path.stem) for path in gunicorn.run_dir.iterdir()}
             assert upstream.strangers == []
 
     @BOTH
@@ -377,7 +309,7 @@ class TestEnd:
     ) -> None:
         """Workers that are replaced under load, again and again."""
         recycling = ("--max-requests", "40", "--max-requests-jitter", "20")
-        with Gunicorn(upstream, *options, *recycling) as gunicorn:
+        with Loaded(upstream, *options, *recycling) as gunicorn:
             gunicorn.load("/0.01")
             until(lambda: len({line.owner for line in upstream.lines}) >= WORKERS + 2)
             until(lambda: not all(line.is_open for line in upstream.lines))
@@ -391,12 +323,12 @@ class TestEnd:
 class TestWorkerConnections:
     def test_are_bounded_by_gunicorn(self, upstream: Upstream) -> None:
         """What does not fit waits at the socket, through a reload, too, and is answered."""
-        with Gunicorn(upstream, "--worker-connections", "2") as gunicorn:
+        with Loaded(upstream, "--worker-connections", "2") as gunicorn:
             gunicorn.begin("/0.2", 12)
             until(lambda: upstream.said("begin 0.2"))
-            gunicorn.signal(signal.SIGHUP)
+            gunicorn.tell(signal.SIGHUP)
             assert all(answer.isdigit() for answer in gunicorn.quiet())
-            assert len(gunicorn.answers) == 12
+            assert len(gunicorn.replies) == 12
 
 
 class TestPatience:

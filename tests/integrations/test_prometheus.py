@@ -6,15 +6,10 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent
 import pytest
 from gevent.lock import BoundedSemaphore
 from gevent.pywsgi import WSGIServer
@@ -33,14 +28,15 @@ import gpool
 from gpool import METRICS, telemetry
 from gpool.integrations.prometheus import child_exit, register, worker_is_gone
 from gpool.testing import VirtualClock, settle
+from tests.observer import wire
 from tests.pool.conftest import maker, own_application, quiet  # noqa: F401
 from tests.pool.scenarios import SCENES, Stage
 from tests.pool.workshop import Maker, no_switch
+from tests.servers.gunicorn import Gunicorn
+from tests.servers.program import until
 
 pytestmark = pytest.mark.usefixtures("quiet", "own_application")
 
-CHECKOUT = Path(__file__).parents[2]
-PATIENCE = 15.0  # s until what another process brings about has come
 DECLARED = {
     (f"gpool_{metric.name}", metric.kind, metric.help, metric.labels): set(metric.values)
     for metric in METRICS
@@ -229,8 +225,7 @@ class TestOneProcess:
         with gpool.Pool(gpool.Resource(create=list), size=2, name="db") as pool:
             pool.wait_ready()
             with pool.checkout():
-                asked = gevent.get_hub().threadpool.spawn(ask, server.server_port, "/metrics")
-                text = asked.get(timeout=PATIENCE)
+                text = wire.ask(server.server_port, "/metrics").body.decode()
         server.stop()
         ours = {key: told(text)[key] for key in told(text)}
         assert ours == DECLARED
@@ -332,31 +327,10 @@ class TestSeveralProcesses:
         child_exit(None, type("Worker", (), {"pid": 1}))
 
 
-def ask(port: int, path: str) -> str:
-    """Return what is answered."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-        body: bytes = answer.read()
-        return body.decode()
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Return the first value that is true; other processes bring it about."""
-    with gevent.Timeout(PATIENCE):
-        while not (value := what()):
-            gevent.sleep(0.02)
-        return value
-
-
 HOOKS = (
-    "prometheus import child_exit",
-    "gunicorn import child_exit, post_worker_init, worker_exit",
+    "from gpool.integrations.prometheus import child_exit",
+    "from gpool.integrations.gunicorn import child_exit, post_worker_init, worker_exit",
 )
-CONFIG = """
-from gpool.integrations.{hooks}
-
-def when_ready(server):
-    print("port", server.LISTENERS[0].getsockname()[1], flush=True)
-"""
 
 
 @pytest.fixture(
@@ -364,36 +338,17 @@ def when_ready(server):
 )
 def gunicorn(request: Any, tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Give what asks a gunicorn of two workers that are added up."""
-    pytest.importorskip("gunicorn")
-    (tmp_path / "files").mkdir()
-    (tmp_path / "gunicorn.conf.py").write_text(CONFIG.format(hooks=request.param[0]))
-    command = [
-        sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", *request.param[1:],
-        "-b", "127.0.0.1:0", "-c", str(tmp_path / "gunicorn.conf.py"), "--graceful-timeout", "2",
-        "tests.integrations.prometheus_app:application",
-    ]  # fmt: skip
-    env = os.environ | {
-        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "files"), "PYTHONPATH": str(CHECKOUT),
-        "HOME": str(tmp_path),
-    }  # fmt: skip
-    log = open(tmp_path / "log", "w")  # noqa: SIM115
-    with (
-        log,
-        subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=log, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            port = int(process.stdout.readline().split()[1])
-            yield lambda path: _answer(port, path)
-        finally:
-            process.terminate()
+    hook, *options = request.param
+    application = "tests.integrations.prometheus_app:application"
+    files = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    with Gunicorn(application, "-w", "2", *options, config=hook, **files) as server:
+        yield lambda path: _answer(server, path)
 
 
-def _answer(port: int, path: str) -> str:
-    with contextlib.suppress(urllib.error.URLError, OSError):
-        return ask(port, path)
+def _answer(server: Gunicorn, path: str) -> str:
+    with contextlib.suppress(OSError):
+        reply = server.get(path)
+        return reply.body.decode() if reply.status == 200 else ""
     return ""
 
 

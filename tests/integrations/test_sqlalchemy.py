@@ -23,7 +23,7 @@ import gpool
 from gpool.integrations import _sqlalchemy, psycopg
 from gpool.integrations.sqlalchemy import SupervisedPool
 from gpool.testing import VirtualClock, settle
-from tests.integrations.fake_driver import Client, Dialect, Driver, listen
+from tests.integrations.fake_driver import Client, Dialect, Driver, listen, maker_of_pools
 
 NOWHERE = "sqlite:////nowhere/x.db"
 
@@ -37,13 +37,7 @@ def driver() -> Driver:
 @pytest.fixture
 def make(driver: Driver, clock: VirtualClock, request: Any) -> Callable[..., SupervisedPool]:
     """Give what makes pools, of one connection if nothing else is said."""
-
-    def make(**options: Any) -> SupervisedPool:
-        pool = SupervisedPool(driver.connect, **{"pool_size": 1, "max_overflow": 0} | options)
-        request.addfinalizer(pool.dispose)
-        return pool
-
-    return make
+    return maker_of_pools(driver, request, pool_size=1, max_overflow=0)
 
 
 @pytest.fixture

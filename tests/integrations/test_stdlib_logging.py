@@ -331,7 +331,7 @@ class TestCrashes:
             if not length:
                 raise ZeroDivisionError("here")
             chain.append(gpool.spawn_link(link, length - 1))
-            gevent.sleep(60)
+            gpool.receive()
 
         gpool.spawn(link, 3)
         settle()

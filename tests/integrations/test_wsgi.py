@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import io
 import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import wsgiref.handlers
 import wsgiref.util
 import wsgiref.validate
@@ -29,39 +24,21 @@ import gpool
 from gpool import telemetry
 from gpool.integrations.wsgi import SCOPE, RequestScope, ResponseAborted
 from gpool.testing import settle
+from tests.hearing import heard
 from tests.integrations import wsgi_app
+from tests.integrations.things import THINGS, Thing
 from tests.observer import wire
-from tests.servers.program import family, missing, until
+from tests.servers.gunicorn import Gunicorn
+from tests.servers.program import until
 
 CHECKOUT = Path(__file__).parents[2]
-SAYS_PORT = """
-def when_ready(server):
-    print(server.LISTENERS[0].getsockname()[1], flush=True)
-"""
-
 # --- By hand ------------------------------------------------------------------------
-
-
-class Thing:
-    """What is lent."""
-
-    resets = 0
-    closed = False
-
-    def reset(self) -> None:
-        """Count."""
-        self.resets += 1
-
-    def close(self) -> None:
-        """Remember."""
-        self.closed = True
 
 
 @pytest.fixture
 def things() -> Iterator[gpool.Pool[Thing]]:
     """A pool of one thing; it is lent to nobody when the test ends."""
-    resource = gpool.Resource(create=Thing, reset=Thing.reset, close=Thing.close)
-    pool = gpool.Pool(resource, size=1, timeout=1.0)
+    pool = gpool.Pool(THINGS, size=1, timeout=1.0)
     with pool:
         yield pool
         assert pool.status().busy == 0
@@ -70,10 +47,8 @@ def things() -> Iterator[gpool.Pool[Thing]]:
 @pytest.fixture
 def events() -> Iterator[list[telemetry.Event]]:
     """All that is told."""
-    told: list[telemetry.Event] = []
-    telemetry.attach(told.append)
-    yield told
-    telemetry.detach(told.append)
+    with heard() as told:
+        yield told
 
 
 def environ_of(**more: Any) -> dict[str, Any]:
@@ -558,26 +533,8 @@ def pywsgi() -> Iterator[int]:
 @contextlib.contextmanager
 def gunicorn() -> Iterator[int]:
     """Serve by one worker; give the port."""
-    if importlib.util.find_spec("gunicorn") is None:
-        missing("gunicorn", "pip install gunicorn")
-    with tempfile.TemporaryDirectory(prefix="gpool-") as folder:
-        config = Path(folder) / "gunicorn.conf.py"
-        config.write_text(SAYS_PORT)
-        command = [
-            sys.executable, "-m", "gunicorn", "-k", "gevent", "--keep-alive=60", "-c", str(config),
-            "-b", "127.0.0.1:0", "tests.integrations.wsgi_app:application",
-        ]  # fmt: skip
-        env = os.environ | {"PYTHONPATH": str(CHECKOUT), "HOME": folder}
-        process = subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            for pid in list(family(process.pid)):
-                os.kill(pid, signal.SIGKILL)
-            process.communicate()
+    with Gunicorn("tests.integrations.wsgi_app:application", "--keep-alive=60") as server:
+        yield server.port
 
 
 class Browser:

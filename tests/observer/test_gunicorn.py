@@ -3,116 +3,76 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
 import pytest
 
-from tests.observer import wire
+from tests.servers.gunicorn import Gunicorn
+from tests.servers.program import until
 
-CHECKOUT = Path(__file__).parents[2]
 HOOKS = "from gpool.integrations.gunicorn import child_exit, post_worker_init, worker_exit\n"
-SAYS_PORT = """
-def when_ready(server):
-    print("port", server.LISTENERS[0].getsockname()[1], flush=True)
-"""
 WORKERS = 3
-PATIENCE = 15.0  # s until what should come has come
 
 
-def until(what: Callable[[], Any]) -> Any:
-    """Return the first value that is true; other processes bring it about."""
-    with gevent.Timeout(PATIENCE):
-        while not (value := what()):
-            gevent.sleep(0.02)
-        return value
+class Observed(Gunicorn):
+    """Three workers."""
 
+    def __init__(self, *options: str) -> None:
+        application = "tests.observer.gunicorn_app:application"
+        super().__init__(application, "-w", str(WORKERS), *options, config=HOOKS)
 
-class Gunicorn:
-    """Three workers, and a run directory of their own."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int, run_dir: Path) -> None:
-        self.process, self.port, self.run_dir = process, port, run_dir
-
-    def ask(self, path: str) -> Any:
+    def ask(self, path: str) -> str:
         """Return what some worker answers, if it is one that can."""
         with contextlib.suppress(OSError), gevent.Timeout(2.0, False):
-            return wire.ask(self.port, path).body.decode()
+            return self.get(path).body.decode()
         return ""
 
-    def nodes(self) -> dict[str, dict[str, Any]]:
+    def nodes(self) -> dict[int, dict[str, Any]]:
         """Return what the page of some worker knows of all of them."""
         said = self.ask("/observer/api/nodes")
-        return {one["node"]: one for one in json.loads(said)["nodes"]} if said else {}
+        return {int(one["node"]): one for one in json.loads(said)["nodes"]} if said else {}
 
-    def sockets(self) -> set[str]:
-        """Return the nodes that have a socket."""
-        return {path.stem for path in self.run_dir.glob("*.sock")}
-
-    def all_up(self) -> dict[str, dict[str, Any]]:
+    def all_up(self) -> dict[int, dict[str, Any]]:
         """Return the nodes once as many are known as there are workers."""
         nodes = self.nodes()
         return nodes if len(nodes) == WORKERS else {}
 
 
 @pytest.fixture(params=[(), ("--preload",)], ids=["", "preload"])
-def gunicorn(request: pytest.FixtureRequest) -> Iterator[Gunicorn]:
+def gunicorn(request: pytest.FixtureRequest) -> Iterator[Observed]:
     """Give a gunicorn that runs."""
-    if importlib.util.find_spec("gunicorn") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("gunicorn is not installed")
-    with wire.a_run_dir() as folder:
-        run_dir, config = folder / "run", folder / "gunicorn.conf.py"
-        config.write_text(HOOKS + SAYS_PORT)
-        command = [
-            sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", str(WORKERS), *request.param,
-            "-b", "127.0.0.1:0", "-c", str(config), "tests.observer.gunicorn_app:application",
-        ]  # fmt: skip
-        env = os.environ | {
-            "GPOOL_RUN_DIR": str(run_dir), "PYTHONPATH": str(CHECKOUT), "HOME": str(folder),
-        }  # fmt: skip
-        with subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as process:
-            assert process.stdout is not None
-            port = int(process.stdout.readline().split()[1])
-            yield Gunicorn(process, port, run_dir)
-            process.terminate()
-            for pid in map(int, {path.stem for path in run_dir.glob("*.sock")}):
-                with contextlib.suppress(OSError):  # a blocked one hears no TERM
-                    os.kill(pid, signal.SIGKILL)
+    with Observed(*request.param) as gunicorn:
+        yield gunicorn
 
 
 class TestWorkers:
-    def test_are_seen_by_each_other(self, gunicorn: Gunicorn) -> None:
+    def test_are_seen_by_each_other(self, gunicorn: Observed) -> None:
         """Any worker's page shows all three; one is blocked, one is killed, and replaced."""
         before = until(gunicorn.all_up)
         assert set(before) == gunicorn.sockets()
         assert not any(node["hub"]["blocked"] for node in before.values())
 
-        blocked = until(lambda: gunicorn.ask("/block"))
+        blocked = int(until(lambda: gunicorn.ask("/block")))
         hub = until(lambda: _hub_of(gunicorn.nodes().get(blocked)))
         assert "in block" in hub["stack"][-1]
 
         victim = next(node for node in before if node != blocked)
-        os.kill(int(victim), signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
         after = until(lambda: victim not in (nodes := gunicorn.all_up()) and nodes)
         assert blocked in after
         assert victim not in gunicorn.sockets()
         assert len(set(after) - set(before)) == 1
 
-    def test_take_their_sockets_along(self, gunicorn: Gunicorn) -> None:
+    def test_take_their_sockets_along(self, gunicorn: Observed) -> None:
         """At an orderly end nothing is left."""
         until(gunicorn.all_up)
-        gunicorn.process.terminate()
-        until(lambda: gunicorn.process.poll() is not None)
+        os.kill(gunicorn.pid, signal.SIGTERM)
+        gunicorn.end()
         assert gunicorn.sockets() == set()
 
 

@@ -18,6 +18,7 @@ from gpool.otp.signal import finish
 from gpool.pool.ledger import Ledger
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
+from tests.hearing import heard
 from tests.pool.workshop import AtTurn, Client, Echo, Holder, Maker, assert_whole, check
 
 
@@ -48,15 +49,8 @@ def servers(pool: gpool.Pool[Any]) -> list[Echo]:
 @pytest.fixture
 def crashes(clock: VirtualClock) -> Iterator[list[telemetry.ProcessCrashed]]:
     """Collect the crashes that are reported."""
-    seen: list[telemetry.ProcessCrashed] = []
-
-    def listen(event: telemetry.Event) -> None:
-        if isinstance(event, telemetry.ProcessCrashed):
-            seen.append(event)
-
-    telemetry.attach(listen)
-    yield seen
-    telemetry.detach(listen)
+    with heard(telemetry.ProcessCrashed) as seen:
+        yield seen
 
 
 def wait_for(thing: Any, gate: Gate) -> Any:

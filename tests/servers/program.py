@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+import gevent
 import pytest
 
-PATIENCE = 30.0  # s until a server answers
+T = TypeVar("T")
+
+PATIENCE = 20.0  # s until what should come has come
 HOST = "127.0.0.1"
 
 
@@ -42,6 +45,8 @@ class Server:
 
     name = "server"  # names its folder
     user: str | None = None  # whom it runs as, if not as we do
+    cwd: Path | None = None  # where it runs, if not in its folder
+    environment: dict[str, str] | None = None  # if not ours
     farewell = "KILL"  # the signal that it gets if we are killed
 
     def __init__(self) -> None:
@@ -74,7 +79,8 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._leash(), *(str(word) for word in self.command())],
-                cwd=self.folder, user=self.user, start_new_session=True,
+                cwd=self.cwd or self.folder, env=self.environment, user=self.user,
+                start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         until(self._is_up, f"{self.name} to answer")
@@ -165,10 +171,15 @@ def is_running(pid: int) -> bool:
     return False
 
 
-def until(is_so: Callable[[], object], what: str = "what should come") -> None:
-    """Wait until something is so that others bring about: processes, or greenlets on sockets."""
-    give_up = time.monotonic() + PATIENCE
-    while not is_so():
+def until(is_so: Callable[[], T], what: str = "what should come") -> T:
+    """Return the first value that is true; others bring it about: processes, threads, greenlets.
+
+    It looks often at first, and seldom later, so that they have the machine.
+    """
+    give_up, pause = time.monotonic() + PATIENCE, 0.001
+    while not (value := is_so()):
         if time.monotonic() > give_up:
             raise TimeoutError(f"waited {PATIENCE:g} s in vain for {what}")
-        time.sleep(0.01)  # a switch, where gevent has patched it
+        gevent.sleep(pause)
+        pause = min(1.5 * pause, 0.05)
+    return value

@@ -19,7 +19,8 @@ from gevent.server import StreamServer
 import gpool
 from gpool.serving import handlers
 from gpool.testing import settle
-from tests.serving.web import HOST, Clients, Failing, Web, is_refused, until
+from tests.servers.program import HOST, until
+from tests.serving.web import Clients, Failing, Web, is_refused
 
 SPAWNS: dict[str, Any] = {
     "default": "default", "a pool": lambda: Pool(10), "a number": 10, "raw": gevent.spawn_raw,
@@ -494,7 +495,7 @@ class TestCallables:
 
         def work() -> None:
             try:
-                gevent.sleep(100)
+                Event().wait()
             finally:
                 gevent.idle()
                 log.append("cleaned up")
@@ -529,7 +530,7 @@ class TestTrees:
     def test_keep_it_running(self) -> None:
         """One whose children all wait is no deadlock: a signal may come."""
         gevent.spawn(lambda: None)
-        with gevent.Timeout(0.02, False):
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
             gpool.run(gpool.Supervisor.start())
 
 

@@ -11,9 +11,11 @@ import pytest
 from gevent.server import StreamServer
 
 import gpool
+from gpool.telemetry import CleanupFailed, ProcessCrashed, SupervisorReport
 from gpool.testing import VirtualClock, settle
-from tests.servers.program import free_port
-from tests.serving.web import HOST, Clients, Failing, Web, is_refused, until
+from tests.hearing import heard
+from tests.servers.program import HOST, free_port, until
+from tests.serving.web import Clients, Failing, Web, is_refused
 
 
 class House:
@@ -75,9 +77,7 @@ class TestStop:
 
     def test_cuts_what_takes_too_long(self, web: Web, client: Clients, clock: VirtualClock) -> None:
         """After `drain` seconds, and still as an orderly end: no child has to be killed."""
-        events: list[Any] = []
-        gpool.telemetry.attach(events.append)
-        try:
+        with heard(SupervisorReport) as events:
             house = House(web, drain=3.0)
             client(house.port, "/wait")
             until(lambda: web.begun)
@@ -87,18 +87,14 @@ class TestStop:
             assert not stop.dead
             clock.advance(0.2)
             stop.get(timeout=5)
-        finally:
-            gpool.telemetry.detach(events.append)
         assert web.log == ["cut"]
-        assert not any(isinstance(one, gpool.telemetry.SupervisorReport) for one in events)
+        assert events == []
 
     def test_is_orderly_though_a_handler_swallows_its_kill(
         self, web: Web, client: Clients, clock: VirtualClock
     ) -> None:
         """It is given its second, and left: no cleanup has failed, and no child is killed."""
-        events: list[Any] = []
-        gpool.telemetry.attach(events.append)
-        try:
+        with heard(SupervisorReport, CleanupFailed) as events:
             house = House(web, drain=3.0)
             client(house.port, "/swallow")
             until(lambda: web.begun)
@@ -108,11 +104,8 @@ class TestStop:
             assert not stop.dead
             clock.advance(1.0)
             stop.get(timeout=5)
-        finally:
-            gpool.telemetry.detach(events.append)
         assert child.reason == "shutdown"
-        bad = gpool.telemetry.SupervisorReport | gpool.telemetry.CleanupFailed
-        assert [one for one in events if isinstance(one, bad)] == []
+        assert events == []
         web.go.set()
 
     def test_is_in_the_order_of_the_tree(self, web: Web, client: Clients) -> None:
@@ -147,22 +140,18 @@ class TestCrash:
     ) -> None:
         """At the same port; the crash is that of the child, with the error."""
         port, servers = free_port(), []
-        events: list[Any] = []
 
         def make() -> Failing:
             servers.append(Failing((HOST, port), lambda connection, _: connection.sendall(b"well")))
             return servers[-1]
 
-        gpool.telemetry.attach(events.append)
-        try:
+        with heard(ProcessCrashed) as crashes:
             gpool.Supervisor.start([gpool.server_child(make)])
             servers[0].fail()
             until(lambda: len(servers) == 2)
             one = client(port)
             until(lambda: one.answer == b"well")
-        finally:
-            gpool.telemetry.detach(events.append)
-        [crash] = [one for one in events if isinstance(one, gpool.telemetry.ProcessCrashed)]
+        [crash] = crashes
         assert isinstance(crash.reason.exception, OSError)
         unnoticed_deaths.clear()  # gevent has told of it, too
 

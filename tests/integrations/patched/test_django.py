@@ -6,14 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from django.db import Error, OperationalError, connections
 
 from gpool.integrations.django import close_connection
+from tests.integrations.borrowers import OnAFrailServer, OnASharedServer
 from tests.integrations.django_alias import add_alias, remove_alias
 from tests.integrations.torture import LONG, Outages, Subject, Torture
 from tests.servers.gate import Gate
-from tests.servers.postgresql import PostgreSQL
 
 
 class Borrower(Subject):
@@ -51,19 +50,9 @@ def make(self, gate: Gate, *, password: str = "", **options: Any) -> Borrower:
     return Borrower(gate.port, user="ann" if password else "postgres", password=password, **options)
 
 
-class TestTorture(Torture):
+class TestTorture(OnASharedServer, Torture):
     make = make
 
-    @pytest.fixture
-    def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that all share."""
-        return a_postgresql
 
-
-class TestOutages(Outages):
+class TestOutages(OnAFrailServer, Outages):
     make = make
-
-    @pytest.fixture
-    def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give the server that may be hurt."""
-        return a_frail_postgresql

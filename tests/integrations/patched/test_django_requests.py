@@ -10,6 +10,7 @@ import pytest
 from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError, ProgrammingError, connections, transaction
 from django.test import RequestFactory
+from gevent.event import Event
 
 import gpool
 from tests.integrations.django_alias import add_alias, remove_alias
@@ -93,7 +94,7 @@ class TestRequests:
 
         def serve() -> None:
             ask(f"/one/{alias}")
-            gevent.sleep(60)
+            Event().wait()
 
         killed = [gevent.spawn(serve) for _ in range(2)]
         until(lambda: held(alias) == 2)

@@ -10,16 +10,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
-import pytest
 from flask import Flask, Response
 
 import gpool
 from gpool.integrations.flask import GPool
 from gpool.integrations.psycopg import PsycopgResource
 from gpool.integrations.wsgi import SCOPE, RequestScope
+from tests.integrations.borrowers import OnAFrailServer, OnASharedServer
 from tests.integrations.torture import LONG, Outages, Subject, Torture
 from tests.servers.gate import Gate
-from tests.servers.postgresql import PostgreSQL
 
 
 class Request(Subject):
@@ -109,50 +108,31 @@ def of(kind: type[Request]) -> Any:
     return make
 
 
-class OnServer:
-    """Where the tortures find a server."""
-
-    @pytest.fixture
-    def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give a server that is left as it was found."""
-        return a_postgresql
-
-
-class OnServersOfTheirOwn:
-    """Where the outages find theirs."""
-
-    @pytest.fixture
-    def server(self) -> Iterator[PostgreSQL]:
-        """Give a server to be harmed."""
-        with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
-            yield server
-
-
-class TestTortureInContext(OnServer, Torture):
+class TestTortureInContext(OnASharedServer, Torture):
     """What a view borrows."""
 
     make = of(InContext)
 
 
-class TestTortureStreaming(OnServer, Torture):
+class TestTortureStreaming(OnASharedServer, Torture):
     """What a body has of its view."""
 
     make = of(Streaming)
 
 
-class TestTortureAnyApp(OnServer, Torture):
+class TestTortureAnyApp(OnASharedServer, Torture):
     """What a request has of its scope."""
 
     make = of(AnyApp)
 
 
-class TestOutagesInContext(OnServersOfTheirOwn, Outages):
+class TestOutagesInContext(OnAFrailServer, Outages):
     """What a view borrows."""
 
     make = of(InContext)
 
 
-class TestOutagesAnyApp(OnServersOfTheirOwn, Outages):
+class TestOutagesAnyApp(OnAFrailServer, Outages):
     """What a request has of its scope."""
 
     make = of(AnyApp)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,46 +17,36 @@ import gevent.event
 import psycopg
 import pytest
 
+from tests.servers.gunicorn import Gunicorn
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import family, missing, until
+from tests.servers.program import until
 
-CHECKOUT = Path(__file__).parents[3]
-EXAMPLES = CHECKOUT / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 FILES = [EXAMPLES / "flask_app.py", EXAMPLES / "gunicorn.conf.py"]
 CAP = 2 * (5 + 5)  # connections of two workers
 LINES = 40_000  # of 80 bytes: more than sockets buffer
 
-if importlib.util.find_spec("gunicorn") is None:
-    missing("gunicorn", "pip install gunicorn")
 
-
-class Example:
+class Example(Gunicorn):
     """The example, served."""
 
-    def __init__(self, server: PostgreSQL, folder: Path) -> None:
+    def __init__(self, server: PostgreSQL) -> None:
         self.server = server
-        self.env = os.environ | {
-            "DATABASE_URL": server.url(driver="postgresql+psycopg"), "HOME": str(folder),
-            "PYTHONPATH": str(CHECKOUT), "GPOOL_RUN_DIR": str(folder / "run"),
-        }  # fmt: skip
-        self.env.pop("PYTHONSAFEPATH", None)
-        self.log = folder / "log"
+        super().__init__(
+            "flask_app:app", config=EXAMPLES / "gunicorn.conf.py", cwd=EXAMPLES,
+            DATABASE_URL=server.url(driver="postgresql+psycopg"),
+        )  # fmt: skip
         self.flask("init")
-        listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port: int = listener.getsockname()[1]
-        command = ["-m", "gunicorn", "-c", "gunicorn.conf.py", "-b", f"fd://{listener.fileno()}"]
-        with listener, self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *command, "flask_app:app"], cwd=EXAMPLES, env=self.env,
-                pass_fds=[listener.fileno()], stdout=log, stderr=log,
-            )  # fmt: skip
-        until(lambda: self.status_of("GET", "/") == 200, "gunicorn to answer")
+
+    def answers(self) -> bool:
+        """Tell whether the page comes."""
+        return super().answers() and self.status_of("GET", "/") == 200
 
     def flask(self, *command: str) -> str:
         """Run a command of ``flask``, and return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "flask_app", *command],
-            cwd=EXAMPLES, env=self.env, capture_output=True, text=True,
+            cwd=EXAMPLES, env=self.environment, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -90,13 +78,6 @@ class Example:
             )
             return int(connection.execute(query).fetchone()[0])  # type: ignore[arg-type,index]
 
-    def stop(self) -> None:
-        """End it, however it is."""
-        for pid in list(family(self.process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
@@ -106,11 +87,10 @@ def server() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="module")
-def example(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
+def example(server: PostgreSQL) -> Iterator[Example]:
     """The example, which runs; the last test ends it."""
-    example = Example(server, tmp_path_factory.mktemp("example"))
-    yield example
-    example.stop()
+    with Example(server) as example:
+        yield example
 
 
 def all_of(count: int, fn: Callable[[int], Any]) -> list[Any]:
@@ -132,20 +112,19 @@ class TestExample:
 
     def test_serves_two_hundred_at_once(self, example: Example) -> None:
         """Each is answered, and the server never sees more connections than it was promised."""
-        peaks: list[int] = []
-
-        def look() -> None:
-            while True:
-                peaks.append(example.sessions("datname = 'postgres'"))
-                gevent.sleep(0.05)
-
-        looker = gevent.spawn(look)
+        seen: list[int] = []
         before = int(example.ask("GET", "/")[1].split()[0])
-        answers = all_of(200, lambda n: example.ask("POST" if n % 2 else "GET", "/", f"n{n}"))
-        looker.kill()
-        assert {status for status, _ in answers} == {200}
+        methods = ["GET", "POST"] * 100
+        clients = [gevent.spawn(example.ask, how, "/", f"n{n}") for n, how in enumerate(methods)]
+        until(
+            lambda: (
+                seen.append(example.sessions("datname = 'postgres'"))
+                or all(client.dead for client in clients)
+            )
+        )
+        assert {client.get()[0] for client in clients} == {200}
         assert example.ask("GET", "/")[1] == f"{before + 100} visits\n"
-        assert max(peaks) <= CAP
+        assert 0 < max(seen) <= CAP
 
     def test_bears_a_client_that_hangs_up(self, example: Example) -> None:
         """In the middle of a long answer, again and again: no connection is left busy."""
@@ -197,9 +176,9 @@ class TestExample:
         """Then it ends, with code 0, and leaves no connection."""
         clients = [gevent.spawn(example.ask, "GET", "/sleep/1.0") for _ in range(10)]
         until(lambda: example.sessions("query like '%pg_sleep%'") == 10, "ten to sleep")
-        example.process.send_signal(signal.SIGTERM)
+        os.kill(example.pid, signal.SIGTERM)
         assert [client.get(timeout=20) for client in clients] == [(200, "slept\n")] * 10
-        assert example.process.wait(timeout=20) == 0
+        assert example.end() == 0
         until(lambda: example.sessions() == 0, "connections to end")
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 import gpool
 from gpool.integrations.sqlalchemy import SupervisedPool
 from gpool.testing import settle
+from tests.integrations.borrowers import OnAFrailServer, OnASharedServer
 from tests.integrations.torture import LONG, Outages, Subject, Torture, assert_whole
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
@@ -92,21 +93,6 @@ class Psycopg2(Psycopg):
         psycopg2.extensions.set_wait_callback(None)
 
 
-class OnASharedServer:
-    @pytest.fixture
-    def server(self, a_postgresql: PostgreSQL) -> PostgreSQL:
-        """Give one that stays."""
-        return a_postgresql
-
-
-class OnItsOwnServer:
-    @pytest.fixture
-    def server(self) -> Iterator[PostgreSQL]:
-        """Give one that may be killed."""
-        with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
-            yield server
-
-
 class TestTorture(Psycopg, OnASharedServer, Torture):
     pass
 
@@ -115,11 +101,11 @@ class TestTortureByPsycopg2(Psycopg2, OnASharedServer, Torture):
     pass
 
 
-class TestOutages(Psycopg, OnItsOwnServer, Outages):
+class TestOutages(Psycopg, OnAFrailServer, Outages):
     pass
 
 
-class TestOutagesByPsycopg2(Psycopg2, OnItsOwnServer, Outages):
+class TestOutagesByPsycopg2(Psycopg2, OnAFrailServer, Outages):
     pass
 
 
@@ -267,7 +253,7 @@ class TestCutShortByPsycopg2(Psycopg2, CutShort):
     pass
 
 
-class TestRestart(Psycopg, OnItsOwnServer):
+class TestRestart(Psycopg, OnAFrailServer):
     """A server that is killed and comes back, while nobody asks."""
 
     def test_is_not_noticed_with_pre_ping(self, gate: Gate, server: PostgreSQL) -> None:

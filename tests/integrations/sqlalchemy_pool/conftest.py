@@ -9,7 +9,7 @@ import pytest
 
 from gpool.integrations.sqlalchemy import SupervisedPool
 from gpool.testing import VirtualClock
-from tests.integrations.fake_driver import Driver
+from tests.integrations.fake_driver import Driver, maker_of_pools
 
 
 @pytest.fixture
@@ -21,13 +21,7 @@ def driver() -> Driver:
 @pytest.fixture
 def make(driver: Driver, clock: VirtualClock, request: Any) -> Callable[..., SupervisedPool]:
     """Give what makes pools, which are disposed of at the end."""
-
-    def make(**options: Any) -> SupervisedPool:
-        pool = SupervisedPool(driver.connect, **options)
-        request.addfinalizer(pool.dispose)
-        return pool
-
-    return make
+    return maker_of_pools(driver, request)
 
 
 @pytest.fixture

@@ -765,7 +765,13 @@ class Terminal:
 
     def sees(self, *parts):
         """Wait until all of these are to be seen."""
-        until(lambda: all(part in self.screen() for part in parts), f"{parts} in\n{self.screen()}")
+        seen = [""]
+
+        def sees_all():
+            seen[0] = self.screen()
+            return all(part in seen[0] for part in parts)
+
+        until(sees_all, f"{parts}")
 
     def screen(self):
         """Return what is to be seen."""
