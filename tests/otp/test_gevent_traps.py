@@ -175,7 +175,7 @@ class TestUnwinding:
         def body():
             while True:
                 try:
-                    gevent.sleep(60.0)
+                    gevent.sleep(60.0, ref=False)
                 except:  # noqa: E722  # that is the point
                     continue
 

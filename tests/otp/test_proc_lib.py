@@ -82,7 +82,7 @@ class TestStart:
         def stubborn():
             while True:
                 try:
-                    gevent.sleep(60.0)
+                    gevent.sleep(60.0, ref=False)
                 except BaseException:  # noqa: BLE001  # that is the point
                     continue
 

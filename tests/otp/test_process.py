@@ -57,7 +57,7 @@ def stubborn(log):
     """Swallow whatever ends it, for ever."""
     while True:
         try:
-            gevent.sleep(60.0)
+            gevent.sleep(60.0, ref=False)  # one that keeps no loop alive
         except BaseException as error:  # noqa: BLE001  # that is the point
             log.append(type(error).__name__)
 

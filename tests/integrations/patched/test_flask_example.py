@@ -170,7 +170,7 @@ class TestExample:
         all_of(50, lambda n: example.ask("GET", "/"))
         said = example.flask("gpool", "pools")
         assert "postgresql-1" in said
-        assert example.flask("gpool", "nodes").count("gunicorn") == 2
+        assert example.flask("gpool", "nodes").count("flask_app:app") == 2
 
     def test_answers_what_is_under_way_at_term(self, example: Example) -> None:
         """Then it ends, with code 0, and leaves no connection."""
