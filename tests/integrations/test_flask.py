@@ -25,6 +25,7 @@ from gpool import telemetry
 from gpool.integrations.flask import DEFAULTS, GPool, State
 from gpool.testing import settle
 from tests.observer import wire
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -471,9 +472,7 @@ class TestServer:
                     other.sendall(wire.request(port, "/stream"))
                     assert other.recv(100)
                     assert db.stats().busy == 1
-                with gevent.Timeout(10):
-                    while db.stats().busy:
-                        gevent.sleep(0.01)
+                until(lambda: not db.stats().busy)
             assert ask(sock, port, "/borrow") == b"a"
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -26,6 +26,7 @@ from gpool import clock as clocks
 from gpool.integrations import gunicorn as hooks
 from gpool.testing import VirtualClock
 from tests.observer import wire
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE = 20.0  # s until what should come has come
@@ -47,14 +48,6 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gunicorn") is None and not os.environ.get("CI"),
     reason="gunicorn is not installed",
 )
-
-
-def until(is_so: Callable[[], Any]) -> Any:
-    """Return the first value that is true; other processes bring it about."""
-    with gevent.Timeout(PATIENCE):
-        while not (value := is_so()):
-            gevent.sleep(0.01)
-        return value
 
 
 @dataclass(eq=False)

@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,8 @@ from typing import Any, Self
 
 import pytest
 
-PATIENCE = 30.0  # s until a server answers
+from tests.waiting import until
+
 HOST = "127.0.0.1"
 
 
@@ -163,12 +163,3 @@ def is_running(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
-
-
-def until(is_so: Callable[[], object], what: str = "what should come") -> None:
-    """Wait until something is so that others bring about: processes, or greenlets on sockets."""
-    give_up = time.monotonic() + PATIENCE
-    while not is_so():
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"waited {PATIENCE:g} s in vain for {what}")
-        time.sleep(0.01)  # a switch, where gevent has patched it

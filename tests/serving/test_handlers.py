@@ -20,7 +20,8 @@ from gevent.ssl import SSLContext
 
 from gpool.serving.handlers import Handlers, _has_more
 from gpool.testing import VirtualClock, settle
-from tests.serving.web import HOST, Clients, Web, until
+from tests.serving.web import HOST, Clients, Web
+from tests.waiting import until
 
 Start = Callable[[Any], Handlers]
 

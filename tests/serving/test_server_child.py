@@ -13,7 +13,8 @@ from gevent.server import StreamServer
 import gpool
 from gpool.testing import VirtualClock, settle
 from tests.servers.program import free_port
-from tests.serving.web import HOST, Clients, Failing, Web, is_refused, until
+from tests.serving.web import HOST, Clients, Failing, Web, is_refused
+from tests.waiting import until
 
 
 class House:

@@ -26,7 +26,7 @@ from gpool.testing import settle
 from tests.integrations.torture import LONG, Outages, Subject, Torture, assert_whole
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 NAP = "select pg_sleep(20)"
 

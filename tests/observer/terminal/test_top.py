@@ -31,7 +31,7 @@ from tests.observer.terminal.fake_node import (
     row,
 )
 from tests.observer.terminal.looked_into import environment, looked_into
-from tests.servers.program import until
+from tests.waiting import until
 
 PATIENCE = 300  # looks at the screen until a test gives up
 
