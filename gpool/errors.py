@@ -25,16 +25,27 @@ def _who(process: Any) -> str:
     return f"{process!r}" if runs is None else f"{pid!r} ({runs})"
 
 
-def _why(reason: Any) -> str:
-    """Word why a start failed on one line, as a user reads it."""
+def one_line(error: BaseException) -> str:
+    """Word an exception on one line, though a driver's text may have many.
+
+    :meta private:
+    """
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    return f"{kind}: {text}" if text else kind
+
+
+def in_words(reason: Any) -> str:
+    """Word on one line why a start, or a pool, has failed.
+
+    :meta private:
+    """
     match reason:
         case ("start_timeout", float() | int() as seconds):
             return f"one took longer than start_timeout, {seconds:g} s"
+        case ("start_failures", last):
+            return f"its starts fail, the last one by {in_words(last)}"
     error = getattr(reason, "exception", None)
-    if error is None:
-        return repr(reason)
-    kind, text = type(error).__name__, " ".join(str(error).split())  # drivers' have many lines
-    return f"{kind}: {text}" if text else kind
+    return repr(reason) if error is None else one_line(error)
 
 
 class Timeout(GPoolError):
@@ -165,7 +176,7 @@ class StartError(GPoolError):
         self.what, self.reason = what, reason
 
     def __str__(self) -> str:
-        return f"{self.what} did not start: {_why(self.reason)}"
+        return f"{self.what} did not start: {in_words(self.reason)}"
 
 
 class SpecError(GPoolError, ValueError):
@@ -242,7 +253,9 @@ class CheckoutTimeout(PoolError, Timeout):
         if self.oldest is not None:
             what += f"; oldest holder: {self.oldest}"
         if self.start_failure is not None:
-            return f"{what}; workers do not start: {_why(self.start_failure)}; it goes on trying"
+            return (
+                f"{what}; workers do not start: {in_words(self.start_failure)}; it goes on trying"
+            )
         if self.starting and self.oldest is None:
             return f"{what}; a start has not ended yet: look at what workers connect to"
         return f"{what}; raise size or timeout, or look for clients that never check in"
@@ -286,7 +299,7 @@ class PoolFailed(PoolError):
 
     def __str__(self) -> str:
         return (
-            f"pool {self.pool!r} has failed: {self.reason!r}; it is revived by itself, "
+            f"pool {self.pool!r} has failed: {in_words(self.reason)}; it is revived by itself, "
             "look for what kills its manager or keeps its workers from starting"
         )
 
@@ -304,7 +317,7 @@ class StartsFailing(PoolError):
     def __str__(self) -> str:
         return (
             f"pool {self.pool!r}: no worker is up, and starts fail ({self.failures} in a row): "
-            f"{_why(self.reason)}; it goes on trying"
+            f"{in_words(self.reason)}; it goes on trying"
         )
 
 
@@ -370,7 +383,7 @@ class PoolNotReady(PoolError, Timeout):
         what = f"pool {self.pool!r}: {self.ready} of {self.size} workers up"
         why = ""
         if self.start_failure is not None:
-            why = f"; the last start failed: {_why(self.start_failure)}"
+            why = f"; the last start failed: {in_words(self.start_failure)}"
         return f"{what} after {self.timeout:g} s{why}; it goes on trying"
 
 

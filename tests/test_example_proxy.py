@@ -14,9 +14,10 @@ import pytest
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from tests.servers.program import HOST, until
+from tests.servers.program import HOST
 from tests.serving.web import Clients, is_refused, some_clients
 from tests.test_examples import ENVIRONMENT, command
+from tests.waiting import until
 
 SIZE = 3
 

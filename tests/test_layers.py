@@ -54,6 +54,7 @@ LAYERS = (
     ("serving.run",),
     ("metrics", "testing"),
     ("relay",),
+    ("integrations._logging_words",),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py
     ("",),  # gpool/__init__.py: what it re-exports is public
     ("observer", "integrations", "cli", "__main__"),  # public names only

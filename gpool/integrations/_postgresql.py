@@ -117,6 +117,34 @@ class Hooks(Generic[C]):
             )
 
 
+class DriverResource(gpool.Resource[C]):
+    """Connections of a driver, as a pool's workers make, mend and close them.
+
+    Args:
+        hooks: What they do.
+        check: The user's hook that finds out whether one is alive, or None.
+        is_dirty: Whether one cannot be made fit for another client by a rollback.
+        is_broken: Whether the exception that ended a client's block has broken one.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        hooks: Hooks[C],
+        check: Callable[[C], object] | None,
+        is_dirty: Callable[[C], bool],
+        is_broken: Callable[[BaseException, C], bool],
+    ) -> None:
+        super().__init__(
+            create=hooks.create, close=hooks.close, reset=hooks.reset, check=check,
+            is_dirty=is_dirty, is_broken=is_broken, needs_reset=hooks.needs_reset,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"  # whose connection string may have a password
+
+
 # --- Borrowing ----------------------------------------------------------------------
 
 
@@ -144,10 +172,23 @@ def kept(lease: gpool.Lease[C]) -> Iterator[C]:
 
 
 @contextlib.contextmanager
-def transaction(pool: gpool.Pool[D], timeout: Any) -> Iterator[D]:
-    """Borrow a connection, out of autocommit mode, and commit at a normal end.
+def transaction(pool: gpool.Pool[D], timeout: float | None = DEFAULT) -> Iterator[D]:
+    """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
 
-    After any other end the worker rolls back, and restores the mode.
+    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode is
+    taken out of it for the block.  The block may commit earlier, and begins another transaction
+    by its next query.
+
+    Args:
+        pool: A pool of a PsycopgResource or a Psycopg2Resource.
+        timeout: Seconds, as for :meth:`gpool.Pool.checkout`.
+
+    Raises:
+        As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
+        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
+
+    Source:
+        psycopg_pool ``ConnectionPool.connection``.
     """
     lease = pool.checkout() if timeout is DEFAULT else pool.checkout(timeout)
     lease.locate()
@@ -172,6 +213,14 @@ def is_cut_short(error: BaseException) -> bool:
     connection itself shows that.
     """
     return not isinstance(error, Exception | GeneratorExit)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, its cause, the cause of that, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def says_gone(state: str | None, *, is_standby: Callable[[], bool]) -> bool | None:

@@ -10,7 +10,6 @@ import contextvars
 import sys
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -142,6 +141,12 @@ class Record(_ConnectionRecord):
         lease, self.lease = self.lease, None
         if lease is not None:
             lease.discard(reason)
+
+    def reclaim(self) -> None:
+        """Give back what a client has dropped; in the pool's hub."""
+        if self.lease is not None:
+            self.forgotten = self.lease.line
+            self.give_up("forgotten")
 
     # --- In the worker ---
 
@@ -301,19 +306,17 @@ class Fairy(_ConnectionFairy):
 
 
 class Finalisers:
-    """Takes note of what finalisers find, which must neither block nor switch.
+    """What finalisers do for one of gpool's pools; they must neither block nor switch.
 
     They run in whatever greenlet and thread; what is to be done is done in the pool's hub.
     """
 
     def __init__(self) -> None:
         self.hub: Any = None  # the pool's, once it is used
-        self.records: deque[Record] = deque()
 
     def forgotten(self, record: Record) -> None:
         """A client has dropped a connection that it has not given back."""
-        self.records.append(record)
-        self.later(self._reclaim)
+        self.later(record.reclaim)
 
     def later(self, fn: Callable[..., object], *args: Any) -> None:
         """Have something done in the hub."""
@@ -323,13 +326,6 @@ class Finalisers:
     def abandoned(self, pool: gpool.Pool[Record]) -> None:
         """Nobody has the engine any more."""
         self.later(gevent.spawn, pool.stop)
-
-    def _reclaim(self) -> None:
-        while self.records:
-            record = self.records.popleft()
-            if record.lease is not None:
-                record.forgotten = record.lease.line
-                record.give_up("forgotten")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,11 +39,10 @@ Source:
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, LiteralString, TypeVar, overload
 
 import psycopg
 from gevent import monkey
@@ -51,17 +50,17 @@ from psycopg import waiting
 from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
 
-import gpool
 from gpool.integrations import _postgresql
 from gpool.integrations._frames import drop_locals
 from gpool.integrations._postgresql import (
     ACTIVE,
-    DEFAULT,
     KEPT,
     RESETTABLE,
     Conninfo,
+    DriverResource,
     Hooks,
     Kwargs,
+    causes,
     check_arguments,
     connected,
     is_cut_short,
@@ -83,10 +82,7 @@ def check(connection: psycopg.Connection[Any]) -> None:
     Source:
         psycopg_pool ``check_connection``.
     """
-    autocommit = connection.autocommit
-    connection.autocommit = True  # or a BEGIN would go before, and a ROLLBACK after it
-    connection.execute("")
-    connection.autocommit = autocommit
+    _execute_alone(connection, "")  # or a BEGIN would go before, and a ROLLBACK after it
 
 
 def discard_all(connection: psycopg.Connection[Any]) -> None:
@@ -95,16 +91,20 @@ def discard_all(connection: psycopg.Connection[Any]) -> None:
     Temporary tables and prepared statements go, too, and so does what `configure` has SET:
     put that into the connection string, as ``options='-c statement_timeout=5s'``.
     """
+    _execute_alone(connection, "discard all")  # it cannot run in a transaction
+
+
+def _execute_alone(connection: psycopg.Connection[Any], query: LiteralString) -> None:
     autocommit = connection.autocommit
-    connection.autocommit = True  # it cannot run in a transaction
-    connection.execute("discard all")
+    connection.autocommit = True
+    connection.execute(query)
     connection.autocommit = autocommit
 
 
 # --- The resource -------------------------------------------------------------------
 
 
-class PsycopgResource(gpool.Resource[C]):
+class PsycopgResource(DriverResource[C]):
     """Connections of psycopg 3, for :class:`gpool.Pool`.
 
     Args:
@@ -171,15 +171,9 @@ class PsycopgResource(gpool.Resource[C]):
         connect: Any = connection_class.connect
         hooks = _Hooks(partial(connected, connect, conninfo, kwargs), configure, reset)
         hooks.cancel_timeout = cancel_timeout
-        super().__init__(
-            create=hooks.create, close=hooks.close, reset=hooks.reset, check=check,
-            is_dirty=is_dirty, is_broken=is_broken, needs_reset=hooks.needs_reset,
-        )  # fmt: skip
+        super().__init__(hooks, check, is_dirty, is_broken)
         if not cooperates():
             warnings.warn(_BLOCKS, RuntimeWarning, stacklevel=2)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"  # whose connection string may have a password
 
 
 _Sync: Final = psycopg.Connection
@@ -250,13 +244,11 @@ def is_broken(error: BaseException, connection: psycopg.Connection[Any]) -> bool
     """
     if is_cut_short(error):
         return True
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         state = getattr(cause, "sqlstate", None)
         gone = says_gone(state, is_standby=partial(_is_standby, connection))
         if gone is not None:
             return gone
-        cause = cause.__cause__
     return connection.broken
 
 
@@ -270,29 +262,7 @@ def cooperates() -> bool:
 
 # --- Borrowing ----------------------------------------------------------------------
 
-
-def transaction(
-    pool: gpool.Pool[C], timeout: float | None = DEFAULT
-) -> contextlib.AbstractContextManager[C]:
-    """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
-
-    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode is
-    taken out of it for the block.  The block may commit earlier, and begins another transaction
-    by its next query.
-
-    Args:
-        pool: A pool of a PsycopgResource.
-        timeout: Seconds, as for :meth:`gpool.Pool.checkout`.
-
-    Raises:
-        As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
-
-    Source:
-        psycopg_pool ``ConnectionPool.connection``.
-    """
-    return _postgresql.transaction(pool, timeout)
-
+transaction = _postgresql.transaction
 
 # --- Details ------------------------------------------------------------------------
 

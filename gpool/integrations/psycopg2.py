@@ -43,7 +43,6 @@ Source:
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -53,17 +52,17 @@ from gevent.socket import wait_read, wait_write
 from psycopg2 import extensions
 from psycopg2.extensions import connection as Connection
 
-import gpool
 from gpool import clock
 from gpool.integrations import _postgresql
 from gpool.integrations._postgresql import (
-    DEFAULT,
     IDLE,
     KEPT,
     RESETTABLE,
     Conninfo,
+    DriverResource,
     Hooks,
     Kwargs,
+    causes,
     check_arguments,
     connected,
     is_cut_short,
@@ -151,7 +150,7 @@ def _execute_alone(connection: Connection, query: str) -> None:
 # --- The resource -------------------------------------------------------------------
 
 
-class Psycopg2Resource(gpool.Resource[Connection]):
+class Psycopg2Resource(DriverResource[Connection]):
     """Connections of psycopg2, for :class:`gpool.Pool`; it installs :func:`wait`.
 
     Args:
@@ -186,14 +185,8 @@ class Psycopg2Resource(gpool.Resource[Connection]):
         check_arguments(dsn, kwargs, configure=configure, reset=reset, check=check)
         connect: Any = psycopg2.connect
         hooks = _Hooks(partial(connected, connect, dsn, kwargs), configure, reset)
-        super().__init__(
-            create=hooks.create, close=hooks.close, reset=hooks.reset, check=check,
-            is_dirty=is_dirty, is_broken=is_broken, needs_reset=hooks.needs_reset,
-        )  # fmt: skip
+        super().__init__(hooks, check, is_dirty, is_broken)
         install()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"  # whose connection string may have a password
 
 
 class _Hooks(Hooks[Connection]):
@@ -236,12 +229,10 @@ def is_broken(error: BaseException, connection: Connection) -> bool:
     """
     if is_cut_short(error):
         return True
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, psycopg2.DatabaseError):
             gone = says_gone(cause.pgcode, is_standby=partial(_is_standby, connection))
             return bool(connection.closed) if gone is None else gone
-        cause = cause.__cause__
     return False
 
 
@@ -251,22 +242,4 @@ def _is_standby(connection: Connection) -> bool:
 
 # --- Borrowing ----------------------------------------------------------------------
 
-
-def transaction(
-    pool: gpool.Pool[Connection], timeout: float | None = DEFAULT
-) -> contextlib.AbstractContextManager[Connection]:
-    """Borrow a connection for a transaction: it is committed at a normal end, else rolled back.
-
-    The rollback is the worker's, so nobody waits for it.  A connection in autocommit mode is
-    taken out of it for the block.  The block may commit earlier, and begins another transaction
-    by its next query.
-
-    Args:
-        pool: A pool of a Psycopg2Resource.
-        timeout: Seconds, as for :meth:`gpool.Pool.checkout`.
-
-    Raises:
-        As :meth:`gpool.Pool.checkout`; and what the commit raises: nothing was committed, unless
-        the server went away just then; :class:`gpool.LeaseLost`: the connection was taken back.
-    """
-    return _postgresql.transaction(pool, timeout)
+transaction = _postgresql.transaction

@@ -160,7 +160,6 @@ class SupervisedPool(Pool):
         self._patience = self._options["timeout"]
         self._entries: deque[Any] = deque()  # `record_info` of connections that were replaced
         self._left_open: set[int] = set()  # ids of connections that a worker is to close
-        self._finalisers = Finalisers()
         self._is_new = True  # nobody has connected
         # The lock that SQLAlchemy has around the first connect blocks the thread if not patched.
         self._first = None if monkey.is_module_patched("threading") else Semaphore()
@@ -183,6 +182,7 @@ class SupervisedPool(Pool):
             self.supervised: gpool.Pool[Record] = gpool.Pool(
                 connections, name=name, **self._options
             )
+        self._finalisers = Finalisers()  # its own: the next pool may be another thread's
         self._end = weakref.finalize(self, self._finalisers.abandoned, self.supervised)
         self._end.atexit = False
 
@@ -213,7 +213,7 @@ class SupervisedPool(Pool):
         raise exc.InvalidRequestError("This connection is closed")
 
     def _take(self, end: float | None) -> Record:
-        pool = self.supervised
+        pool, finalisers = self.supervised, self._finalisers
         try:
             lease = pool.checkout(None if end is None else max(end - clock.now(), 0.0))
         except gpool.NameTaken:  # another engine has it: nobody has promised a name to each
@@ -226,7 +226,7 @@ class SupervisedPool(Pool):
         except (gpool.CheckoutTimeout, gpool.PoolFull, gpool.StartsFailing) as error:
             raise _as_users_know_it(error) from error
         lease.locate()
-        self._finalisers.hub = gevent.get_hub()
+        finalisers.hub = gevent.get_hub()
         record = lease.worker
         record.lease, record.keeps = lease, self
         return record

@@ -15,7 +15,8 @@ Rules:
 * A death is told once: a supervisor's report of it only if nobody else has told.  Those that
   a death takes along, by a link, have no record of their own.
 * Of one child and one kind of error at most `limit` records are written in a `window`, then
-  one that says how many were left out.
+  one that says how many were left out.  Of starts and checks that fail it is one record: an
+  outage has many.  When a start goes well again the log says so, and how many have failed.
 * ``record.gpool`` is a dict of plain data; the record of an exception has it, and its
   traceback.
 * A listener only words.  Handlers may block, so a greenlet of its own runs them, in the
@@ -25,6 +26,8 @@ Rules:
 Source:
     OTP's ``logger``: crash and supervisor reports, burst limit; structlog and Sentry read
     the attributes of records.
+
+Not here: the words (``_logging_words.py``).
 """
 
 from __future__ import annotations
@@ -38,210 +41,27 @@ import traceback
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import gevent
 
 from gpool import clock, telemetry
+from gpool.integrations._logging_words import (
+    Words,
+    facts,
+    plain,
+    span,
+    starts_again,
+    words,
+)
 from gpool.otp.pid import Error, Pid
-from gpool.otp.supervision import place_of, supervisor_of
+from gpool.otp.supervision import place_of
 from gpool.pool.options import check_seconds
-from gpool.pool.pools import running_pools
-
-Area = Literal["process", "supervisor", "pool", "telemetry"]
 
 LIMIT: Final = 5  # records of one child and one kind of error in a window
 WINDOW: Final = 60.0  # s
 TOLD: Final = 256  # deaths remembered, until their supervisors report them
 OPEN: Final = 1024  # windows; if there are more, those that are over are forgotten
-LONGEST: Final = 1000  # characters of a reason, a message
-
-# --- Words --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What is said of an event."""
-
-    level: int
-    area: Area
-    text: str  # as ``logging`` has it: the same for all that are alike
-    args: tuple[Any, ...]
-    error: Any = None  # an Error or an exception whose traceback is shown
-
-
-def words(event: telemetry.Event) -> Words | None:
-    """Return what is said of an event that somebody should read; None for all others."""
-    match event:
-        case telemetry.ProcessCrashed(pid, name, reason, initial_call, ancestors):
-            who = f"{pid!r} ({initial_call})" if name is None else f"{name!r} {pid!r}"
-            # To kill a plain greenlet is no error; nobody has started it as a process.
-            is_meant = reason == "killed" and not ancestors
-            level = logging.DEBUG if is_meant else logging.ERROR
-            return Words(level, "process", "%s crashed: %s", (who, brief(reason)), reason)
-        case telemetry.SupervisorReport(pid, context, reason, child, child_pid):
-            return Words(
-                logging.ERROR, "supervisor", "supervisor %r, child %r %r: %s: %s",
-                (pid, child, child_pid, context.replace("_", " "), brief(reason)), reason,
-            )  # fmt: skip
-        case telemetry.CleanupFailed(pid, error):
-            return Words(
-                logging.ERROR, "process", "%r: its cleanup failed: %s", (pid, brief(error)), error
-            )
-        case telemetry.ListenerFailed(listener, _, error):
-            return Words(
-                logging.ERROR, "telemetry", "listener %s failed: %s",
-                (repr(listener)[:LONGEST], brief(error)), error,
-            )  # fmt: skip
-        case telemetry.HookFailed(pid, hook, error):
-            return Words(
-                logging.ERROR, "pool", "%s of %r raised %s; its resource is closed",
-                (hook, pid, brief(error)), error,
-            )  # fmt: skip
-        case telemetry.ProcessIsZombie(pid, stack):
-            return Words(
-                logging.ERROR, "process", "%r swallows its exit and runs on:\n%s",
-                (pid, "".join(stack)),
-            )  # fmt: skip
-        case telemetry.UnexpectedMessage(pid, message):
-            return Words(
-                logging.WARNING, "process", "%r dropped an unexpected message: %s",
-                (pid, brief(message)),
-            )  # fmt: skip
-        case telemetry.PoolEvent():
-            return _of_pool(event)
-    return None
-
-
-def _of_pool(event: telemetry.PoolEvent) -> Words | None:
-    match event:
-        case telemetry.WorkerStartFailed(_, pool, reason, delay):
-            return _warn(
-                "pool %r: a worker did not start, next try in %.3g s: %s",
-                pool, delay, brief(reason),
-            )  # fmt: skip
-        case telemetry.PoolStarted(_, pool, size, more):
-            return Words(
-                logging.INFO, "pool", "pool %r runs: at most %d workers in this process; "
-                "each process has a pool of its own", (pool, size + more),
-            )  # fmt: skip
-        case telemetry.PoolResized(_, pool, size, more):
-            return Words(
-                logging.INFO, "pool", "pool %r resized: at most %d workers in this process",
-                (pool, size + more),
-            )  # fmt: skip
-        case telemetry.PoolHasFailed(_, pool, reason):
-            return Words(
-                logging.ERROR, "pool", "pool %r has failed: %s; it will be revived",
-                (pool, brief(reason)),
-            )  # fmt: skip
-        case telemetry.ResourceClosed(pid, pool, gave_up=True):
-            return Words(
-                logging.ERROR, "pool", "pool %r: %r did not get a resource closed in time, at the "
-                "second try; it may still be open, and counts no more", (pool, pid),
-            )  # fmt: skip
-        case telemetry.CheckoutFailed(pid, pool, "deadlock"):
-            return Words(
-                logging.ERROR, "pool",
-                "pool %r: %r would have waited for ever for what others hold who wait", (pool, pid),
-            )  # fmt: skip
-    return _of_lease(event)
-
-
-def _of_lease(event: telemetry.PoolEvent) -> Words | None:
-    match event:
-        case telemetry.LeaseReclaimed(pid, pool, reason, line, seconds):
-            return _warn(
-                "pool %r: %r died (%s) with a worker from %s, held for %.3g s; reclaimed",
-                pool, pid, brief(reason), line, seconds,
-            )  # fmt: skip
-        case telemetry.LeaseForgotten(pid, pool, line, seconds):
-            return _warn(
-                "pool %r: %r forgot to give back the worker from %s, held for %.3g s; "
-                "its scope has ended, and it is not lent again", pool, pid, line, seconds,
-            )  # fmt: skip
-        case telemetry.HeldTooLong(pid, pool, seconds, line, stack, revoked):
-            taken = "; it was taken away" if revoked else ""
-            return _warn(
-                "pool %r: %r has held a worker from %s for %.3g s%s; it is at\n%s",
-                pool, pid, line, seconds, taken, "".join(stack),
-            )  # fmt: skip
-        case telemetry.ReturnedLate(pid, pool, seconds, line):
-            return _warn(
-                "pool %r: %r returned the worker from %s after %.3g s", pool, pid, line, seconds
-            )
-        case telemetry.LeaseForgotten(pid, pool, line, seconds):
-            return _warn(
-                "pool %r: %r forgot to give back the worker from %s, held for %.3g s; "
-                "its scope has ended, and it is not lent again",
-                pool, pid, line, seconds,
-            )  # fmt: skip
-    return None
-
-
-def _warn(text: str, *args: Any) -> Words:
-    return Words(logging.WARNING, "pool", text, args)
-
-
-def brief(reason: Any) -> str:
-    """Return a reason in one line; what it is, if its own words fail."""
-    error = reason.exception if isinstance(reason, Error) else reason
-    try:
-        if isinstance(error, BaseException):
-            text = traceback.format_exception_only(error)[-1].strip()
-        else:
-            text = repr(error)
-    except Exception:  # noqa: BLE001  # a user's repr
-        text = f"<{type(error).__qualname__}, whose repr fails>"
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
-
-
-# --- Facts --------------------------------------------------------------------------
-
-_UNSAID: Final = {"process", "ancestors", "links", "last_message", "stack"}  # of an event's fields
-
-
-def facts(event: telemetry.Event) -> dict[str, Any]:
-    """Return what is known of an event and its process, as plain data: JSON can have it."""
-    pid = event.process
-    known = {name: getattr(event, name) for name in event.__dataclass_fields__}
-    said = {name: plain(value) for name, value in known.items() if name not in _UNSAID}
-    about: dict[str, Any] = {"event": type(event).__name__, "pid": repr(pid)[:LONGEST]}
-    error = next((known[one] for one in ("reason", "exception") if one in known), None)
-    error = error.exception if isinstance(error, Error) else error
-    if isinstance(error, BaseException):
-        about["error"] = type(error).__qualname__
-    if isinstance(pid, Pid):
-        about |= _place(pid)
-    if isinstance(event, telemetry.SupervisorReport):
-        about["supervisor"] = about["pid"]  # of the child, not its own
-    if "event" in said:  # that a listener was told
-        said["told_of"] = said.pop("event")
-    return about | said
-
-
-def _place(pid: Pid) -> dict[str, Any]:
-    """Return where a process stands in the tree."""
-    place = place_of(pid)
-    found: dict[str, Any] = {"name": plain(pid.name)}
-    if place is not None:
-        found |= {
-            "supervisor": repr(supervisor_of(pid)),
-            "child": plain(place.id),
-            "restarts": place.restarts,
-        }
-    above = {pid, *pid.ancestors}
-    pool = next((one.name for one in running_pools() if one.tree().pool_sup in above), None)
-    return found if pool is None else found | {"pool": pool}
-
-
-def plain(value: Any) -> Any:
-    """Return a value that JSON can have."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, telemetry.Event):
-        return type(value).__name__
-    return brief(value)
 
 
 def _likeness(event: telemetry.Event) -> tuple[Any, ...]:
@@ -275,9 +95,17 @@ class _Window:
     """What was written of the same since it began."""
 
     begun: float  # seconds of gpool's clock
+    last: tuple[Words, dict[str, Any]]  # words and facts of the latest one
     written: int = 0
     left_out: int = 0
-    last: Any = None  # words and facts of the last one that was left out
+
+
+@dataclass(slots=True)
+class _Outage:
+    """Starts of a pool that failed, since the last one that went well."""
+
+    begun: float  # seconds of gpool's clock
+    failed: int = 0
 
 
 @dataclass(slots=True)
@@ -294,7 +122,7 @@ class Log:
 
     Args:
         limit: Records of one child and one kind of error in a window; None: all, 0: none,
-            but for how many there were.
+            but for how many there were.  Of starts and checks that fail 1 at most, unless None.
         window: Seconds from the first of them to the record that counts those left out.
 
     Raises:
@@ -314,19 +142,23 @@ class Log:
         self._pages: deque[_Page] = deque()  # to be written, oldest first
         self._writer: Any = None  # the greenlet that does
         self._windows: dict[tuple[Any, ...], _Window] = {}  # likeness -> since when
+        self._outages: dict[str, _Outage] = {}  # pool whose starts fail -> since when
         self._told: dict[Pid, frozenset[Pid]] = {}  # whose death was told, oldest first -> links
         _logs.add(self)
 
     def __call__(self, event: telemetry.Event) -> None:
         """Have an event logged that somebody should read; never blocks."""
-        said = words(event)
+        said = self._end_of_outage(event) or words(event)
         if said is None or self._is_told(event):
             return
         if not logging.getLogger(f"gpool.{said.area}").isEnabledFor(said.level):
             return
         _write_at_exit()
-        if self._may(event, said):
-            self._put(said, facts(event))
+        known = facts(event) | said.more
+        if self._may(event, said, known):
+            if isinstance(event, telemetry.WorkerStarted):
+                self._sum_up(event.pool)
+            self._put(said, known)
 
     def flush(self) -> None:
         """Write now what waits, in the calling greenlet; blocks if a handler does."""
@@ -351,25 +183,49 @@ class Log:
                 return event.child_pid in self._told
         return False
 
+    # --- Outages ---
+
+    def _end_of_outage(self, event: telemetry.Event) -> Words | None:
+        """Take note of starts; return what is said of one that is the first to go well."""
+        match event:
+            case telemetry.WorkerStartFailed(pool=pool):
+                self._outages.setdefault(pool, _Outage(clock.now())).failed += 1
+            case telemetry.WorkerStarted(pool=pool) if pool in self._outages:
+                outage = self._outages.pop(pool)
+                return starts_again(pool, clock.now() - outage.begun, outage.failed)
+            case telemetry.PoolStopped(pool=pool):
+                self._outages.pop(pool, None)
+        return None
+
+    def _sum_up(self, pool: str) -> None:
+        """Say before the end of an outage what it has left out; the next one begins afresh."""
+        for key, window in list(self._windows.items()):
+            said, known = window.last
+            if said.once and known.get("pool") == pool:
+                if known["event"] == telemetry.WorkerStartFailed.__name__:
+                    window.left_out = 0  # the end tells how many there were
+                self._end(key, window)
+
     # --- How often ---
 
-    def _may(self, event: telemetry.Event, said: Words) -> bool:
+    def _may(self, event: telemetry.Event, said: Words, known: dict[str, Any]) -> bool:
         """Tell whether an event may be written, or is one too many of its kind."""
         if self.limit is None:
             return True
+        limit = min(self.limit, 1) if said.once else self.limit
         key, now = _likeness(event), clock.now()
         window = self._windows.get(key)
         if window is None or not 0 <= now - window.begun < self.window:
             self._end(key, window)
-            window = self._windows[key] = _Window(now)
+            window = self._windows[key] = _Window(now, (said, known))
             self._tidy(now)
-        if window.written < self.limit:
+        if window.written < limit:
             window.written += 1
             return True
         if not window.left_out:
             clock.call_later(window.begun + self.window - now, self._end, key, window, ref=False)
         window.left_out += 1
-        window.last = (said, facts(event))
+        window.last = (said, known)
         return False
 
     def _end(self, key: tuple[Any, ...], window: _Window | None) -> None:
@@ -380,10 +236,12 @@ class Log:
         if not window.left_out:
             return
         said, known = window.last
+        if "outage" in known and known["pool"] not in self._outages:
+            self._sum_up(known["pool"])  # that it is over is to be the last line
         text = said.text % said.args
         counted = Words(
-            said.level, said.area, "%d more in %.3g s: %s",
-            (window.left_out, self.window, text.partition("\n")[0]),
+            said.level, said.area, "%d more in %s s: %s",
+            (window.left_out, span(clock.now() - window.begun), text.partition("\n")[0]),
         )  # fmt: skip
         self._put(counted, known | {"left_out": window.left_out})
 
@@ -420,6 +278,7 @@ class Log:
         """In a forked child: what its parent has to write, the parent writes."""
         self._pages.clear()
         self._windows.clear()
+        self._outages.clear()
         self._writer = None
 
 

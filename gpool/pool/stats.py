@@ -36,9 +36,7 @@ class Stats:
     suspended: bool
     size: int
     max_overflow: int
-    min_ready: (
-        int  # workers that are up though nobody needs them; the option, or what it stands for
-    )
+    min_ready: int  # workers that are up though nobody needs them, be it by default
     # Slots by state; together they are all that the cap counts.
     idle: int
     busy: int

@@ -14,7 +14,7 @@ from gpool import telemetry
 from tests.integrations.torture import LONG
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 Lend = Callable[..., gpool.Pool[Any]]
 
@@ -392,6 +392,7 @@ class Decisions:
     def test_transaction_borrows_when_it_is_entered(self, lend: Lend) -> None:
         """One that never is has no connection."""
         pool = lend()
+        pool.checkout().checkin()  # the connect is not what is to be quick
         transactions = [self.integration.transaction(pool, 0.01) for _ in range(2)]
         assert pool.stats().busy == 0
         for one in transactions:

@@ -16,7 +16,7 @@ import pytest
 from tests.observer import wire
 from tests.servers.gunicorn import CHECKOUT, Gunicorn
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FORM = "application/x-www-form-urlencoded"

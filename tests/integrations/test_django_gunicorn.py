@@ -20,7 +20,7 @@ import pytest
 from tests.observer import wire
 from tests.servers.gunicorn import CHECKOUT, Gunicorn
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 SITE = Path(__file__).parent / "django_site"
 WORKERS, CAP = 2, 6  # processes, and what the pool of each may have

@@ -26,7 +26,7 @@ from gpool.integrations.flask import DEFAULTS, GPool, State
 from gpool.testing import settle
 from tests.integrations.things import THINGS, Thing
 from tests.observer import wire
-from tests.servers.program import until
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ from gpool import clock as clocks
 from gpool.integrations import gunicorn as hooks
 from gpool.testing import VirtualClock
 from tests.servers.gunicorn import Gunicorn
-from tests.servers.program import PATIENCE, until
+from tests.waiting import PATIENCE, until
 
 WORKERS = 2
 MANY = 1000  # connections at once; a bound has a server wait for the last one when it stops

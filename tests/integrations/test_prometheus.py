@@ -33,7 +33,7 @@ from tests.pool.conftest import maker, own_application, quiet  # noqa: F401
 from tests.pool.scenarios import SCENES, Stage
 from tests.pool.workshop import Maker, no_switch
 from tests.servers.gunicorn import Gunicorn
-from tests.servers.program import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quiet", "own_application")
 

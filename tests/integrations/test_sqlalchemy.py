@@ -672,17 +672,44 @@ class TestIsDirty:
 
 
 class TestScript:
+    def run(self, *lines: str) -> tuple[str, str, int]:
+        """Return what a script writes to stdout, to stderr, and its status."""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", "\n".join(lines)],
+            capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        return done.stdout, done.stderr, done.returncode
+
     def test_ends_with_all_left_open(self) -> None:
         """It has no last words, and does not hang."""
-        code = (
-            "from sqlalchemy import create_engine, text\n"
-            "from gpool.integrations.sqlalchemy import SupervisedPool\n"
-            "engine = create_engine('sqlite://', poolclass=SupervisedPool)\n"
-            "idle, lent = engine.connect(), engine.connect()\n"
-            "idle.close()\n"
-            "print(lent.scalar(text('select 42')))\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=20
-        )
-        assert (done.stdout, done.stderr, done.returncode) == ("42\n", "", 0)
+        assert self.run(
+            "from sqlalchemy import create_engine, text",
+            "from gpool.integrations.sqlalchemy import SupervisedPool",
+            "engine = create_engine('sqlite://', poolclass=SupervisedPool)",
+            "idle, lent = engine.connect(), engine.connect()",
+            "idle.close()",
+            "print(lent.scalar(text('select 42')))",
+        ) == ("42\n", "", 0)
+
+    def test_goes_on_in_another_thread(self) -> None:
+        """Where nobody looks for what was forgotten in the first one, whose pool is stopped."""
+        assert self.run(
+            "import gc, gevent, threading",
+            "from gpool.testing import settle",
+            "from sqlalchemy import create_engine",
+            "from gpool.integrations.sqlalchemy import SupervisedPool",
+            "pool = create_engine('sqlite://', poolclass=SupervisedPool).pool",
+            "kept = []",
+            "def begin():",
+            "    kept.append(pool.connect())",
+            "    pool.dispose()",
+            "    gevent.get_hub().destroy(destroy_loop=True)",
+            "thread = threading.Thread(target=begin)",
+            "thread.start()",
+            "thread.join()",
+            "pool.connect().close()",
+            "kept.clear()",
+            "gc.collect()",
+            "settle()",
+            "print(pool.checkedin())",
+        ) == ("1\n", "", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,11 +19,12 @@ import gpool
 from gpool import telemetry
 from gpool.integrations import stdlib_logging
 from gpool.integrations.stdlib_logging import LIMIT, WINDOW, Log, install, log
+from gpool.pool.pool_man import START_BACKOFF
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
 from tests.pool.conftest import maker, own_application  # noqa: F401  # fixtures
 from tests.pool.scenarios import SCENES, Stage
-from tests.pool.workshop import Maker, no_switch
+from tests.pool.workshop import Client, Maker, no_switch, use
 
 PID = "#PID<7>"
 
@@ -37,7 +39,19 @@ SAID = [
         "child 'a' None: start error: 'boom'",
     ),
     (telemetry.WorkerStartFailed(PID, "db", "boom", 0.25), "next try in 0.25 s: 'boom'"),
+    (
+        telemetry.WorkerStartFailed(PID, "db", ("start_timeout", 3.0), 1234.0),
+        "next try in 1234 s: one took longer than start_timeout, 3 s",
+    ),
+    (
+        telemetry.WorkerStartFailed(PID, "db", gpool.Error(OSError("no route\n\tto host")), 0.5),
+        "next try in 0.5 s: OSError: no route to host",
+    ),
     (telemetry.PoolHasFailed(PID, "db", "boom"), "pool 'db' has failed: 'boom'"),
+    (
+        telemetry.PoolHasFailed(PID, "db", ("start_failures", gpool.Error(OSError("down")))),
+        "pool 'db' has failed: its starts fail, the last one by OSError: down; it will be revived",
+    ),
     (
         telemetry.LeaseReclaimed(PID, "db", "killed", "app.py:3 in view", 1.5),
         "worker from app.py:3 in view",
@@ -391,6 +405,109 @@ class TestCrashes:
         assert "child terminated: 'shutdown'" in said(caplog)[-1]
 
 
+DOWN = ConnectionError("down")
+
+
+class TestOutage:
+    def outage(self, stage: Stage, seconds: float, *, error: Exception = DOWN) -> None:
+        """Have all starts fail for some seconds, which one that has died needs; then none."""
+        stage.maker.creates.extend([error] * 1000)
+        with contextlib.suppress(gpool.CheckoutTimeout):
+            gpool.get_pool("db").checkout(0).discard()
+        stage.clock.advance(seconds)
+        stage.maker.creates.clear()
+        stage.clock.advance(START_BACKOFF.maximum)
+
+    def test_has_a_beginning_and_an_end(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """What many clients and workers see is two lines; the last one says that it is over."""
+        pool = stage.pool(name="db", size=8)
+        stage.maker.creates.extend([DOWN] * 10)
+        leases = [pool.checkout() for _ in range(8)]
+        for lease in leases:
+            lease.discard()
+        stage.clock.advance(60.0 - 0.1)
+        first, last = said(caplog)
+        assert first.startswith("pool 'db': a worker did not start, next try in ")
+        assert first.endswith(" s: ConnectionError: down")
+        assert last.startswith("pool 'db': workers start again after ")
+        assert last.endswith(" s, 10 failed")
+        assert {record.levelno for record in caplog.records} == {logging.WARNING}
+        facts = vars(caplog.records[-1])["gpool"]
+        assert (facts["event"], facts["pool"], facts["failed"]) == ("WorkerStarted", "db", 10)
+        stage.clock.advance(10 * WINDOW)
+        assert len(said(caplog)) == 2
+
+    def test_that_is_long_is_told_of_meanwhile(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """Once in a window; the end counts all of them."""
+        stage.pool(name="db", size=1)
+        self.outage(stage, 2.5 * WINDOW)
+        *before, last = said(caplog)
+        assert sum(" more in 60 s: pool 'db': a worker did not start" in one for one in before) == 2
+        failed = gpool.get_pool("db").stats().start_failures
+        assert last.endswith(f" s, {failed} failed")
+        stage.clock.advance(WINDOW)
+        assert said(caplog) == [*before, last]
+
+    def test_that_comes_next_has_both_as_well(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """In the same window: the limit has not eaten its beginning, or its end."""
+        stage.pool(name="db", size=1)
+        for _ in range(2):
+            self.outage(stage, 1.0)
+        assert ["start again" in one for one in said(caplog)] == [False, True, False, True]
+
+    def test_one_after_the_other_is_limited(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """Every second start fails: that is a flood, and told as one; its end is the last line."""
+        pool = stage.pool(name="db", size=1)
+        for _ in range(20):
+            stage.maker.creates.append(DOWN)
+            pool.checkout().discard()
+            stage.clock.advance(START_BACKOFF.first)
+        assert len(said(caplog)) == 2 * LIMIT + 1  # the beginning of the sixth, too
+        stage.clock.advance(2 * WINDOW)
+        assert len(said(caplog)) == 2 * LIMIT + 2
+        assert said(caplog)[-1].startswith("15 more in 60 s: pool 'db': workers start again after")
+
+    def test_counts_failed_checks_before_its_end(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """A server's end is seen by many checks: one of them is told, with its traceback."""
+        gate = Gate()
+
+        def fail() -> None:
+            gate.wait()
+            raise DOWN
+
+        pool = stage.pool(name="db", size=5, hooks={"check": stage.maker.check}, check_after=0.0)
+        stage.maker.checks.extend([fail] * 5)
+        stage.maker.creates.extend([DOWN] * 6)
+        for _ in range(5):
+            Client(use, pool)
+        settle()
+        gate.open()
+        stage.clock.advance(10.0)
+        told = said(caplog)
+        assert ["check of" in one for one in told] == [True, False, True, False]
+        assert told[2].startswith("4 more in ")
+        assert told[3].endswith(" s, 6 failed")
+
+    def test_of_a_pool_that_was_stopped_has_no_end(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """One of the same name that is started later has not failed."""
+        stage.maker.creates.append(DOWN)
+        stage.pool(name="db", size=1).stop()
+        stage.pool(name="db", size=1)
+        assert ["start again" in one for one in said(caplog)] == [False]
+
+
 class TestLimit:
     def test_of_a_crash_loop(
         self, caplog: pytest.LogCaptureFixture, attached: Log, clock: VirtualClock,
@@ -434,7 +551,7 @@ class TestLimit:
         stage.clock.advance(WINDOW * 2.5)
         told = said(caplog)
         assert sum("more in 60 s: pool 'db': a worker did not start" in one for one in told) == 2
-        assert len(told) <= 3 * (LIMIT + 1)
+        assert len(told) <= 3 * 2
 
     def test_can_be_chosen(
         self, caplog: pytest.LogCaptureFixture, attached: Log, clock: VirtualClock,
@@ -618,7 +735,7 @@ class TestBareScript:
         """At its end, if the window is not over."""
         stderr = self.run(SCRIPT.format(times=9))
         assert stderr.count("Traceback") == LIMIT
-        assert "4 more in 60 s" in stderr.splitlines()[-1]
+        assert stderr.splitlines()[-1].startswith("4 more in 0.")
 
     def test_writes_before_its_handlers_end(self) -> None:
         """Those that were set up before the first record, as of a client that sends at exit."""

@@ -29,7 +29,7 @@ from tests.integrations import wsgi_app
 from tests.integrations.things import THINGS, Thing
 from tests.observer import wire
 from tests.servers.gunicorn import Gunicorn
-from tests.servers.program import until
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 # --- By hand ------------------------------------------------------------------------

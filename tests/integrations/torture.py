@@ -18,7 +18,7 @@ from gevent.event import Event
 
 import gpool
 from tests.servers.gate import Gate
-from tests.servers.program import until
+from tests.waiting import until
 
 LONG = 20.0  # s that a client lets a pool wait: longer than anything takes that goes well
 

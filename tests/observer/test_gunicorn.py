@@ -13,7 +13,7 @@ import gevent
 import pytest
 
 from tests.servers.gunicorn import Gunicorn
-from tests.servers.program import until
+from tests.waiting import until
 
 HOOKS = "from gpool.integrations.gunicorn import child_exit, post_worker_init, worker_exit\n"
 WORKERS = 3

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.observer import wire
-from tests.servers.program import HOST, Server, family, missing, until
+from tests.servers.program import HOST, Server, family, missing
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -9,19 +9,16 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import gevent
 import pytest
 
-T = TypeVar("T")
+from tests.waiting import until
 
-PATIENCE = 20.0  # s until what should come has come
 HOST = "127.0.0.1"
 
 
@@ -169,17 +166,3 @@ def is_running(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
-
-
-def until(is_so: Callable[[], T], what: str = "what should come") -> T:
-    """Return the first value that is true; others bring it about: processes, threads, greenlets.
-
-    It looks often at first, and seldom later, so that they have the machine.
-    """
-    give_up, pause = time.monotonic() + PATIENCE, 0.001
-    while not (value := is_so()):
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"waited {PATIENCE:g} s in vain for {what}")
-        gevent.sleep(pause)
-        pause = min(1.5 * pause, 0.05)
-    return value

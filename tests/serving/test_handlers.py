@@ -20,8 +20,9 @@ from gevent.ssl import SSLContext
 
 from gpool.serving.handlers import Handlers, _has_more
 from gpool.testing import VirtualClock, settle
-from tests.servers.program import HOST, until
+from tests.servers.program import HOST
 from tests.serving.web import Clients, Web
+from tests.waiting import until
 
 Start = Callable[[Any], Handlers]
 

@@ -19,8 +19,9 @@ from gevent.server import StreamServer
 import gpool
 from gpool.serving import handlers
 from gpool.testing import settle
-from tests.servers.program import HOST, until
+from tests.servers.program import HOST
 from tests.serving.web import Clients, Failing, Web, is_refused
+from tests.waiting import until
 
 SPAWNS: dict[str, Any] = {
     "default": "default", "a pool": lambda: Pool(10), "a number": 10, "raw": gevent.spawn_raw,

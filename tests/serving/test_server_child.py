@@ -14,8 +14,9 @@ import gpool
 from gpool.telemetry import CleanupFailed, ProcessCrashed, SupervisorReport
 from gpool.testing import VirtualClock, settle
 from tests.hearing import heard
-from tests.servers.program import HOST, free_port, until
+from tests.servers.program import HOST, free_port
 from tests.serving.web import Clients, Failing, Web, is_refused
+from tests.waiting import until
 
 
 class House:

@@ -31,7 +31,7 @@ from tests.integrations.django_alias import add_alias, remove_alias
 from tests.integrations.django_urls import ask
 from tests.integrations.torture import LONG
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 Add = Callable[..., str]
 

@@ -19,7 +19,7 @@ import pytest
 
 from tests.servers.gunicorn import Gunicorn
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FILES = [EXAMPLES / "flask_app.py", EXAMPLES / "gunicorn.conf.py"]

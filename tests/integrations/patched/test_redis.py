@@ -20,8 +20,8 @@ from gpool.integrations import redis as integration
 from gpool.integrations.redis import SupervisedPool
 from tests.integrations.torture import LONG, Outages, Subject, Torture
 from tests.servers.gate import Gate
-from tests.servers.program import until
 from tests.servers.redis import Redis
+from tests.waiting import until
 
 
 class Borrower(Subject):

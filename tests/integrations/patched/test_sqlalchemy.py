@@ -27,7 +27,7 @@ from tests.integrations.borrowers import OnAFrailServer, OnASharedServer
 from tests.integrations.torture import LONG, Outages, Subject, Torture, assert_whole
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 NAP = "select pg_sleep(20)"
 

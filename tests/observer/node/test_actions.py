@@ -15,7 +15,7 @@ from gpool.observer.node.events import Events
 from gpool.observer.node.request import Refused
 from gpool.testing import settle
 from tests.pool.workshop import Client, Echo, Holder, running, use
-from tests.servers.program import until
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from gpool import telemetry
 from gpool.observer.client import Client, NodeGone, find
 from gpool.observer.run_dir import RunDir
 from tests.pool.workshop import Echo, no_switch, running, use
-from tests.servers.program import until
+from tests.waiting import until
 
 PATCHED = pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "patched"])
 

@@ -10,7 +10,7 @@ from gpool import telemetry
 from gpool.observer.node import history as module
 from gpool.observer.node.history import GAUGES, KEPT, SERIES, History
 from tests.pool.workshop import Echo, Holder, running, use
-from tests.servers.program import until
+from tests.waiting import until
 
 
 class Here:

@@ -13,7 +13,7 @@ from gpool.observer.node.reader import Reader
 from gpool.otp import signal
 from gpool.testing import settle
 from tests.observer.conftest import blocking, outside
-from tests.servers.program import until
+from tests.waiting import until
 
 get_ident = gevent.monkey.get_original("_thread", "get_ident")
 

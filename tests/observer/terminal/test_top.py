@@ -31,7 +31,7 @@ from tests.observer.terminal.fake_node import (
     row,
 )
 from tests.observer.terminal.looked_into import environment, looked_into
-from tests.servers.program import until
+from tests.waiting import until
 
 PATIENCE = 300  # looks at the screen until a test gives up
 
@@ -765,13 +765,7 @@ class Terminal:
 
     def sees(self, *parts):
         """Wait until all of these are to be seen."""
-        seen = [""]
-
-        def sees_all():
-            seen[0] = self.screen()
-            return all(part in seen[0] for part in parts)
-
-        until(sees_all, f"{parts}")
+        until(lambda: (shown := self.screen()) and all(part in shown for part in parts), f"{parts}")
 
     def screen(self):
         """Return what is to be seen."""
