@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
+import sys
 import traceback
 from collections.abc import Callable
 from types import CodeType
 
+import gpool
 from gpool.waiter import Gate, Waiter
 from tests.lightning import Lightning, Struck
 
@@ -24,6 +27,22 @@ def test_strikes_in_what_is_called() -> None:
     assert called == strikes(Gate().turn_away, Gate.turn_away.__code__)
     assert len(set(called)) > 3
     assert len(set(strikes(Gate().open, Gate.open.__code__))) > 3
+
+
+def test_leaves_no_exception_behind() -> None:
+    """What strikes at the end of an ``except`` clause keeps its exception from being taken back."""
+    gpool.self()  # so that nothing has to be set up meanwhile
+    bytecode = 1
+    while Lightning(bytecode).run(poll):
+        assert sys.exception() is None
+        bytecode += 1
+    assert bytecode > 100
+
+
+def poll() -> None:
+    """Find an empty mailbox, which gpool learns by an exception."""
+    with contextlib.suppress(gpool.ReceiveTimeout):
+        gpool.receive(timeout=0)
 
 
 def strikes(fn: Callable[[], object], code: CodeType) -> list[int]:
