@@ -31,7 +31,6 @@ from tests.observer import wire
 from tests.servers.gunicorn import Gunicorn
 from tests.waiting import until
 
-CHECKOUT = Path(__file__).parents[2]
 # --- By hand ------------------------------------------------------------------------
 
 
