@@ -156,6 +156,7 @@ class WorkerStopping(PoolEvent):
     * "suspected": one of its generation was found dead.
     * "dirty": ``is_dirty`` says so.
     * "lost": its worker had died, or its pool had fallen, in its client's hands.
+    * "forgotten": its client still had it when its scope ended.
     * "exit": somebody else has told it to exit.
     * "stopped": its pool stops.
     * ``("owner_died", reason)``: the client that had it did, or dropped its lease.

@@ -15,6 +15,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 
 import gpool
+from gpool import telemetry
 from gpool.integrations import stdlib_logging
 from gpool.otp import signal
 from gpool.otp.pid import table
@@ -110,3 +111,17 @@ def postgres() -> Iterator[str]:
     """
     with PostgreSQL() as server:
         yield server.dsn()
+
+
+@pytest.fixture
+def forgotten() -> Iterator[list[telemetry.LeaseForgotten]]:
+    """Give what is told of leases that nobody has given back."""
+    told: list[telemetry.LeaseForgotten] = []
+
+    def listen(event: telemetry.Event) -> None:
+        if isinstance(event, telemetry.LeaseForgotten):
+            told.append(event)
+
+    telemetry.attach(listen)
+    yield told
+    telemetry.detach(listen)

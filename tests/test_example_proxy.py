@@ -14,8 +14,9 @@ import pytest
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from tests.serving.web import HOST, Clients, is_refused, some_clients, until
+from tests.serving.web import HOST, Clients, is_refused, some_clients
 from tests.test_examples import ENVIRONMENT, command
+from tests.waiting import until
 
 SIZE = 3
 

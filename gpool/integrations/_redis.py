@@ -6,47 +6,51 @@ Not here: the pool (``redis.py``), where the errors are public.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from gevent import monkey
+from redis import exceptions
 from redis.connection import AbstractConnection
-from redis.exceptions import (
-    ConnectionError,  # noqa: A004  # that of redis-py
-    MaxConnectionsError,
-    RedisError,
-    ResponseError,
-)
 
 import gpool
 
 # --- Errors -------------------------------------------------------------------------
 
 
-class CheckoutTimeout(gpool.CheckoutTimeout, MaxConnectionsError):
+class CheckoutTimeout(gpool.CheckoutTimeout, exceptions.MaxConnectionsError):
     """No connection in time: gpool's facts, and a ``redis.ConnectionError``."""
 
 
-class PoolFull(gpool.PoolFull, MaxConnectionsError):
+class PoolFull(gpool.PoolFull, exceptions.MaxConnectionsError):
     """As many clients wait as may: gpool's facts, and a ``redis.ConnectionError``."""
 
 
-class StartsFailing(gpool.StartsFailing, ConnectionError):
+class StartsFailing(gpool.StartsFailing, exceptions.ConnectionError):
     """No connection is up and none can be made, with `fail_fast`; the cause says why."""
 
 
-class PoolClosed(gpool.PoolClosed, ConnectionError):
+class PoolClosed(gpool.PoolClosed, exceptions.ConnectionError):
     """The pool is stopping or was stopped; a ``redis.ConnectionError``, too."""
 
 
-class PoolFailed(gpool.PoolFailed, ConnectionError):
+class PoolFailed(gpool.PoolFailed, exceptions.ConnectionError):
     """The pool fell too often, and will be revived; a ``redis.ConnectionError``, too."""
 
 
-class CheckoutDeadlock(gpool.CheckoutDeadlock, ConnectionError):
+class PoolNotReady(gpool.PoolNotReady, exceptions.ConnectionError):
+    """It was closed, and does not open again in time; a ``redis.ConnectionError``, too."""
+
+
+class CheckoutDeadlock(gpool.CheckoutDeadlock, exceptions.ConnectionError):
     """It would wait for ever for who waits as well; a ``redis.ConnectionError``, too."""
 
 
-class LeaseLost(gpool.LeaseLost, RedisError):
+class NameTaken(gpool.NameTaken, exceptions.RedisError):
+    """Another pool of its name runs; no ``redis.ConnectionError``: the server is not at fault."""
+
+
+class LeaseLost(gpool.LeaseLost, exceptions.RedisError):
     """The connection was taken back; no ``redis.ConnectionError``, which would be retried."""
 
 
@@ -56,6 +60,8 @@ IN_REDIS: Final[dict[type[Exception], Any]] = {
     gpool.StartsFailing: StartsFailing,
     gpool.PoolClosed: PoolClosed,
     gpool.PoolFailed: PoolFailed,
+    gpool.PoolNotReady: PoolNotReady,
+    gpool.NameTaken: NameTaken,
     gpool.CheckoutDeadlock: CheckoutDeadlock,
     gpool.LeaseLost: LeaseLost,
 }
@@ -77,6 +83,7 @@ _ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWA
 
 
 _Connection: Any = AbstractConnection  # few of its methods have annotations
+_get_ident: Callable[[], int] = monkey.get_original("threading", "get_ident")
 
 
 class _Packed(list[Any]):
@@ -112,6 +119,7 @@ class Supervised(_Connection):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.gpool_open: set[str] = set()  # words of what was begun and not ended
+        self.gpool_thread = _get_ident()  # its pool's
         super().__init__(*args, **kwargs)
 
     @property
@@ -124,6 +132,11 @@ class Supervised(_Connection):  # type: ignore[misc]
             or bool(self.gpool_open)
             or bool(getattr(self, "should_reconnect", bool)())  # since redis-py 7
         )
+
+    @property
+    def gpool_is_anothers(self) -> bool:
+        """Whether it is of a pool of another thread than this one."""
+        return self.gpool_thread != _get_ident()
 
     @property
     def gpool_is_over(self) -> bool:
@@ -241,7 +254,7 @@ class Supervised(_Connection):  # type: ignore[misc]
             self._gpool_adopt()
         try:
             response = super().read_response(*args, **kwargs)
-        except ResponseError:
+        except exceptions.ResponseError:
             self.gpool_pending -= 1
             raise
         if not kwargs.get("push_request"):
@@ -282,5 +295,5 @@ def ask(connection: Any) -> None:
     connection.send_command("PING", check_health=False)
     try:
         connection.read_response()
-    except ResponseError:
+    except exceptions.ResponseError:
         return  # PING may be forbidden; it lives

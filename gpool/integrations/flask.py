@@ -90,6 +90,18 @@ _DEFAULT: Final[Any] = object()
 _BORROWED: Final = "_gpool_borrowed"  # where in `g`
 
 
+class UnknownPool(gpool.UnknownPool):
+    """There is no such name in the ``GPOOL_POOLS`` of the app."""
+
+    def __init__(self, pool: str, configured: list[str]) -> None:
+        super().__init__(pool)
+        self.args = pool, configured
+        self.configured = configured  # the names that there are
+
+    def __str__(self) -> str:
+        return f"GPOOL_POOLS: expected one of {self.configured}, got {self.pool!r}"
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What one app has of the extension: ``app.extensions["gpool"]``."""
@@ -200,7 +212,7 @@ class GPool:
         if not isinstance(state, State):
             raise RuntimeError("current_app: expected one of init_app(), got another")
         if name not in state.pools:
-            raise gpool.UnknownPool(name)
+            raise UnknownPool(name, list(state.pools))
         return state.pools[name]
 
     # `timeout` as of Pool.checkout.

@@ -29,6 +29,9 @@ Rules:
 * ``pool.supervised`` is the :class:`gpool.Pool`, with ``stats()``, ``holders()``, ``resize()`` ...
 
 Limits: the pools that Sentinel and Cluster make are their own; ``redis.asyncio`` is not served.
+A pool belongs to one thread.  A connection that was taken by hand (``get_connection``), or by a
+``Monitor``, and is dropped without `release`, stays lent until its greenlet ends, or until
+`max_hold` with ``on_max_hold="revoke"``.
 
 Not here: the connections, and the errors' definitions (``_redis.py``).
 
@@ -43,12 +46,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from typing import Any, ClassVar, Final
 
 import gevent
 import redis
+from gevent import monkey
 from redis.connection import CacheProxyConnection
-from redis.exceptions import ConnectionError  # noqa: A004  # that of redis-py
 
 import gpool
 from gpool.integrations._options import named
@@ -57,9 +61,11 @@ from gpool.integrations._redis import (
     CheckoutDeadlock,
     CheckoutTimeout,
     LeaseLost,
+    NameTaken,
     PoolClosed,
     PoolFailed,
     PoolFull,
+    PoolNotReady,
     StartsFailing,
     ask,
     supervised,
@@ -70,9 +76,11 @@ __all__ = [
     "CheckoutDeadlock",
     "CheckoutTimeout",
     "LeaseLost",
+    "NameTaken",
     "PoolClosed",
     "PoolFailed",
     "PoolFull",
+    "PoolNotReady",
     "SharedPool",
     "StartsFailing",
     "SupervisedPool",
@@ -87,6 +95,10 @@ _OPTIONS: Final = frozenset({
     "overflow_ttl", "shutdown", "size", "start_failure_window", "start_timeout", "strategy",
     "timeout",
 })  # fmt: skip
+_BLOCKS: Final = (
+    "redis-py does not cooperate with gevent here: each command blocks all greenlets, and no "
+    "timeout can cut one short; call gevent.monkey.patch_all() before anything else"
+)
 _Cached: Any = CacheProxyConnection
 
 
@@ -106,6 +118,10 @@ class SupervisedPool(redis.ConnectionPool):
 
     Raises:
         TypeError, ValueError, redis.DataError: An argument is wrong.
+
+    Warns:
+        RuntimeWarning: gevent has not patched: each command blocks all greenlets, and no time
+            limit can cut one short.
     """
 
     def __init__(
@@ -132,12 +148,15 @@ class SupervisedPool(redis.ConnectionPool):
                 gpool.Resource(
                     create=self._create, close=self._close, check=ask,
                     is_dirty=_is_dirty, is_broken=_is_broken,
+                    reset=_no_reset, needs_reset=_no_reset,
                 ),
                 name=name, **limits,
             )  # fmt: skip
         cap = limits["size"] + limits.get("max_overflow", 0)
         super().__init__(supervised(connection_class), cap, **options)
         self._try_options(connection_class)
+        if not monkey.is_module_patched("socket"):
+            warnings.warn(_BLOCKS, RuntimeWarning, stacklevel=2)
 
     def _try_options(self, connection_class: Any) -> None:
         try:
@@ -181,14 +200,18 @@ class SupervisedPool(redis.ConnectionPool):
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         """Borrow a connection; blocks until one is free.
 
+        Give it to :meth:`release`: one that is dropped stays lent as long as its greenlet lives,
+        as redis-py's does for ever.  The clients of redis-py give back when they are dropped.
+
         Args:
             command_name: Not looked at; redis-py deprecates it.
             keys: Likewise.
             options: Likewise.
 
         Raises:
-            CheckoutTimeout, PoolFull, StartsFailing, PoolClosed, PoolFailed,
+            CheckoutTimeout, PoolFull, StartsFailing, PoolClosed, PoolFailed, NameTaken,
             CheckoutDeadlock: As :meth:`gpool.Pool.checkout`, of this module.
+            PoolNotReady: It was closed, and has not opened again in five seconds.
             gpool.WrongHub: The pool runs in another thread.
         """
         lease, connection = self._checkout()
@@ -197,27 +220,40 @@ class SupervisedPool(redis.ConnectionPool):
         return connection
 
     def _checkout(self) -> tuple[gpool.Lease[Any], Any]:
-        if self._is_closed:
-            self._is_closed = False
-            self.supervised.start().recycle()
         try:
+            if self._is_closed:
+                self._open()
             lease = self.supervised.checkout()
             return lease, lease.worker
         except tuple(IN_REDIS) as error:
             cause, in_redis = error.__cause__, IN_REDIS[type(error)](*error.args)
         raise in_redis from cause
 
+    def _open(self) -> None:
+        self._is_closed = False  # or no connection could be made
+        try:
+            self.supervised.start().recycle()
+        except gpool.NameTaken:  # nothing has begun
+            self._is_closed = True
+            raise
+
     def release(self, connection: Any) -> None:
-        """Give a connection back; never blocks; one that is not lent is let be."""
+        """Give a connection back; never blocks; one that is not lent is let be.
+
+        Raises:
+            gpool.WrongHub: The pool runs in another thread; nothing has changed.
+        """
         inner = unwrapped(connection)
         lease = inner.gpool_lease
         if lease is None:
             return
+        if inner.gpool_is_anothers:
+            raise gpool.WrongHub(self.supervised)
         was_taken, inner.gpool_lease = inner.gpool_is_over, None
         inner.gpool_ended = was_taken or inner.gpool_dirty  # nobody must use what will be closed
         error = sys.exception()
-        is_killed = isinstance(error, gevent.GreenletExit)
-        if error and (is_killed or (isinstance(error, ConnectionError) and inner._sock is None)):
+        is_lost = isinstance(error, redis.ConnectionError) and inner._sock is None
+        if error is not None and (is_lost or isinstance(error, gevent.GreenletExit)):
             lease.__exit__(type(error), error, None)  # an error puts others under suspicion, too
         else:
             lease.__exit__(None, None, None)  # whatever flies by: the connection says how it is
@@ -344,7 +380,17 @@ def _is_dirty(connection: Any) -> bool:
 
 
 def _is_broken(error: BaseException, connection: Any) -> bool:
-    return not isinstance(error, Exception) or unwrapped(connection)._sock is None
+    """Tell whether an exception has broken it: a kill may strike anywhere.
+
+    A GeneratorExit strikes at a ``yield``: what it has cut short there, the connection knows.
+    """
+    is_cut_short = not isinstance(error, Exception | GeneratorExit)
+    return is_cut_short or unwrapped(connection)._sock is None
+
+
+def _no_reset(connection: Any) -> bool:
+    """Do nothing; but without a `reset` one that comes back by an exception would be closed."""
+    return False
 
 
 def _re_auth_idle(connection: Any) -> None:

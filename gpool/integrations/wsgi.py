@@ -76,7 +76,7 @@ class RequestScope:
         if not callable(app):
             raise TypeError(f"app: expected a WSGI application, got {app!r}")
         self.app = app
-        self._has_looked = False
+        self._has_checked_server = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request.
@@ -84,9 +84,9 @@ class RequestScope:
         Warns:
             RuntimeWarning: The server has threads that gevent has not patched.
         """
-        if not self._has_looked:
-            self._has_looked = True
-            _look(environ)
+        if not self._has_checked_server:
+            self._has_checked_server = True
+            _warn_if_threaded(environ)
         with contextlib.ExitStack() as ends:
             _begin(environ, ends)
             result = self.app(environ, start_response)
@@ -112,7 +112,7 @@ def _restore(environ: WSGIEnvironment, inner: gpool.Scope, outer: gpool.Scope) -
         environ[SCOPE] = outer
 
 
-def _look(environ: WSGIEnvironment) -> None:
+def _warn_if_threaded(environ: WSGIEnvironment) -> None:
     """Warn of a server whose requests run in threads: a pool refuses all but one of them."""
     if environ.get("wsgi.multithread") and not monkey.is_module_patched("threading"):
         warnings.warn(_THREADS, RuntimeWarning, stacklevel=3)
@@ -164,7 +164,7 @@ class _Body:
         finally:
             self._end(error)
 
-    def is_whole(self) -> None:
+    def count_as_whole(self) -> None:
         """Count as sent to its end, whatever happens: the server does not say."""
         self._error = None
 
@@ -196,6 +196,6 @@ def _hooked(result: Iterable[bytes], body: _Body, ends: contextlib.ExitStack) ->
     """Return a server's own file wrapper, whose close ends the scope; if not, that ends now."""
     with contextlib.suppress(AttributeError):
         result.close = body.close  # type: ignore[attr-defined]
-        body.is_whole()
+        body.count_as_whole()
         body.ends = ends.pop_all()
     return result

@@ -6,8 +6,8 @@ a loop over jobs), its death comes too late to give anything back.  A scope is s
     >>> from gpool.pool.pool import Pool
     >>> from gpool.pool.resource import Resource
     >>> with Pool(Resource(create=list), size=1, name="lists") as pool:
-    ...     with Scope():
-    ...         lease = pool.checkout()
+    ...     with Scope() as scope:
+    ...         things = scope.keep(pool.checkout())
     ...     leases(), pool.status().idle
     ((), 1)
 

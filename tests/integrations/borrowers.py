@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -62,12 +60,3 @@ class BorrowersOutages(Borrowers, Outages):
     def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
         """Give the server that may be hurt."""
         return a_frail_postgresql
-
-    @contextlib.contextmanager
-    def fill(self, server: PostgreSQL) -> Iterator[None]:
-        """Connect until it refuses."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(self.driver.OperationalError):
-                while True:
-                    stack.enter_context(contextlib.closing(self.driver.connect(server.dsn())))
-            yield

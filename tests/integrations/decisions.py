@@ -14,7 +14,7 @@ from gpool import telemetry
 from tests.integrations.torture import LONG
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 Lend = Callable[..., gpool.Pool[Any]]
 

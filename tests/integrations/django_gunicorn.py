@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.observer import wire
-from tests.servers.program import until
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.program import until
 from tests.servers.redis import Redis
+from tests.waiting import until
 
 pytest.importorskip("celery")
 

@@ -16,6 +16,7 @@ import pytest
 from tests.integrations.django_gunicorn import CHECKOUT, Gunicorn, gunicorn
 from tests.observer import wire
 from tests.servers.postgresql import PostgreSQL
+from tests.waiting import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FORM = "application/x-www-form-urlencoded"
@@ -68,9 +69,7 @@ class TestGuestbook:
     def test_sees_to_entries_outside_requests(self, guestbook: Gunicorn) -> None:
         """A greenlet of its own counts their words, and gives back what it has borrowed."""
         assert write(guestbook, b"one two three") == 201
-        with gevent.Timeout(20):
-            while {"text": "one two three", "words": 3} not in read(guestbook):
-                gevent.sleep(0.02)
+        until(lambda: {"text": "one two three", "words": 3} in read(guestbook))
 
     def test_outlives_its_server(self, guestbook: Gunicorn, server: PostgreSQL) -> None:
         """Whoever comes after the restart is served, by either worker."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
@@ -20,7 +20,7 @@ import pytest
 from tests.integrations.django_gunicorn import CHECKOUT, Gunicorn, gunicorn
 from tests.observer import wire
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 SITE = Path(__file__).parent / "django_site"
 WORKERS, CAP = 2, 6  # processes, and what the pool of each may have
@@ -68,13 +68,6 @@ def opened(server: PostgreSQL) -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def awaited(is_so: Callable[[], bool]) -> None:
-    """Wait until the clients, greenlets of this process, have brought something about."""
-    with gevent.Timeout(30):
-        while not is_so():
-            gevent.sleep(0.01)
 
 
 class TestRequests:
@@ -175,9 +168,9 @@ class Told:
 
     def wait_for_an_error(self, begun: int) -> None:
         """Wait until one of the answers that came after so many was none."""
-        awaited(lambda: any(status == 500 for _, status in self.statuses[begun:]))
+        until(lambda: any(status == 500 for _, status in self.statuses[begun:]))
 
     def wait_for_more(self, answers: int) -> None:
         """Wait until so many more were answered well."""
         enough = len(self.added) + answers
-        awaited(lambda: len(self.added) >= enough)
+        until(lambda: len(self.added) >= enough)

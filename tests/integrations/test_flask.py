@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from gpool import telemetry
 from gpool.integrations.flask import DEFAULTS, GPool, State
 from gpool.testing import settle
 from tests.observer import wire
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -74,20 +76,6 @@ def db(app: Flask) -> gpool.Pool[Thing]:
     """The pool."""
     pool: gpool.Pool[Thing] = app.extensions["gpool"].pools["db"]
     return pool
-
-
-@pytest.fixture
-def forgotten() -> Iterator[list[telemetry.Event]]:
-    """What is told of forgotten leases."""
-    told: list[telemetry.Event] = []
-
-    def listen(event: telemetry.Event) -> None:
-        if isinstance(event, telemetry.LeaseForgotten):
-            told.append(event)
-
-    telemetry.attach(listen)
-    yield told
-    telemetry.detach(listen)
 
 
 class TestBorrow:
@@ -220,8 +208,11 @@ class TestBorrow:
         """Flask says which; ours says what is missing."""
         with pytest.raises(RuntimeError, match="application context"):
             pools.borrow("db")
-        with app.app_context(), pytest.raises(gpool.UnknownPool, match="'cache'"):
-            pools.borrow("cache")
+        expected = r"^GPOOL_POOLS: expected one of \['db'\], got 'dbb'$"
+        with app.app_context(), pytest.raises(gpool.UnknownPool, match=expected) as caught:
+            pools.borrow("dbb")
+        assert caught.value.pool == "dbb"
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
         with (
             Flask("other").app_context(),
             pytest.raises(RuntimeError, match=r"expected one of init_app\(\)"),
@@ -481,9 +472,7 @@ class TestServer:
                     other.sendall(wire.request(port, "/stream"))
                     assert other.recv(100)
                     assert db.stats().busy == 1
-                with gevent.Timeout(10):
-                    while db.stats().busy:
-                        gevent.sleep(0.01)
+                until(lambda: not db.stats().busy)
             assert ask(sock, port, "/borrow") == b"a"
 
 

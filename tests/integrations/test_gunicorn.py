@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -26,6 +26,7 @@ from gpool import clock as clocks
 from gpool.integrations import gunicorn as hooks
 from gpool.testing import VirtualClock
 from tests.observer import wire
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE = 20.0  # s until what should come has come
@@ -47,14 +48,6 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gunicorn") is None and not os.environ.get("CI"),
     reason="gunicorn is not installed",
 )
-
-
-def until(is_so: Callable[[], Any]) -> Any:
-    """Return the first value that is true; other processes bring it about."""
-    with gevent.Timeout(PATIENCE):
-        while not (value := is_so()):
-            gevent.sleep(0.01)
-        return value
 
 
 @dataclass(eq=False)
@@ -201,6 +194,14 @@ class Gunicorn:
         """Send a signal to the master."""
         os.kill(self.pid, number)
 
+    def end_in_time(self) -> str:
+        """Have it end by TERM, so that nobody has to be killed; return its log."""
+        self.signal(signal.SIGTERM)
+        assert self.end() == 0
+        log = self.log.read_text()
+        assert "SIGKILL" not in log
+        return log
+
     def end(self) -> int:
         """Wait for its end, and return its exit code."""
         until(lambda: self.process.poll() is not None)
@@ -302,22 +303,16 @@ class TestEnd:
         with Gunicorn(upstream, "--graceful-timeout", "4") as gunicorn:
             gunicorn.ask("/hold")
             until(lambda: upstream.said("hold"))
-            gunicorn.signal(signal.SIGTERM)
-            assert gunicorn.end() == 0
-            log = gunicorn.log.read_text()
-            assert "something was still lent" in log
-            assert "SIGKILL" not in log
+            assert "something was still lent" in gunicorn.end_in_time()
             until(lambda: not upstream.open())
 
     def test_by_term_closes_in_time_though_pools_hang(self, upstream: Upstream) -> None:
         """Those that were started before them are closed in order: gunicorn need not kill."""
         with Gunicorn(upstream, "--graceful-timeout", "4", HANGING="5") as gunicorn:
             until(lambda: len(upstream.open()) == 2 * WORKERS)
-            gunicorn.signal(signal.SIGTERM)
-            assert gunicorn.end() == 0
+            gunicorn.end_in_time()
             until(lambda: not upstream.open())
             assert all(line.was_closed_in_order for line in upstream.lines)
-            assert "SIGKILL" not in gunicorn.log.read_text()
             assert list((gunicorn.folder / "run").glob("*.sock")) == []
 
     def test_by_term_hurries_a_worker_that_is_at_its_end(self, upstream: Upstream) -> None:
@@ -326,11 +321,7 @@ class TestEnd:
         with Gunicorn(upstream, *options) as gunicorn:
             gunicorn.ask("/hold")
             until(lambda: "Worker exiting" in gunicorn.log.read_text())
-            gunicorn.signal(signal.SIGTERM)
-            assert gunicorn.end() == 0
-            log = gunicorn.log.read_text()
-            assert "something was still lent" in log
-            assert "SIGKILL" not in log
+            assert "something was still lent" in gunicorn.end_in_time()
             until(lambda: not upstream.open())
 
     def test_with_too_short_a_timeout_is_gunicorns(self, upstream: Upstream) -> None:

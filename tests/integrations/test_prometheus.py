@@ -36,6 +36,7 @@ from gpool.testing import VirtualClock, settle
 from tests.pool.conftest import maker, own_application, quiet  # noqa: F401
 from tests.pool.scenarios import SCENES, Stage
 from tests.pool.workshop import Maker, no_switch
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quiet", "own_application")
 
@@ -337,14 +338,6 @@ def ask(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         body: bytes = answer.read()
         return body.decode()
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Return the first value that is true; other processes bring it about."""
-    with gevent.Timeout(PATIENCE):
-        while not (value := what()):
-            gevent.sleep(0.02)
-        return value
 
 
 HOOKS = (

@@ -16,6 +16,8 @@ from gpool.integrations.redis import SharedPool, SupervisedPool  # noqa: E402
 
 URL = "redis://localhost:1/0"
 
+pytestmark = pytest.mark.filterwarnings("ignore:redis-py does not cooperate")
+
 
 class TestOptions:
     def test_has_the_defaults_of_a_blocking_connection_pool(self) -> None:
@@ -92,6 +94,13 @@ class TestOptions:
         assert pool.supervised.tree() == gpool.PoolTree(None, None, None)
 
 
+class TestUnpatched:
+    def test_warns_that_each_command_blocks(self) -> None:
+        """Where gevent has not patched, nothing else would tell."""
+        with pytest.warns(RuntimeWarning, match="redis-py does not cooperate with gevent here"):
+            SupervisedPool()
+
+
 class TestShared:
     def test_is_one_pool_for_one_url(self) -> None:
         """Other options are another pool."""
@@ -112,6 +121,8 @@ class TestErrors:
             ("PoolFailed", ("cache", "shutdown")),
             ("CheckoutDeadlock", ("cache", ())),
             ("LeaseLost", ("cache", None)),
+            ("PoolNotReady", ("cache", 5.0, 0, 2)),
+            ("NameTaken", ("cache", None)),
         ],
     )
     def test_are_of_both_worlds(self, name: str, facts: tuple[object, ...]) -> None:
@@ -119,6 +130,6 @@ class TestErrors:
         error = getattr(integration, name)(*facts)
         assert isinstance(error, getattr(gpool, name))
         assert isinstance(error, redis.RedisError)
-        assert isinstance(error, redis.ConnectionError) == (name != "LeaseLost")
+        assert isinstance(error, redis.ConnectionError) == (name not in ("LeaseLost", "NameTaken"))
         assert str(error) == str(getattr(gpool, name)(*facts))
         assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -31,7 +31,8 @@ from gpool.integrations.wsgi import SCOPE, RequestScope, ResponseAborted
 from gpool.testing import settle
 from tests.integrations import wsgi_app
 from tests.observer import wire
-from tests.servers.program import family, missing, until
+from tests.servers.program import family, missing
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 SAYS_PORT = """

@@ -18,7 +18,7 @@ from gevent.event import Event
 
 import gpool
 from tests.servers.gate import Gate
-from tests.servers.program import until
+from tests.waiting import until
 
 LONG = 20.0  # s that a client lets a pool wait: longer than anything takes that goes well
 
@@ -264,10 +264,6 @@ class Outages:
     make = Torture.make
     make_one = Torture.make_one
 
-    def fill(self, server: Any) -> AbstractContextManager[object]:
-        """Take every connection that the server has; leaving it lets go of them."""
-        raise NotImplementedError
-
     def test_killed_and_restarted_under_load(
         self, make_one: Callable[..., Subject], gate: Gate, server: Any
     ) -> None:
@@ -328,7 +324,7 @@ class Outages:
 
     def test_full(self, make_one: Callable[..., Subject], gate: Gate, server: Any) -> None:
         """Whoever asks a server that takes nobody more waits, and is served when it does."""
-        with self.fill(server):
+        with server.filled():
             subject = make_one()
             client = Client(subject, holds=False)
             until(lambda: subject.pool.stats().start_failures, "a refusal")

@@ -137,9 +137,3 @@ def blocking(fn: Callable[..., Any], *args: Any, busy: bool = False) -> Any:
 def outside(client: Client) -> Client:
     """Return a client that asks from another thread."""
     return Client(client.path, kind=gevent.monkey.get_original("socket", "socket"))
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for what another thread does; it needs the interpreter for that, so in small steps."""
-    while not condition():
-        gevent.sleep(0.001)

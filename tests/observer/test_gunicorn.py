@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import gevent
 import pytest
 
 from tests.observer import wire
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[2]
 HOOKS = "from gpool.integrations.gunicorn import child_exit, post_worker_init, worker_exit\n"
@@ -26,14 +27,6 @@ def when_ready(server):
 """
 WORKERS = 3
 PATIENCE = 15.0  # s until what should come has come
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Return the first value that is true; other processes bring it about."""
-    with gevent.Timeout(PATIENCE):
-        while not (value := what()):
-            gevent.sleep(0.02)
-        return value
 
 
 class Gunicorn:

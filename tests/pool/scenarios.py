@@ -349,9 +349,9 @@ def owner_died(stage: Stage) -> None:
     settle()
 
 
-@scene(LeaseForgotten)
+@scene(LeaseForgotten, *stops("forgotten"))
 def forgotten(stage: Stage) -> None:
-    """The scope of its client ends, and has to give it back."""
+    """The scope of its client ends, and nobody has given it back."""
     with gpool.Scope():
         lease = stage.pool().checkout()
     assert not lease.lost

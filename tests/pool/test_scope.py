@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -25,20 +25,6 @@ def pool(maker: Maker) -> gpool.Pool[Any]:
     pool.start()
     settle()
     return pool
-
-
-@pytest.fixture
-def forgotten() -> Iterator[list[telemetry.LeaseForgotten]]:
-    """What is told of leases that nobody has given back."""
-    told: list[telemetry.LeaseForgotten] = []
-
-    def listen(event: telemetry.Event) -> None:
-        if isinstance(event, telemetry.LeaseForgotten):
-            told.append(event)
-
-    telemetry.attach(listen)
-    yield told
-    telemetry.detach(listen)
 
 
 def in_a_greenlet(fn: Callable[[], Any]) -> Any:

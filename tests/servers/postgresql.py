@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,17 @@ class PostgreSQL(Server):
     def url(self, port: int | None = None, driver: str = "postgresql") -> str:
         """Return the same as an URL."""
         return f"{driver}://postgres@{HOST}:{port or self.port}/postgres"
+
+    @contextlib.contextmanager
+    def filled(self) -> Iterator[None]:
+        """Connect until it refuses."""
+        import psycopg  # the tests of the kit need no driver
+
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(psycopg.OperationalError):
+                while True:
+                    stack.enter_context(contextlib.closing(psycopg.connect(self.dsn())))
+            yield
 
     def command(self) -> list[str | Path]:
         """Return what starts it."""

@@ -9,15 +9,16 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
-PATIENCE = 30.0  # s until a server answers
+from tests.waiting import until
+
 HOST = "127.0.0.1"
 
 
@@ -126,6 +127,10 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def filled(self) -> AbstractContextManager[object]:
+        """Take every connection that it has; leaving it lets go of them."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """End it, and remove what it has left."""
         if self.process is not None and self.process.poll() is None:
@@ -158,12 +163,3 @@ def is_running(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
-
-
-def until(is_so: Callable[[], object], what: str = "what should come") -> None:
-    """Wait until something is so that others bring about: processes, or greenlets on sockets."""
-    give_up = time.monotonic() + PATIENCE
-    while not is_so():
-        if time.monotonic() > give_up:
-            raise TimeoutError(f"waited {PATIENCE:g} s in vain for {what}")
-        time.sleep(0.01)  # a switch, where gevent has patched it

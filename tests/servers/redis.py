@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ class Redis(Server):
     def url(self) -> str:
         """Where clients find it."""
         return f"redis://{HOST}:{self.port}/0"
+
+    @contextlib.contextmanager
+    def filled(self) -> Iterator[None]:
+        """Connect until it says that it takes nobody more."""
+        with contextlib.ExitStack() as stack:
+            answer = b"+"
+            while answer.startswith(b"+"):
+                one = stack.enter_context(socket.create_connection(self.address))
+                one.sendall(b"PING\r\n")
+                answer = one.recv(64)
+            yield
 
     def command(self) -> list[str | Path]:
         """Return what starts it."""

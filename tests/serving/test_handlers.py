@@ -20,21 +20,8 @@ from gevent.ssl import SSLContext
 
 from gpool.serving.handlers import Handlers, _has_more
 from gpool.testing import VirtualClock, settle
-from tests.serving.web import HOST, Clients, Web, some_clients, until
-
-
-@pytest.fixture
-def web() -> Web:
-    """Give an application."""
-    return Web()
-
-
-@pytest.fixture
-def client() -> Iterator[Clients]:
-    """Give clients."""
-    with some_clients() as clients:
-        yield clients
-
+from tests.serving.web import HOST, Clients, Web
+from tests.waiting import until
 
 Start = Callable[[Any], Handlers]
 

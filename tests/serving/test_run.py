@@ -19,25 +19,13 @@ from gevent.server import StreamServer
 import gpool
 from gpool.serving import handlers
 from gpool.testing import settle
-from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
+from tests.serving.web import HOST, Clients, Failing, Web, is_refused
+from tests.waiting import until
 
 SPAWNS: dict[str, Any] = {
     "default": "default", "a pool": lambda: Pool(10), "a number": 10, "raw": gevent.spawn_raw,
     "gpool": gpool.spawn,
 }  # fmt: skip
-
-
-@pytest.fixture
-def web() -> Web:
-    """Give an application."""
-    return Web()
-
-
-@pytest.fixture
-def client() -> Iterator[Clients]:
-    """Give clients."""
-    with some_clients() as clients:
-        yield clients
 
 
 class Program:

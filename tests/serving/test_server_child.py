@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -14,20 +13,8 @@ from gevent.server import StreamServer
 import gpool
 from gpool.testing import VirtualClock, settle
 from tests.servers.program import free_port
-from tests.serving.web import HOST, Clients, Failing, Web, is_refused, some_clients, until
-
-
-@pytest.fixture
-def web() -> Web:
-    """Give an application."""
-    return Web()
-
-
-@pytest.fixture
-def client() -> Iterator[Clients]:
-    """Give clients."""
-    with some_clients() as clients:
-        yield clients
+from tests.serving.web import HOST, Clients, Failing, Web, is_refused
+from tests.waiting import until
 
 
 class House:

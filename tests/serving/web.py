@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -12,15 +12,7 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
 
-PATIENCE = 10.0  # s until what should come has come
 HOST = "127.0.0.1"
-
-
-def until(is_so: Callable[[], object]) -> None:
-    """Wait until something is so that sockets bring about."""
-    with gevent.Timeout(PATIENCE):
-        while not is_so():
-            gevent.sleep(0.001)
 
 
 class Web:

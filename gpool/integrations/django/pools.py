@@ -16,7 +16,6 @@ Source:
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import select
@@ -30,7 +29,8 @@ from greenlet import greenlet
 from psycopg import sql
 
 import gpool
-from gpool.integrations.psycopg import PsycopgResource, is_broken
+from gpool.integrations._postgresql import GONE
+from gpool.integrations.psycopg import PsycopgResource
 
 gpool.pass_over("django", "asgiref", "contextlib")
 
@@ -261,24 +261,40 @@ def borrow(pool: Pool) -> gpool.Lease[Connection]:
     """
     lease = pool.checkout()
     for _ in range(TRIES):
-        connection = lease.worker
-        if not has_news(connection):
+        if not is_ended(lease.worker):
             break
-        with contextlib.suppress(psycopg.Error):
-            connection.pgconn.consume_input()  # then libpq knows, too, if it was ended
-        error = psycopg.OperationalError("the server has ended the idle connection")
-        if is_broken(error, connection):
-            lease.__exit__(psycopg.OperationalError, error, None)
-        else:
-            lease.discard("unread")
+        error = psycopg.errors.AdminShutdown("the server has ended the idle connection")
+        lease.__exit__(type(error), error, None)
         lease = pool.checkout()
     return lease
 
 
+def is_ended(connection: Connection) -> bool:
+    """Tell whether the server has ended an idle connection; reads what has come, and never waits.
+
+    What else has come, such as a NOTIFY, is left to the client, as libpq would have it.
+    """
+    if connection.closed or not has_news(connection):
+        return connection.closed
+    last_words = []
+
+    def note(said: psycopg.errors.Diagnostic) -> None:
+        if said.severity_nonlocalized == "FATAL" or (said.sqlstate or "").startswith(GONE):
+            last_words.append(said)  # some are mere warnings: of a crash, of an immediate shutdown
+
+    connection.add_notice_handler(note)
+    try:
+        connection.pgconn.consume_input()
+        connection.pgconn.is_busy()  # has libpq look at what was read: the hang-up may come later
+    except psycopg.Error:
+        return True
+    finally:
+        connection.remove_notice_handler(note)
+    return connection.closed or bool(last_words)
+
+
 def has_news(connection: Connection) -> bool:
     """Tell whether the server has said something, or hung up, since nobody asked; no I/O."""
-    if connection.closed:
-        return True
     poll = monkey.get_original("select", "poll")()  # gevent's might switch
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from django.db import Error, OperationalError, connections
 
@@ -68,12 +67,3 @@ class TestOutages(Outages):
     def server(self, a_frail_postgresql: PostgreSQL) -> PostgreSQL:
         """Give the server that may be hurt."""
         return a_frail_postgresql
-
-    @contextlib.contextmanager
-    def fill(self, server: PostgreSQL) -> Iterator[None]:
-        """Connect until it refuses."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(psycopg.OperationalError):
-                while True:
-                    stack.enter_context(contextlib.closing(psycopg.connect(server.dsn())))
-            yield

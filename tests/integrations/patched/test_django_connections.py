@@ -26,11 +26,12 @@ from django.test.utils import override_settings
 
 import gpool
 from gpool.integrations.django import base, close_connection
+from gpool.integrations.django.pools import has_news
 from tests.integrations.django_alias import add_alias, remove_alias
 from tests.integrations.django_urls import ask
 from tests.integrations.torture import LONG
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 Add = Callable[..., str]
 
@@ -381,6 +382,19 @@ class TestReturn:
             assert elsewhere(ask, other, "select pg_terminate_backend(%s, 5000)", pid)
         assert elsewhere(backend, alias) not in dead
         assert connections[alias].pool.stats().start_failures == 0
+
+    def test_of_one_that_was_told_something_while_idle_lends_it_again(self, add: Add) -> None:
+        """The server may say what nobody asked for, such as a NOTIFY, and go on."""
+        alias, other = add(gpool={"check_after": None, "session_reset": False}), add()
+
+        def listen() -> tuple[int, Any]:
+            tell(alias, "listen news")
+            return backend(alias), connections[alias].connection
+
+        first, raw = elsewhere(listen)
+        elsewhere(tell, other, "notify news")
+        until(lambda: has_news(raw))
+        assert elsewhere(backend, alias) == first
 
     def test_checks_as_often_as_django_would(self, add: Add) -> None:
         """With CONN_HEALTH_CHECKS a connection that was idle is checked whenever it is lent."""

@@ -14,7 +14,7 @@ from django.test import RequestFactory
 import gpool
 from tests.integrations.django_alias import add_alias, remove_alias
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 Ask = Callable[[str], Any]
 

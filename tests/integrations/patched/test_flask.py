@@ -127,15 +127,6 @@ class OnServersOfTheirOwn:
         with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
             yield server
 
-    @contextlib.contextmanager
-    def fill(self, server: PostgreSQL) -> Iterator[None]:
-        """Take all of its connections."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(psycopg.OperationalError):
-                while True:
-                    stack.enter_context(contextlib.closing(psycopg.connect(server.dsn())))
-            yield
-
 
 class TestTortureInContext(OnServer, Torture):
     """What a view borrows."""

@@ -20,7 +20,8 @@ import psycopg
 import pytest
 
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import family, missing, until
+from tests.servers.program import family, missing
+from tests.waiting import until
 
 CHECKOUT = Path(__file__).parents[3]
 EXAMPLES = CHECKOUT / "examples"

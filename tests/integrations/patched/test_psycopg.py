@@ -16,7 +16,7 @@ from tests.integrations.borrowers import BorrowersOutages, BorrowersTorture, OnA
 from tests.integrations.decisions import Decisions, Lend, OnStandby, backend, value
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 
 def reading_a_copy(connection: Any) -> object:

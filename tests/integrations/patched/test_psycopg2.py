@@ -17,7 +17,7 @@ from tests.integrations.decisions import Decisions, Lend, OnStandby, backend, ex
 from tests.integrations.torture import LONG
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 
 def begin(connection: Any) -> object:

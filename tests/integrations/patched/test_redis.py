@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,8 +20,8 @@ from gpool.integrations import redis as integration
 from gpool.integrations.redis import SupervisedPool
 from tests.integrations.torture import LONG, Outages, Subject, Torture
 from tests.servers.gate import Gate
-from tests.servers.program import until
 from tests.servers.redis import Redis
+from tests.waiting import until
 
 
 class Borrower(Subject):
@@ -65,17 +64,6 @@ class TestOutages(Outages):
         """Give a small one, to be mistreated."""
         with Redis(maxclients=8) as server:
             yield server
-
-    @contextlib.contextmanager
-    def fill(self, server: Redis) -> Iterator[None]:
-        """Connect until it says that it takes nobody more."""
-        with contextlib.ExitStack() as stack:
-            answer = b"+"
-            while answer.startswith(b"+"):
-                one = stack.enter_context(socket.create_connection(server.address))
-                one.sendall(b"PING\r\n")
-                answer = one.recv(64)
-            yield
 
 
 @pytest.fixture
@@ -205,6 +193,61 @@ class TestUse:
             pool.supervised.stop()
 
 
+class TestOtherThreads:
+    def test_cannot_give_back(self, gate: Gate, make_pool) -> None:
+        """They are refused before anything has changed: the owner goes on, and gives it back."""
+        pool = make_pool()
+        connection = pool.get_connection()
+
+        def release() -> type[Exception] | None:
+            try:
+                pool.release(connection)
+            except gpool.WrongHub as error:
+                return type(error)
+            return None
+
+        assert gevent.get_hub().threadpool.apply(release) is gpool.WrongHub
+        connection.send_command("ECHO", "mine")
+        assert connection.read_response() == b"mine"
+        pool.release(connection)
+        assert not pool.supervised.holders()
+        assert gate.opened == 1
+        assert pool.get_connection() is connection
+        pool.release(connection)
+
+
+class TestBrokenOff:
+    def test_by_the_end_of_a_generator_it_is_lent_again(self, gate: Gate, make_pool) -> None:
+        """One that is closed at a `yield` has left it whole, as the connection itself knows."""
+        pool = make_pool().supervised
+
+        def use() -> Iterator[bytes]:
+            with pool.checkout() as connection:
+                connection.send_command("ECHO", "mine")
+                yield connection.read_response()
+
+        using = use()
+        assert next(using) == b"mine"
+        using.close()
+        with pool.checkout():
+            assert gate.opened == 1
+
+    def test_by_the_end_of_a_generator_in_between_it_is_not(self, gate: Gate, make_pool) -> None:
+        """One that still waits for a reply is closed."""
+        pool = make_pool().supervised
+
+        def use() -> Iterator[None]:
+            with pool.checkout() as connection:
+                connection.send_command("ECHO", "mine")
+                yield
+
+        using = use()
+        next(using)
+        using.close()
+        with pool.checkout():
+            assert gate.opened == 2
+
+
 class TestRetry:
     def test_connects_anew_in_the_same_slot(self, gate: Gate, make_pool) -> None:
         """A command on a connection that was cut is tried again, as by redis-py alone."""
@@ -318,6 +361,34 @@ class TestLife:
         assert client.ping()
         pool.supervised.stop()
         with pytest.raises(integration.PoolClosed):
+            client.ping()
+
+    def test_opens_again_only_if_its_name_is_free(self, make_pool) -> None:
+        """Who comes while another pool has it is told by an error of redis-py's; then it opens."""
+        pool = make_pool(name="cache")
+        client = redis.Redis(connection_pool=pool)
+        assert client.ping()
+        pool.close()
+        pool.supervised.stop()
+        with gpool.Pool(gpool.Resource(create=object), name="cache"):
+            for _ in range(2):
+                with pytest.raises(integration.NameTaken):
+                    client.ping()
+        assert client.ping()
+
+    def test_says_in_redis_pys_words_that_it_does_not_open(
+        self, make_pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever becomes of the start after a close."""
+        pool = make_pool()
+        client = redis.Redis(connection_pool=pool)
+        pool.close()
+
+        def start() -> None:
+            raise gpool.PoolNotReady("cache", 5.0, 0, 1)
+
+        monkeypatch.setattr(pool.supervised, "start", start)
+        with pytest.raises(redis.ConnectionError, match="0 of 1 workers up"):
             client.ping()
 
     def test_resets(self, make_pool) -> None:

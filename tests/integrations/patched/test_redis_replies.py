@@ -16,8 +16,8 @@ import gpool
 from gpool.integrations.redis import LeaseLost, SupervisedPool
 from tests.integrations.torture import LONG
 from tests.servers.gate import Gate
-from tests.servers.program import until
 from tests.servers.redis import Redis
+from tests.waiting import until
 
 
 @pytest.fixture

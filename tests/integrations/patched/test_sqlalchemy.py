@@ -26,7 +26,7 @@ from gpool.testing import settle
 from tests.integrations.torture import LONG, Outages, Subject, Torture, assert_whole
 from tests.servers.gate import Gate
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.program import until
+from tests.waiting import until
 
 NAP = "select pg_sleep(20)"
 
@@ -105,15 +105,6 @@ class OnItsOwnServer:
         """Give one that may be killed."""
         with PostgreSQL(max_connections=8, superuser_reserved_connections=0) as server:
             yield server
-
-    @contextlib.contextmanager
-    def fill(self, server):
-        """Take every connection."""
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(psycopg.OperationalError):
-                while True:
-                    stack.enter_context(contextlib.closing(psycopg.connect(server.dsn())))
-            yield
 
 
 class TestTorture(Psycopg, OnASharedServer, Torture):

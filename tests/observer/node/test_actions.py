@@ -14,8 +14,8 @@ from gpool.observer.node.actions import KEPT, Actions
 from gpool.observer.node.events import Events
 from gpool.observer.node.request import Refused
 from gpool.testing import settle
-from tests.observer.conftest import until
 from tests.pool.workshop import Client, Echo, Holder, running, use
+from tests.waiting import until
 
 
 @pytest.fixture

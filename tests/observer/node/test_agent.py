@@ -21,8 +21,8 @@ import gpool.observer
 from gpool import telemetry
 from gpool.observer.client import Client, NodeGone, find
 from gpool.observer.run_dir import RunDir
-from tests.observer.conftest import until
 from tests.pool.workshop import Echo, no_switch, running, use
+from tests.waiting import until
 
 PATCHED = pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "patched"])
 

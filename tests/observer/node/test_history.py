@@ -9,8 +9,8 @@ import gpool
 from gpool import telemetry
 from gpool.observer.node import history as module
 from gpool.observer.node.history import GAUGES, KEPT, SERIES, History
-from tests.observer.conftest import until
 from tests.pool.workshop import Echo, Holder, running, use
+from tests.waiting import until
 
 
 class Here:

@@ -12,7 +12,8 @@ from gpool.observer.node import reader as module
 from gpool.observer.node.reader import Reader
 from gpool.otp import signal
 from gpool.testing import settle
-from tests.observer.conftest import blocking, outside, until
+from tests.observer.conftest import blocking, outside
+from tests.waiting import until
 
 get_ident = gevent.monkey.get_original("_thread", "get_ident")
 

@@ -31,6 +31,7 @@ from tests.observer.terminal.fake_node import (
     row,
 )
 from tests.observer.terminal.looked_into import environment, looked_into
+from tests.waiting import until
 
 PATIENCE = 300  # looks at the screen until a test gives up
 
@@ -763,9 +764,8 @@ class Terminal:
         self._run("send-keys", *keys)
 
     def sees(self, *parts):
-        """Wait until all of these are to be seen; the test's own time-out ends it."""
-        while not all(part in self.screen() for part in parts):
-            pass
+        """Wait until all of these are to be seen."""
+        until(lambda: all(part in self.screen() for part in parts), f"{parts} in\n{self.screen()}")
 
     def screen(self):
         """Return what is to be seen."""

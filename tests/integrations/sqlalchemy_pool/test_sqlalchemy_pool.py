@@ -52,30 +52,6 @@ from tests.integrations.fake_driver import (
 )
 
 
-@pytest.fixture
-def driver() -> Driver:
-    """Give a driver that takes notes."""
-    return Driver()
-
-
-@pytest.fixture
-def make(driver: Driver, clock: VirtualClock, request: Any) -> Callable[..., SupervisedPool]:
-    """Give what makes pools, which are disposed of at the end."""
-
-    def make(**options: Any) -> SupervisedPool:
-        pool = SupervisedPool(driver.connect, **options)
-        request.addfinalizer(pool.dispose)
-        return pool
-
-    return make
-
-
-@pytest.fixture
-def pool(make: Callable[..., SupervisedPool]) -> SupervisedPool:
-    """Give a pool of one."""
-    return make(pool_size=1, max_overflow=0, timeout=5)
-
-
 class TestInfo:
     def test_belongs_to_the_connection(self, pool: SupervisedPool) -> None:
         """`info` is there at the next checkout, but not after an invalidate or detach."""
