@@ -49,7 +49,8 @@ from gpool.errors import (
     WrongHub,
 )
 from gpool.integrations import stdlib_logging
-from gpool.metrics import METRICS, Histogram, Metric, Metrics, Sample, Snapshot
+from gpool.metric_catalogue import METRICS, Metric
+from gpool.metrics import Histogram, Metrics, Sample, Snapshot
 from gpool.otp import sys
 from gpool.otp.child_spec import Backoff, ChildSpec
 from gpool.otp.dynamic_supervisor import DynamicSupervisor

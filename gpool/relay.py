@@ -28,7 +28,7 @@ Rules:
 Source:
     psycopg_pool and HikariCP feed their users' instruments in the client's path.
 
-Not here: what there is to count (``metrics.py``); exporters (``integrations/``).
+Not here: what there is to count (``metric_catalogue.py``); exporters (``integrations/``).
 """
 
 from __future__ import annotations
@@ -44,14 +44,12 @@ import gevent
 from gevent.hub import get_hub
 
 from gpool import clock, telemetry
-from gpool.metrics import METRICS, Metric, counted_by, measured_by
+from gpool.metric_catalogue import BY_NAME, Metric, counted_by, measured_by
 from gpool.pool.lease import Lease
 from gpool.pool.options import check_seconds
 from gpool.pool.pools import running_pools
 
 KEPT: Final = 100_000  # measurements of one series that wait to be carried
-
-_BY_NAME: Final = {metric.name: metric for metric in METRICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +157,7 @@ class Relay:
     def _take(self) -> list[Measured]:
         self._note_stale()
         noted, self._noted = self._noted, {}
-        return [
-            Measured(_BY_NAME[name], _labels(pool, name, value), one.count, tuple(one.seconds))
-            for (pool, name, value), one in noted.items()
-        ]
+        return [_measured(*key, since) for key, since in noted.items()]
 
     def _note_stale(self) -> None:
         """Note the checkins of leases that were over: no event tells of them."""
@@ -209,8 +204,9 @@ class Relay:
         self._noted, self._stale, self._timer, self._carrier = {}, {}, None, None
 
 
-def _labels(pool: str, name: str, value: str) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in (("pool", pool), (_BY_NAME[name].label, value)) if all(pair))
+def _measured(pool: str, name: str, value: str, noted: _Noted) -> Measured:
+    metric = BY_NAME[name]
+    return Measured(metric, metric.labelled(pool, value), noted.count, tuple(noted.seconds))
 
 
 _relays: Final[weakref.WeakSet[Relay]] = weakref.WeakSet()

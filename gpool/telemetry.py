@@ -11,7 +11,7 @@ for the others and harms nobody.
     >>> seen
     [CleanupFailed(process='#PID<1>', exception=ValueError('x'))]
 
-Not here: counters (``metrics.py``), words (``integrations/stdlib_logging.py``).
+Not here: counters (``metrics.py``), words (``integrations/_logging_words.py``).
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ LAYERS = (
     ("serving.handlers",),
     ("serving.server_child",),
     ("serving.run",),
-    ("metrics", "testing"),
+    ("metric_catalogue", "testing"),
+    ("metrics",),
     ("relay",),
     ("integrations._logging_words",),
     ("integrations.stdlib_logging",),  # attached by gpool/__init__.py

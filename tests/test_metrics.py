@@ -12,7 +12,7 @@ import pytest
 
 import gpool
 from gpool import METRICS, Histogram, Metric, Metrics, telemetry
-from gpool.metrics import STOP_REASONS, stop_reason
+from gpool.metric_catalogue import STOP_REASONS, stop_reason
 from gpool.pool.slot import SlotState
 from gpool.testing import VirtualClock, settle
 from tests.pool.conftest import maker, own_application, quiet  # noqa: F401  # fixtures

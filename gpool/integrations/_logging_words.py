@@ -156,9 +156,14 @@ def span(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}"
 
 
+def exception_of(reason: Any) -> Any:
+    """Return the exception that a process died of, or whatever else its reason is."""
+    return reason.exception if isinstance(reason, Error) else reason
+
+
 def brief(reason: Any, word: Callable[[Any], str] = repr) -> str:
     """Return a reason on one line; what it is, if its own words fail."""
-    error = reason.exception if isinstance(reason, Error) else reason
+    error = exception_of(reason)
     try:
         text = one_line(error) if isinstance(error, BaseException) else word(error)
     except Exception:  # noqa: BLE001  # a user's repr
@@ -177,8 +182,7 @@ def facts(event: telemetry.Event) -> dict[str, Any]:
     known = {name: getattr(event, name) for name in event.__dataclass_fields__}
     said = {name: plain(value) for name, value in known.items() if name not in _UNSAID}
     about: dict[str, Any] = {"event": type(event).__name__, "pid": repr(pid)[:LONGEST]}
-    error = next((known[one] for one in ("reason", "exception") if one in known), None)
-    error = error.exception if isinstance(error, Error) else error
+    error = exception_of(next((known[k] for k in ("reason", "exception") if k in known), None))
     if isinstance(error, BaseException):
         about["error"] = type(error).__qualname__
     if isinstance(pid, Pid):

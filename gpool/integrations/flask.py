@@ -90,7 +90,7 @@ _DEFAULT: Final[Any] = object()
 _BORROWED: Final = "_gpool_borrowed"  # where in `g`
 
 
-class UnknownPool(gpool.UnknownPool):
+class NotConfigured(gpool.UnknownPool):
     """There is no such name in the ``GPOOL_POOLS`` of the app."""
 
     def __init__(self, pool: str, configured: list[str]) -> None:
@@ -205,14 +205,14 @@ class GPool:
         """Return a pool of the current app's ``GPOOL_POOLS``.
 
         Raises:
-            UnknownPool: There is no such name in it.
+            NotConfigured: There is no such name in it.
             RuntimeError: There is no app context, or its app was not told to :meth:`init_app`.
         """
         state = current_app.extensions.get("gpool")
         if not isinstance(state, State):
             raise RuntimeError("current_app: expected one of init_app(), got another")
         if name not in state.pools:
-            raise UnknownPool(name, list(state.pools))
+            raise NotConfigured(name, list(state.pools))
         return state.pools[name]
 
     # `timeout` as of Pool.checkout.
@@ -230,7 +230,7 @@ class GPool:
             The worker: a server's handle, or a resource.
 
         Raises:
-            UnknownPool: There is no such name in ``GPOOL_POOLS``.
+            NotConfigured: There is no such name in ``GPOOL_POOLS``.
             LeaseLost: It was borrowed before, and its worker has died since, or was taken away.
             RuntimeError: There is no app context.
             PoolError: As of :meth:`gpool.Pool.checkout`.

@@ -48,6 +48,7 @@ import gevent
 from gpool import clock, telemetry
 from gpool.integrations._logging_words import (
     Words,
+    exception_of,
     facts,
     plain,
     span,
@@ -67,8 +68,8 @@ OPEN: Final = 1024  # windows; if there are more, those that are over are forgot
 def _likeness(event: telemetry.Event) -> tuple[Any, ...]:
     """Return what events have in common of which a few suffice: the child, and the error."""
     known = {name: getattr(event, name) for name in event.__dataclass_fields__}
-    error = next((known[one] for one in ("reason", "exception", "message") if one in known), None)
-    error = error.exception if isinstance(error, Error) else error
+    fields = ("reason", "exception", "message")
+    error = exception_of(next((known[one] for one in fields if one in known), None))
     kind = error if isinstance(error, str) else type(error).__qualname__
     rest = tuple(plain(known.get(one)) for one in ("pool", "child", "context", "hook", "line"))
     return (type(event), _path(event.process), kind, *rest)
@@ -255,8 +256,9 @@ class Log:
 
     def _put(self, said: Words, known: dict[str, Any]) -> None:
         logger = logging.getLogger(f"gpool.{said.area}")
-        error = said.error.exception if isinstance(said.error, Error) else said.error
-        info = (type(error), error, error.__traceback__) if _is_error(error) else None
+        error = exception_of(said.error)
+        is_error = isinstance(error, BaseException)
+        info = (type(error), error, error.__traceback__) if is_error else None
         record = logger.makeRecord(
             logger.name, said.level, __file__, 0, said.text, said.args, info, "log",
             {"gpool": known},
@@ -288,10 +290,6 @@ def _took_along(dead: Pid, links: frozenset[Pid], event: telemetry.ProcessCrashe
     if pid not in links or dead.reason is not event.reason:
         return False
     return not pid.trapping or event.ancestors[:1] == (dead,)  # its parent's exit ends any server
-
-
-def _is_error(error: Any) -> bool:
-    return isinstance(error, BaseException)
 
 
 _logs: Final[weakref.WeakSet[Log]] = weakref.WeakSet()

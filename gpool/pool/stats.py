@@ -64,7 +64,7 @@ class Stats:
     # Workers.
     start_failures: int
     unclosed: int  # resources whose close was begun twice and never ended
-    last_start_failure: Any
+    last_start_failure: Any  # its reason; None if none has failed
 
     @property
     def accounted(self) -> int:

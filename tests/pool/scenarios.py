@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, get_args
 
 import gpool
-from gpool import metrics
+from gpool import metric_catalogue
 from gpool.otp.child_spec import ChildSpec
 from gpool.telemetry import (
     EVENTS,
@@ -68,7 +68,7 @@ from tests.pool.workshop import Client, Echo, Holder, Maker
 Told = tuple[type[Event] | str, str]
 
 KINDS: dict[type[Event], tuple[str, ...]] = {
-    WorkerStopping: metrics.STOP_REASONS,
+    WorkerStopping: metric_catalogue.STOP_REASONS,
     WorkerRecovered: get_args(Chore),
     CheckoutFailed: get_args(Refusal),
     BreakerChanged: get_args(Breaker),
@@ -83,7 +83,7 @@ def kind_of(event: Event) -> str:
     """Return what kind of its type an event is."""
     match event:
         case WorkerStopping(reason=reason):
-            return metrics.stop_reason(reason)
+            return metric_catalogue.stop_reason(reason)
         case WorkerRecovered(chore=kind) | BreakerChanged(breaker=kind):
             return kind
         case CheckoutFailed(reason=why):
