@@ -105,4 +105,4 @@ class TestTestIt:
     def test_is_one_command(self) -> None:
         """What .ci/run reads and runs."""
         [line] = blocks("Test it", "console")[0].splitlines()
-        assert line.endswith(".venv/bin/python -m pytest")
+        assert line.endswith(".venv/bin/python -m pytest -n auto")
