@@ -14,7 +14,8 @@ Rules:
   script that has not configured logging.  Levels silence them, as usual.
 * A death is told once: a supervisor's report of it only if nobody else has told.  Those that
   a death takes along, by a link, have no record of their own.
-* Of one child and one kind of error at most `limit` records are written in a `window`, then
+* Of one child and one kind of error (an exception's type; the words that gpool dies of; any
+  other text is one kind, whatever it says) at most `limit` records are written in a `window`, then
   one that says how many were left out.  Of starts and checks that fail it is one record: an
   outage has many.  When a start goes well again the log says so, and how many have failed.
 * ``record.gpool`` is a dict of plain data; the record of an exception has it, and its
@@ -65,14 +66,26 @@ TOLD: Final = 256  # deaths remembered, until their supervisors report them
 OPEN: Final = 1024  # windows; if there are more, those that are over are forgotten
 
 
+# Reasons of gpool's own that are texts; every other text is a program's, of which there is no end.
+WORDS: Final = frozenset(
+    {"normal", "shutdown", "kill", "killed", "noproc", "timeout", "deadlock", "dropped",
+     "reached_max_restart_intensity"}
+)  # fmt: skip
+
+
 def _likeness(event: telemetry.Event) -> tuple[Any, ...]:
     """Return what events have in common of which a few suffice: the child, and the error."""
     known = {name: getattr(event, name) for name in event.__dataclass_fields__}
-    fields = ("reason", "exception", "message")
-    error = exception_of(next((known[one] for one in fields if one in known), None))
-    kind = error if isinstance(error, str) else type(error).__qualname__
+    error = next((known[one] for one in ("reason", "exception") if one in known), None)
     rest = tuple(plain(known.get(one)) for one in ("pool", "child", "context", "hook", "line"))
-    return (type(event), _path(event.process), kind, *rest)
+    return (type(event), _path(event.process), _kind(exception_of(error)), *rest)
+
+
+def _kind(error: Any) -> str:
+    """Return what kind of error it is: of how many there are must not be up to messages."""
+    if isinstance(error, str):
+        return str(error) if error in WORDS else "text"
+    return type(error).__qualname__
 
 
 def _path(process: Any) -> tuple[Any, ...]:

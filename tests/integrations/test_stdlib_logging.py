@@ -8,7 +8,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -541,6 +541,34 @@ class TestLimit:
         crash(server, TypeError("b"))
         gpool.spawn(gpool.exit, "c")
         assert len(said(caplog)) == LIMIT + 2
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda text: telemetry.UnexpectedMessage(PID, text),
+            lambda text: telemetry.ProcessCrashed(PID, None, text, "Doubler", (), (), 0),
+            lambda text: telemetry.LeaseReclaimed(PID, "db", text, "app.py:3 in view", 1.5),
+            lambda text: telemetry.PoolHasFailed(PID, "db", text),
+            lambda text: telemetry.SupervisorReport(PID, "start_error", text, "a", None),
+        ],
+        ids=["message", "crash", "lease", "pool", "child"],
+    )
+    def test_is_the_same_whatever_a_text_says(
+        self, make: Callable[[str], telemetry.Event], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A request's number in a reason, or a stray message, makes no other kind of error."""
+        for number in range(100):
+            log(make(f"request {number}"))
+        assert len(said(caplog)) == LIMIT
+
+    def test_is_of_each_word_that_gpool_has_for_a_death(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, server: gpool.Supervisor
+    ) -> None:
+        """To be killed is another matter than to end, or than a reason of one's own."""
+        for reason in ("kill", "shutdown", "boom", "bang"):
+            for _ in range(LIMIT):
+                crash(server, reason)
+        assert len(said(caplog)) == 3 * LIMIT
 
     def test_of_starts_that_fail(
         self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
