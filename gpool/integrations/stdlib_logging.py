@@ -73,8 +73,13 @@ WORDS: Final = frozenset(
 )  # fmt: skip
 
 
-def _likeness(event: telemetry.Event) -> tuple[Any, ...]:
-    """Return what events have in common of which a few suffice: the child, and the error."""
+def _likeness(event: telemetry.Event, said: Words, facts: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what events have in common of which a few suffice: the child, and the error.
+
+    Of an outage, the pool alone: its processes have no place in the tree while it starts.
+    """
+    if said.once or isinstance(event, telemetry.WorkerStarted):
+        return (type(event), facts.get("pool"))
     known = {name: getattr(event, name) for name in event.__dataclass_fields__}
     error = next((known[one] for one in ("reason", "exception") if one in known), None)
     rest = tuple(plain(known.get(one)) for one in ("pool", "child", "context", "hook", "line"))
@@ -211,14 +216,18 @@ class Log:
                 self._outages.pop(pool, None)
         return None
 
+    def _goes_on(self, event: telemetry.Event) -> bool:
+        """Tell whether an event is of an outage that has begun before, as was told then."""
+        match event:
+            case telemetry.WorkerStartFailed(pool=pool):
+                return self._outages[pool].failed > 1
+        return False
+
     def _sum_up(self, pool: str) -> None:
         """Say before the end of an outage what it has left out; the next one begins afresh."""
-        for key, window in list(self._windows.items()):
-            said, known = window.last
-            if said.once and known.get("pool") == pool:
-                if known["event"] == telemetry.WorkerStartFailed.__name__:
-                    window.left_out = 0  # the end tells how many there were
-                self._end(key, window)
+        key = (telemetry.HookFailed, pool)
+        self._end(key, self._windows.get(key))
+        self._windows.pop((telemetry.WorkerStartFailed, pool), None)  # the end tells how many
 
     # --- How often ---
 
@@ -227,13 +236,13 @@ class Log:
         if self.limit is None:
             return True
         limit = min(self.limit, 1) if said.once else self.limit
-        key, now = _likeness(event), clock.now()
+        key, now = _likeness(event, said, known), clock.now()
         window = self._windows.get(key)
         if window is None or not 0 <= now - window.begun < self.window:
             self._end(key, window)
             window = self._windows[key] = _Window(now, (said, known))
             self._tidy(now)
-        if window.written < limit:
+        if window.written < limit and not self._goes_on(event):
             window.written += 1
             return True
         if not window.left_out:
