@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from gpool import telemetry
@@ -34,6 +34,11 @@ class Words:
     error: Any = None  # an Error or an exception whose traceback is shown
     once: bool = False  # one record in a window says it all
     more: dict[str, Any] = field(default_factory=dict)  # plain data beside the event's
+
+    def plainly(self) -> Words:
+        """Return their first line, as text: for later, it keeps no process and no error alive."""
+        line = (self.text % self.args).partition("\n")[0]
+        return replace(self, text="%s", args=(line,), error=None)
 
 
 def words(event: telemetry.Event) -> Words | None:

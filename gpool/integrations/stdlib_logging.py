@@ -16,7 +16,8 @@ Rules:
   a death takes along, by a link, have no record of their own.
 * Of one child and one kind of error (an exception's type; the words that gpool dies of; any
   other text is one kind, whatever it says) at most `limit` records are written in a `window`, then
-  one that says how many were left out.  Of starts and checks that fail it is one record: an
+  one that says how many were left out.  Of more than a thousand kinds at a time the others
+  are counted together.  Of starts and checks that fail it is one record: an
   outage has many.  When a start goes well again the log says so, and how many have failed.
 * ``record.gpool`` is a dict of plain data; the record of an exception has it, and its
   traceback.
@@ -40,8 +41,8 @@ import os
 import sys
 import traceback
 import weakref
-from collections import deque
-from dataclasses import dataclass, field
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import gevent
@@ -63,7 +64,8 @@ from gpool.pool.options import check_seconds
 LIMIT: Final = 5  # records of one child and one kind of error in a window
 WINDOW: Final = 60.0  # s
 TOLD: Final = 256  # deaths remembered, until their supervisors report them
-OPEN: Final = 1024  # windows; if there are more, those that are over are forgotten
+OPEN: Final = 1024  # windows at a time; what begins none any more is counted in one of its own
+OTHERS: Final = ("others",)  # the likeness of all that
 
 
 # Reasons of gpool's own that are texts; every other text is a program's, of which there is no end.
@@ -114,9 +116,10 @@ class _Window:
     """What was written of the same since it began."""
 
     begun: float  # seconds of gpool's clock
-    last: tuple[Words, dict[str, Any]]  # words and facts of the latest one
     written: int = 0
     left_out: int = 0
+    last: Words | None = None  # of the gravest one left out, the latest of these; plain data
+    facts: dict[str, Any] = field(default_factory=dict)  # of the same one
 
 
 @dataclass(slots=True)
@@ -160,7 +163,7 @@ class Log:
         self.window = window
         self._pages: deque[_Page] = deque()  # to be written, oldest first
         self._writer: Any = None  # the greenlet that does
-        self._windows: dict[tuple[Any, ...], _Window] = {}  # likeness -> since when
+        self._windows: OrderedDict[tuple[Any, ...], _Window] = OrderedDict()  # oldest first
         self._outages: dict[str, _Outage] = {}  # pool whose starts fail -> since when
         self._told: dict[Pid, frozenset[Pid]] = {}  # whose death was told, oldest first -> links
         _logs.add(self)
@@ -174,10 +177,11 @@ class Log:
             return
         _write_at_exit()
         known = facts(event) | said.more
-        if self._may(event, said, known):
+        allowed = self._allowed(event, said, known)
+        if allowed is not None:
             if isinstance(event, telemetry.WorkerStarted):
                 self._sum_up(event.pool)
-            self._put(said, known)
+            self._put(allowed, known)
 
     def flush(self) -> None:
         """Write now what waits, in the calling greenlet; blocks if a handler does."""
@@ -226,53 +230,64 @@ class Log:
     def _sum_up(self, pool: str) -> None:
         """Say before the end of an outage what it has left out; the next one begins afresh."""
         key = (telemetry.HookFailed, pool)
-        self._end(key, self._windows.get(key))
+        if key in self._windows:
+            self._end(key, self._windows[key])
         self._windows.pop((telemetry.WorkerStartFailed, pool), None)  # the end tells how many
 
     # --- How often ---
 
-    def _may(self, event: telemetry.Event, said: Words, known: dict[str, Any]) -> bool:
-        """Tell whether an event may be written, or is one too many of its kind."""
+    def _allowed(self, event: telemetry.Event, said: Words, known: dict[str, Any]) -> Words | None:
+        """Return what may be written of an event; None if it is one too many of its kind."""
         if self.limit is None:
-            return True
-        limit = min(self.limit, 1) if said.once else self.limit
-        key, now = _likeness(event, said, known), clock.now()
-        window = self._windows.get(key)
-        if window is None or not 0 <= now - window.begun < self.window:
-            self._end(key, window)
-            window = self._windows[key] = _Window(now, (said, known))
-            self._tidy(now)
+            return said
+        key, window = self._window(_likeness(event, said, known))
+        limit = min(self.limit, 1) if said.once or key is OTHERS else self.limit
         if window.written < limit and not self._goes_on(event):
             window.written += 1
-            return True
-        if not window.left_out:
-            clock.call_later(window.begun + self.window - now, self._end, key, window, ref=False)
-        window.left_out += 1
-        window.last = (said, known)
-        return False
+            return said if key is not OTHERS else self._first_of_others(said)
+        self._leave_out(key, window, said, known)
+        return None
 
-    def _end(self, key: tuple[Any, ...], window: _Window | None) -> None:
+    def _first_of_others(self, said: Words) -> Words:
+        text = "more than %d kinds of events in %s s, others are only counted: " + said.text
+        return replace(said, text=text, args=(OPEN, span(self.window), *said.args))
+
+    def _window(self, key: tuple[Any, ...]) -> tuple[tuple[Any, ...], _Window]:
+        """Return the window in which something counts, and what it has in common with others."""
+        now = clock.now()
+        while self._windows:
+            oldest, window = next(iter(self._windows.items()))
+            if 0 <= now - window.begun < self.window:
+                break
+            self._end(oldest, window)
+        if key not in self._windows and len(self._windows) >= OPEN:
+            key = OTHERS
+        return key, self._windows.setdefault(key, _Window(now))
+
+    def _leave_out(
+        self, key: tuple[Any, ...], window: _Window, said: Words, known: dict[str, Any]
+    ) -> None:
+        """Count what is not written; how many there were is said when the window is over."""
+        if not window.left_out:
+            rest = window.begun + self.window - clock.now()
+            clock.call_later(rest, self._end, key, window, ref=False)
+        window.left_out += 1
+        if window.last is None or said.level >= window.last.level:
+            window.last, window.facts = said.plainly(), known
+
+    def _end(self, key: tuple[Any, ...], window: _Window) -> None:
         """Say how many were left out in a window that is over; runs in the hub, too."""
-        if window is None or self._windows.get(key) is not window:
+        if self._windows.get(key) is not window:
             return
         del self._windows[key]
-        if not window.left_out:
+        said, known = window.last, window.facts
+        if said is None or not window.left_out:
             return
-        said, known = window.last
         if "outage" in known and known["pool"] not in self._outages:
             self._sum_up(known["pool"])  # that it is over is to be the last line
-        text = said.text % said.args
-        counted = Words(
-            said.level, said.area, "%d more in %s s: %s",
-            (window.left_out, span(clock.now() - window.begun), text.partition("\n")[0]),
-        )  # fmt: skip
-        self._put(counted, known | {"left_out": window.left_out})
-
-    def _tidy(self, now: float) -> None:
-        if len(self._windows) > OPEN:
-            for key, window in list(self._windows.items()):
-                if not window.left_out and now - window.begun >= self.window:
-                    del self._windows[key]
+        text = "%d others in %s s, one of them: %s" if key is OTHERS else "%d more in %s s: %s"
+        args = (window.left_out, span(clock.now() - window.begun), *said.args)
+        self._put(replace(said, text=text, args=args), known | {"left_out": window.left_out})
 
     # --- Writing ---
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -625,8 +628,68 @@ class TestLimit:
         for number in range(3 * stdlib_logging.OPEN):
             log(telemetry.PoolHasFailed(PID, f"pool-{number}", "boom"))
             clock.advance(WINDOW / 10)
-        assert len(fresh._windows) <= stdlib_logging.OPEN + 1
-        assert len(fresh._told) <= stdlib_logging.TOLD
+            assert len(fresh._windows) <= 10
+
+    def test_of_more_kinds_than_anybody_reads_counts_the_others(
+        self, fresh: Log, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Together, in one window, which is said once; it counts them at the gravest's level."""
+        for number in range(stdlib_logging.OPEN):
+            log(telemetry.HeldTooLong(PID, f"pool-{number}", 1.0, "x", (), revoked=False))
+        settle()
+        caplog.clear()
+        for number in range(30):
+            log(telemetry.HeldTooLong(PID, f"other-{number}", 1.0, "x", (), revoked=False))
+        log(telemetry.PoolHasFailed(PID, "db", ValueError("boom")))
+        log(telemetry.HeldTooLong(PID, "last", 1.0, "x", (), revoked=False))
+        assert len(fresh._windows) == stdlib_logging.OPEN + 1
+        (first,) = said(caplog)
+        assert first.startswith("more than 1024 kinds of events in ")
+        assert "others are only counted: pool 'other-0': " in first
+        clock.advance(WINDOW)
+        last = caplog.records[-1]
+        assert len(caplog.records) == 2
+        assert last.getMessage().startswith("31 others in ")
+        assert "one of them: pool 'db' has failed: ValueError: boom" in last.getMessage()
+        assert last.levelno == logging.ERROR
+        assert vars(last)["gpool"]["left_out"] == 31
+        log(telemetry.HeldTooLong(PID, "another", 1.0, "x", (), revoked=False))
+        assert len(fresh._windows) == 1
+        assert said(caplog)[-1].startswith("pool 'another'")
+
+    def test_of_more_kinds_than_that_costs_as_much_for_each(self, fresh: Log) -> None:
+        """The listener does not look through all windows at each event: it runs in the hub."""
+
+        class Counting(OrderedDict[Any, Any]):
+            looked_at = 0
+
+            def items(self) -> Any:
+                for item in super().items():
+                    self.looked_at += 1
+                    yield item
+
+        fresh._windows = windows = Counting()
+        for number in range(3 * stdlib_logging.OPEN):
+            log(telemetry.PoolHasFailed(PID, f"pool-{number}", "boom"))
+        assert windows.looked_at <= 3 * stdlib_logging.OPEN
+
+    def test_keeps_no_error_alive_for_its_count(self, fresh: Log) -> None:
+        """What was left out is kept as text until its number is said."""
+
+        class Boom(Exception):
+            pass
+
+        def fail() -> weakref.ref[Boom]:
+            error = Boom()
+            reason = gpool.Error(error)
+            log(telemetry.ProcessCrashed(PID, None, reason, "Doubler", (), (), 0))
+            settle()
+            return weakref.ref(error)
+
+        kept = [fail() for _ in range(LIMIT + 3)]
+        gc.collect()
+        assert [ref() for ref in kept[LIMIT:]] == [None] * 3
+        assert [window.left_out for window in fresh._windows.values()] == [3]
 
     @pytest.mark.parametrize(
         ("bad", "error"),
