@@ -57,13 +57,12 @@ from gpool.integrations._logging_words import (
     starts_again,
     words,
 )
-from gpool.otp.pid import Error, Pid
+from gpool.otp.pid import RUNNING, Error, Pid
 from gpool.otp.supervision import place_of
 from gpool.pool.options import check_seconds
 
 LIMIT: Final = 5  # records of one child and one kind of error in a window
 WINDOW: Final = 60.0  # s
-TOLD: Final = 256  # deaths remembered, until their supervisors report them
 OPEN: Final = 1024  # windows at a time; what begins none any more is counted in one of its own
 OTHERS: Final = ("others",)  # the likeness of all that
 
@@ -165,7 +164,10 @@ class Log:
         self._writer: Any = None  # the greenlet that does
         self._windows: OrderedDict[tuple[Any, ...], _Window] = OrderedDict()  # oldest first
         self._outages: dict[str, _Outage] = {}  # pool whose starts fail -> since when
-        self._told: dict[Pid, frozenset[Pid]] = {}  # whose death was told, oldest first -> links
+        # Whose death was told; whoever has yet to report it holds the pid until it has.
+        self._told: weakref.WeakSet[Pid] = weakref.WeakSet()
+        # Whom the death of another takes along -> the reason of that.
+        self._doomed: weakref.WeakKeyDictionary[Pid, Any] = weakref.WeakKeyDictionary()
         _logs.add(self)
 
     def __call__(self, event: telemetry.Event) -> None:
@@ -196,14 +198,18 @@ class Log:
     def _is_told(self, event: telemetry.Event) -> bool:
         """Tell whether an event is of a death that was told; remember that it is now."""
         match event:
-            case telemetry.ProcessCrashed(process=Pid() as pid):
-                known = any(_took_along(one, links, event) for one, links in self._told.items())
-                self._told[pid] = frozenset(event.links)
-                if len(self._told) > TOLD:
-                    del self._told[next(iter(self._told))]
-                return known
-            case telemetry.SupervisorReport(context="child_terminated" | "shutdown_error"):
-                return event.child_pid in self._told
+            case telemetry.ProcessCrashed(process=Pid() as pid, reason=reason):
+                self._told.add(pid)
+                for linked in event.links:
+                    if _takes_along(pid, linked, reason):
+                        self._doomed[linked] = reason
+                return self._doomed.pop(pid, _doomed_by_nobody) is reason
+            case telemetry.SupervisorReport(
+                context="child_terminated" | "shutdown_error", child_pid=Pid() as pid
+            ):
+                is_told = pid in self._told
+                self._told.discard(pid)
+                return is_told
         return False
 
     # --- Outages ---
@@ -321,12 +327,14 @@ class Log:
         self._writer = None
 
 
-def _took_along(dead: Pid, links: frozenset[Pid], event: telemetry.ProcessCrashed) -> bool:
-    """Tell whether a crash came by a link from one that died before, and had these links."""
-    pid: Pid = event.process
-    if pid not in links or dead.reason is not event.reason:
-        return False
-    return not pid.trapping or event.ancestors[:1] == (dead,)  # its parent's exit ends any server
+_doomed_by_nobody: Final = object()
+
+
+def _takes_along(dead: Pid, linked: Pid, reason: Any) -> bool:
+    """Tell whether a death has ended another process by a link, or its server is going to end."""
+    if linked.trapping:
+        return linked.parent is dead  # a parent's exit ends any server
+    return linked.state != RUNNING and linked.reason is reason
 
 
 _logs: Final[weakref.WeakSet[Log]] = weakref.WeakSet()

@@ -22,6 +22,7 @@ import gpool
 from gpool import telemetry
 from gpool.integrations import stdlib_logging
 from gpool.integrations.stdlib_logging import LIMIT, WINDOW, Log, install, log
+from gpool.otp.pid import ENDED_KEPT
 from gpool.pool.pool_man import START_BACKOFF
 from gpool.testing import VirtualClock, settle
 from gpool.waiter import Gate
@@ -337,6 +338,48 @@ class TestCrashes:
             settle()
             assert about(caplog)["child"] == victim
             assert about(caplog)["pool"] == "doublers"
+
+    @pytest.mark.parametrize("count", [1, 1000])
+    def test_in_one_turn_are_told_once_however_many(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, count: int
+    ) -> None:
+        """Their supervisor hears of them when all are dead, and has nothing to add."""
+        specs = [
+            gpool.ChildSpec(number, Doubler.start_link, restart="temporary")
+            for number in range(count)
+        ]
+        supervisor = gpool.Supervisor.start(specs)
+        for child in supervisor.which_children():
+            gpool.exit(child.child, "boom")
+        settle()
+        assert len(said(caplog)) == count
+        assert {record.name for record in caplog.records} == {"gpool.process"}
+        assert len(attached._told) == 0  # reported: nothing is left to be remembered
+        gpool.stop(supervisor)
+
+    def test_that_are_told_keep_no_process_alive(self, attached: Log) -> None:
+        """Of those that nobody supervises no report will come; they are remembered by others."""
+
+        def crash() -> Any:
+            raise ZeroDivisionError
+
+        refs = [weakref.ref(gpool.spawn(crash)) for _ in range(2 * ENDED_KEPT)]
+        settle()
+        gc.collect()
+        assert sum(ref() is not None for ref in refs) <= ENDED_KEPT
+        assert len(attached._told) <= ENDED_KEPT
+
+    def test_that_take_many_along_are_one(
+        self, caplog: pytest.LogCaptureFixture, attached: Log
+    ) -> None:
+        """A supervisor that is killed, and a thousand children by that."""
+        specs = [gpool.ChildSpec(number, Doubler.start_link) for number in range(1000)]
+        supervisor = gpool.Supervisor.start(specs)
+        pid = supervisor.pid
+        gpool.exit(supervisor, "kill")
+        settle()
+        assert about(caplog)["pid"] == repr(pid)
+        assert len(attached._doomed) == 0
 
     def test_take_those_along_that_are_linked(
         self, caplog: pytest.LogCaptureFixture, attached: Log
