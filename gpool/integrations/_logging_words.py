@@ -88,8 +88,8 @@ def _of_pool(event: telemetry.PoolEvent) -> Words | None:
     match event:
         case telemetry.WorkerStartFailed(_, pool, reason, delay):
             return Words(
-                logging.WARNING, "pool", "pool %r: a worker did not start, next try in %s s: %s",
-                (pool, span(delay), brief(reason, in_words)), once=True,
+                logging.WARNING, "pool", "pool %r: a worker did not start, next try %s: %s",
+                (pool, when(delay), brief(reason, in_words)), once=True,
             )  # fmt: skip
         case telemetry.PoolStarted(_, pool, size, more):
             return Words(
@@ -123,23 +123,23 @@ def _of_lease(event: telemetry.PoolEvent) -> Words | None:
     match event:
         case telemetry.LeaseReclaimed(pid, pool, reason, line, seconds):
             return _warn(
-                "pool %r: %r died (%s) with a worker from %s, held for %s s; reclaimed",
+                "pool %r: %r died (%s) with a worker from %s, held for %s; reclaimed",
                 pool, pid, brief(reason), line, span(seconds),
             )  # fmt: skip
         case telemetry.LeaseForgotten(pid, pool, line, seconds):
             return _warn(
-                "pool %r: %r forgot to give back the worker from %s, held for %s s; "
+                "pool %r: %r forgot to give back the worker from %s, held for %s; "
                 "its scope has ended, and it is not lent again", pool, pid, line, span(seconds),
             )  # fmt: skip
         case telemetry.HeldTooLong(pid, pool, seconds, line, stack, revoked):
             taken = "; it was taken away" if revoked else ""
             return _warn(
-                "pool %r: %r has held a worker from %s for %s s%s; it is at\n%s",
+                "pool %r: %r has held a worker from %s for %s%s; it is at\n%s",
                 pool, pid, line, span(seconds), taken, "".join(stack),
             )  # fmt: skip
         case telemetry.ReturnedLate(pid, pool, seconds, line):
             return _warn(
-                "pool %r: %r returned the worker from %s after %s s", pool, pid, line, span(seconds)
+                "pool %r: %r returned the worker from %s after %s", pool, pid, line, span(seconds)
             )
     return None
 
@@ -147,7 +147,7 @@ def _of_lease(event: telemetry.PoolEvent) -> Words | None:
 def starts_again(pool: str, seconds: float, failed: int) -> Words:
     """Return what is said when a start has gone well, `seconds` after the first that failed."""
     return Words(
-        logging.WARNING, "pool", "pool %r: workers start again after %s s, %d failed",
+        logging.WARNING, "pool", "pool %r: workers start again after %s, %d failed",
         (pool, span(seconds), failed), more={"outage": seconds, "failed": failed},
     )  # fmt: skip
 
@@ -157,8 +157,16 @@ def _warn(text: str, *args: Any) -> Words:
 
 
 def span(seconds: float) -> str:
-    """Return seconds in digits that matter."""
-    return f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}"
+    """Return a span of time as somebody would say it: 7 ms, 1.5 s, 72 s."""
+    thousandths = round(seconds * 1000)
+    if thousandths < 1000:
+        return f"{thousandths} ms" if thousandths > 0 else "less than 1 ms"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{round(seconds, 1):g} s"
+
+
+def when(seconds: float) -> str:
+    """Return when something comes: in 7 ms, or at once."""
+    return f"in {span(seconds)}" if round(seconds * 1000) > 0 else "at once"
 
 
 def exception_of(reason: Any) -> Any:

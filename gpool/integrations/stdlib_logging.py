@@ -255,7 +255,7 @@ class Log:
         return None
 
     def _first_of_others(self, said: Words) -> Words:
-        text = "more than %d kinds of events in %s s, others are only counted: " + said.text
+        text = "more than %d kinds of events in %s, others are only counted: " + said.text
         return replace(said, text=text, args=(OPEN, span(self.window), *said.args))
 
     def _window(self, key: tuple[Any, ...]) -> tuple[tuple[Any, ...], _Window]:
@@ -291,7 +291,7 @@ class Log:
             return
         if "outage" in known and known["pool"] not in self._outages:
             self._sum_up(known["pool"])  # that it is over is to be the last line
-        text = "%d others in %s s, one of them: %s" if key is OTHERS else "%d more in %s s: %s"
+        text = "%d others in %s, one of them: %s" if key is OTHERS else "%d more in %s: %s"
         args = (window.left_out, span(clock.now() - window.begun), *said.args)
         self._put(replace(said, text=text, args=args), known | {"left_out": window.left_out})
 

@@ -42,14 +42,14 @@ SAID = [
         telemetry.SupervisorReport(PID, "start_error", "boom", "a", None),
         "child 'a' None: start error: 'boom'",
     ),
-    (telemetry.WorkerStartFailed(PID, "db", "boom", 0.25), "next try in 0.25 s: 'boom'"),
+    (telemetry.WorkerStartFailed(PID, "db", "boom", 0.25), "next try in 250 ms: 'boom'"),
     (
         telemetry.WorkerStartFailed(PID, "db", ("start_timeout", 3.0), 1234.0),
         "next try in 1234 s: one took longer than start_timeout, 3 s",
     ),
     (
         telemetry.WorkerStartFailed(PID, "db", gpool.Error(OSError("no route\n\tto host")), 0.5),
-        "next try in 0.5 s: OSError: no route to host",
+        "next try in 500 ms: OSError: no route to host",
     ),
     (telemetry.PoolHasFailed(PID, "db", "boom"), "pool 'db' has failed: 'boom'"),
     (
@@ -260,6 +260,27 @@ class TestLog:
         settle()
         (record,) = caplog.records
         assert record.msg == "pool %r has failed: %s; it will be revived"
+
+    @pytest.mark.parametrize(
+        ("seconds", "words"),
+        [
+            (0.0, "at once"), (0.0004, "at once"), (0.0005001, "in 1 ms"), (0.00744, "in 7 ms"),
+            (0.9994, "in 999 ms"), (0.9996, "in 1 s"), (1.04, "in 1 s"), (3.98, "in 4 s"),
+            (9.96, "in 10 s"), (71.9, "in 72 s"), (1234.0, "in 1234 s"),
+        ],
+    )  # fmt: skip
+    def test_says_a_time_as_somebody_would(
+        self, seconds: float, words: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """No more digits than matter; the record's data have all of them."""
+        log(telemetry.WorkerStartFailed(PID, "db", "boom", seconds))
+        assert f", next try {words}: 'boom'" in said(caplog)[0]
+        assert about(caplog)["delay"] == seconds
+
+    def test_says_of_a_moment_that_it_was_short(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Nothing is held for 0 s."""
+        log(telemetry.ReturnedLate(PID, "db", 0.0001, "app.py:3 in view"))
+        assert said(caplog)[0].endswith(" after less than 1 ms")
 
     def test_survives_a_bad_repr(self, caplog: pytest.LogCaptureFixture) -> None:
         """What is logged may be anything."""
@@ -476,9 +497,9 @@ class TestOutage:
         stage.clock.advance(60.0 - 0.1)
         first, last = said(caplog)
         assert first.startswith("pool 'db': a worker did not start, next try in ")
-        assert first.endswith(" s: ConnectionError: down")
+        assert first.endswith(" ms: ConnectionError: down")
         assert last.startswith("pool 'db': workers start again after ")
-        assert last.endswith(" s, 10 failed")
+        assert last.endswith("s, 10 failed")
         assert {record.levelno for record in caplog.records} == {logging.WARNING}
         facts = vars(caplog.records[-1])["gpool"]
         assert (facts["event"], facts["pool"], facts["failed"]) == ("WorkerStarted", "db", 10)
@@ -559,7 +580,7 @@ class TestOutage:
         told = said(caplog)
         assert ["check of" in one for one in told] == [True, False, True, False]
         assert told[2].startswith("4 more in ")
-        assert told[3].endswith(" s, 6 failed")
+        assert told[3].endswith("s, 6 failed")
 
     def test_of_a_pool_that_was_stopped_has_no_end(
         self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
@@ -886,7 +907,7 @@ class TestBareScript:
         """At its end, if the window is not over."""
         stderr = self.run(SCRIPT.format(times=9))
         assert stderr.count("Traceback") == LIMIT
-        assert stderr.splitlines()[-1].startswith("4 more in 0.")
+        assert stderr.splitlines()[-1].startswith("4 more in ")
 
     def test_writes_before_its_handlers_end(self) -> None:
         """Those that were set up before the first record, as of a client that sends at exit."""
