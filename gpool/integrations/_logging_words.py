@@ -6,6 +6,7 @@ Not here: how often something is told, and who writes it (``stdlib_logging.py``)
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -32,6 +33,7 @@ class Words:
     text: str  # as ``logging`` has it: the same for all that are alike
     args: tuple[Any, ...]
     error: Any = None  # an Error or an exception whose traceback is shown
+    in_short: bool = False  # its traceback is not shown, but known
     once: bool = False  # one record in a window says it all
     more: dict[str, Any] = field(default_factory=dict)  # plain data beside the event's
 
@@ -64,10 +66,15 @@ def words(event: telemetry.Event) -> Words | None:
                 logging.ERROR, "telemetry", "listener %s failed: %s",
                 (repr(listener)[:LONGEST], brief(error)), error,
             )  # fmt: skip
+        case telemetry.HookFailed(pid, "check", error):  # the way in which it says: dead
+            return Words(
+                logging.WARNING, "pool", "check of %r raised %s; its resource is closed",
+                (pid, brief(error)), error, once=True, in_short=True,
+            )  # fmt: skip
         case telemetry.HookFailed(pid, hook, error):
             return Words(
                 logging.ERROR, "pool", "%s of %r raised %s; its resource is closed",
-                (hook, pid, brief(error)), error, once=hook == "check",
+                (hook, pid, brief(error)), error,
             )  # fmt: skip
         case telemetry.ProcessIsZombie(pid, stack):
             return Words(
@@ -167,6 +174,15 @@ def span(seconds: float) -> str:
 def when(seconds: float) -> str:
     """Return when something comes: in 7 ms, or at once."""
     return f"in {span(seconds)}" if round(seconds * 1000) > 0 else "at once"
+
+
+def traceback_of(error: Any) -> str | None:
+    """Return the traceback of an Error, or of an exception that has one still."""
+    if isinstance(error, Error):
+        return error.format().rstrip("\n")
+    if isinstance(error, BaseException) and error.__traceback__ is not None:
+        return "".join(traceback.format_exception(error)).rstrip("\n")
+    return None
 
 
 def exception_of(reason: Any) -> Any:

@@ -55,6 +55,7 @@ from gpool.integrations._logging_words import (
     plain,
     span,
     starts_again,
+    traceback_of,
     words,
 )
 from gpool.otp.pid import RUNNING, Error, Pid
@@ -299,16 +300,16 @@ class Log:
 
     def _put(self, said: Words, known: dict[str, Any]) -> None:
         logger = logging.getLogger(f"gpool.{said.area}")
-        error = exception_of(said.error)
-        is_error = isinstance(error, BaseException)
-        info = (type(error), error, error.__traceback__) if is_error else None
+        error, shown = exception_of(said.error), traceback_of(said.error)
+        is_shown = isinstance(error, BaseException) and not said.in_short
+        info = (type(error), error, error.__traceback__) if is_shown else None
+        known = known if shown is None else known | {"traceback": shown}
         record = logger.makeRecord(
             logger.name, said.level, __file__, 0, said.text, said.args, info, "log",
             {"gpool": known},
         )  # fmt: skip
-        if isinstance(said.error, Error):  # its frames are gone, its text is not
-            record.exc_text = said.error.format().rstrip("\n")
-            record.gpool["traceback"] = record.exc_text  # type: ignore[attr-defined]
+        if is_shown and isinstance(said.error, Error):  # its frames are gone, its text is not
+            record.exc_text = shown
         self._pages.append(_Page(logger, record))
         if self._writer is None or self._writer.dead:
             self._writer = gevent.spawn(self.flush)

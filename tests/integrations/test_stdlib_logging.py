@@ -562,7 +562,7 @@ class TestOutage:
     def test_counts_failed_checks_before_its_end(
         self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
     ) -> None:
-        """A server's end is seen by many checks: one of them is told, with its traceback."""
+        """A server's end is seen by many checks: one of them is told."""
         gate = Gate()
 
         def fail() -> None:
@@ -581,6 +581,40 @@ class TestOutage:
         assert ["check of" in one for one in told] == [True, False, True, False]
         assert told[2].startswith("4 more in ")
         assert told[3].endswith("s, 6 failed")
+
+    def test_that_a_check_sees_is_one_line(
+        self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
+    ) -> None:
+        """That a server has closed an idle connection is routine; the data have the traceback."""
+        pool = stage.pool(name="db", size=1, hooks={"check": stage.maker.check}, check_after=0.0)
+        stage.maker.checks.append(ConnectionError("closed\nby its server"))
+        pool.checkout().checkin()
+        settle()
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        text = logging.Formatter("%(message)s").format(record)
+        assert text.endswith("raised ConnectionError: closed by its server; its resource is closed")
+        assert text.startswith("check of #PID<")
+        assert "\n" not in text
+        facts = vars(record)["gpool"]
+        assert facts["traceback"].startswith("Traceback")
+        assert (facts["event"], facts["hook"], facts["pool"]) == ("HookFailed", "check", "db")
+
+    @pytest.mark.parametrize("hook", ["reset", "close", "is_dirty or is_broken"])
+    def test_is_no_excuse_for_other_hooks(
+        self, caplog: pytest.LogCaptureFixture, hook: str
+    ) -> None:
+        """They have to go well, or to say what is wrong: an error, with its traceback."""
+        try:
+            raise ValueError("here")
+        except ValueError as error:
+            log(telemetry.HookFailed(PID, hook, error))
+        settle()
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        text = logging.Formatter("%(message)s").format(record)
+        assert text.count("Traceback") == 1
+        assert vars(record)["gpool"]["traceback"] in text
 
     def test_of_a_pool_that_was_stopped_has_no_end(
         self, caplog: pytest.LogCaptureFixture, attached: Log, stage: Stage
