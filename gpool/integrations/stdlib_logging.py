@@ -13,12 +13,15 @@ Rules:
   about them.  None has a handler, a NullHandler neither: it would hide crashes from a
   script that has not configured logging.  Levels silence them, as usual.
 * A death is told once: a supervisor's report of it only if nobody else has told.  Those that
-  a death takes along, by a link, have no record of their own.
-* Of one child and one kind of error (an exception's type; the words that gpool dies of; any
-  other text is one kind, whatever it says) at most `limit` records are written in a `window`, then
-  one that says how many were left out.  Of more than a thousand kinds at a time the others
-  are counted together.  Of starts and checks that fail it is one record: an
-  outage has many.  When a start goes well again the log says so, and how many have failed.
+  a death takes along, by a link, have no record of their own.  Of a greenlet that gpool has
+  not started gevent prints the traceback as well.
+* Of one child and one kind of error at most `limit` records are written in a `window`, then one
+  that says how many were left out.  A kind is an exception's type, or a word that gpool dies
+  of; other texts are one kind, whatever they say.  Of more than `OPEN` kinds at a time, those
+  that are new are counted together.
+* Of a pool's starts that fail it is one record, the first of an outage, and one in a `window`
+  that counts.  When a start goes well again the log says so, and how many have failed.  Of a
+  pool's checks that fail it is one in a `window`: a warning, since that is how they say dead.
 * ``record.gpool`` is a dict of plain data; the record of an exception has it, and its
   traceback.
 * A listener only words.  Handlers may block, so a greenlet of its own runs them, in the
@@ -144,7 +147,8 @@ class Log:
 
     Args:
         limit: Records of one child and one kind of error in a window; None: all, 0: none,
-            but for how many there were.  Of starts and checks that fail 1 at most, unless None.
+            but for how many there were.  Of a pool's starts and checks that fail 1 at most, unless
+            None.
         window: Seconds from the first of them to the record that counts those left out.
 
     Raises:

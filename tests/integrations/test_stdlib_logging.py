@@ -943,6 +943,45 @@ class TestBareScript:
         assert stderr.count("Traceback") == LIMIT
         assert stderr.splitlines()[-1].startswith("4 more in ")
 
+    def test_that_spawns_by_gevent_sees_its_traceback_as_well(self) -> None:
+        """A greenlet that gpool has not started is gevent's to tell of; gpool does not hush it."""
+        spawns = {"gevent.spawn(use)": 2, "gpool.spawn(use).runner()": 1}
+        for spawn, tracebacks in spawns.items():
+            stderr = self.run(
+                "import gevent, gpool\n"
+                "pool = gpool.Pool(gpool.Resource(create=list), size=1, name='db')\n"
+                "pool.start()\n"
+                "def use():\n"
+                "    with pool.checkout(): 1 / 0\n"
+                f"{spawn}.join()\n"
+                "gevent.idle()\n"  # gevent tells of its greenlets' ends a moment later
+            )
+            assert stderr.count("Traceback") == tracebacks
+            assert stderr.count("crashed: ZeroDivisionError") == 1
+
+    def test_that_catches_no_timeout_sees_what_it_died_of(self) -> None:
+        """What a client is told by an exception is logged only if that ends the client."""
+        stderr = self.run(
+            "import contextlib, gevent, gpool\n"
+            "pool = gpool.Pool(gpool.Resource(create=list), size=1, name='db')\n"
+            "pool.start()\n"
+            "lease = pool.checkout()\n"
+            "def caught():\n"
+            "    with contextlib.suppress(gpool.CheckoutTimeout): pool.checkout(0)\n"
+            "for use in (caught, lambda: pool.checkout(0)):\n"
+            "    gpool.spawn(use).runner().join()\n"
+            "lease.checkin()\n"
+        )
+        assert stderr.count("crashed: CheckoutTimeout: pool 'db'") == 1
+        assert "(caught)" not in stderr
+
+    def test_without_a_pool_sees_nothing_until_it_attaches_the_log(self) -> None:
+        """A kit alone is silent: gpool logs nothing by itself."""
+        attach = "gpool.telemetry.attach(gpool.integrations.stdlib_logging.log)\n"
+        for line, tracebacks in (("", 0), (attach, 1)):
+            stderr = self.run(f"import gpool\n{line}gpool.spawn(lambda: 1 / 0).runner().join()\n")
+            assert stderr.count("Traceback") == tracebacks
+
     def test_writes_before_its_handlers_end(self) -> None:
         """Those that were set up before the first record, as of a client that sends at exit."""
         stderr = self.run(
