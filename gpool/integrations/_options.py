@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -24,3 +25,15 @@ def named(**names: str) -> Iterator[None]:
         for ours, theirs in names.items():
             text = re.sub(rf"\b{ours}\b", theirs, text)
         raise type(error)(text) from None
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Raise unless an option is seconds, 0 or more, and not for ever.
+
+    Raises:
+        TypeError, ValueError: It is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected seconds, got {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: expected seconds >= 0, got {value!r}")

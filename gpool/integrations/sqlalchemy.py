@@ -68,7 +68,7 @@ from sqlalchemy.pool.base import (
 
 import gpool
 from gpool import clock
-from gpool.integrations._options import named
+from gpool.integrations._options import check_seconds, named
 from gpool.integrations._sqlalchemy import (
     Connections,
     Creator,
@@ -116,6 +116,8 @@ class SupervisedPool(Pool):
         check_timeout: Seconds for a ping.
         finish_timeout: Seconds for a reset by the worker.
         shutdown: Seconds for a close.
+        cancel_timeout: Seconds of a close that it may take to have the server cancel a query
+            that was cut short; 0: it is not cancelled.  psycopg 3.2 can, with libpq 17.
         kw: `recycle`, `pre_ping`, `reset_on_return`, `logging_name`, `echo`, `events` and
             `dialect`, as of any pool of SQLAlchemy.  `recycle` is the ``max_age`` of gpool:
             up to a tenth less, and with -1 none; with 0 each connection serves one checkout.
@@ -151,12 +153,14 @@ class SupervisedPool(Pool):
         check_timeout: float | None = 2.0,
         finish_timeout: float | None = 5.0,
         shutdown: float | None = 5.0,
+        cancel_timeout: float = 1.0,
         **kw: Any,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "creator", "kw")}
         Pool.__init__(self, creator, **kw)
         self._given = given
         self._options = _options(given, self._recycle)
+        self._cancel_timeout = cancel_timeout
         self._patience = self._options["timeout"]
         self._entries: deque[Any] = deque()  # `record_info` of connections that were replaced
         self._left_open: set[int] = set()  # ids of connections that a worker is to close
@@ -378,6 +382,7 @@ def _options(given: dict[str, Any], recycle: Any) -> dict[str, Any]:
         raise ValueError("max_overflow: expected 0 or more, since a pool needs a limit, got -1")
     if isinstance(recycle, bool) or not isinstance(recycle, int | float):
         raise TypeError(f"recycle: expected seconds, or -1 for never, got {recycle!r}")
+    check_seconds("cancel_timeout", given["cancel_timeout"])
     options = dict(given, size=given["pool_size"], lazy=True)
     options["strategy"] = "lifo" if given["use_lifo"] else "fifo"
     if given["timeout"] == 0:
@@ -386,7 +391,7 @@ def _options(given: dict[str, Any], recycle: Any) -> dict[str, Any]:
         options["max_age"] = recycle
     elif recycle == 0:
         options["max_uses"] = 1
-    del options["pool_size"], options["use_lifo"]
+    del options["pool_size"], options["use_lifo"], options["cancel_timeout"]
     return options
 
 
