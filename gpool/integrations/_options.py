@@ -10,13 +10,13 @@ from typing import Any
 
 @contextlib.contextmanager
 def named(**names: str) -> Iterator[None]:
-    """Have a pool made in this block complain of its options by other names.
+    """Have what is made of options in this block complain of them by other names.
 
     Args:
         names: By gpool's names of options, those that the user knows.
 
     Raises:
-        TypeError, ValueError: As :class:`gpool.Pool`, in other words.
+        TypeError, ValueError: As the block does, in other words.
     """
     try:
         yield
@@ -27,13 +27,13 @@ def named(**names: str) -> Iterator[None]:
         raise type(error)(text) from None
 
 
-def check_seconds(name: str, value: Any) -> None:
-    """Raise unless an option is seconds, 0 or more, and not for ever.
+def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
+    """Raise unless an option is seconds, 0 or more (more than 0 if `positive`), not for ever.
 
     Raises:
         TypeError, ValueError: It is something else.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected seconds, got {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name}: expected seconds >= 0, got {value!r}")
+    if not 0 <= value < float("inf") or (positive and not value):
+        raise ValueError(f"{name}: expected seconds {'>' if positive else '>='} 0, got {value!r}")

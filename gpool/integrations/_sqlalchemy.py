@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import sys
-import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from sqlalchemy import exc, util
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 import gpool
-from gpool.integrations._frames import drop_locals
+from gpool.integrations._frames import drop_locals, warn_user
 
 if TYPE_CHECKING:
     from gpool.integrations.sqlalchemy import SupervisedPool
@@ -383,7 +382,7 @@ def warn_if_it_blocks(dialect: Any) -> None:
     else:
         return
     message = f"{why}: each query blocks all greenlets, and no timeout can cut one short; {remedy}"
-    warnings.warn(message, RuntimeWarning, stacklevel=3)
+    warn_user(message, "sqlalchemy", "flask_sqlalchemy")
 
 
 def _has_no_callback() -> bool:
