@@ -23,7 +23,7 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 
 import gpool
-from gpool.integrations._postgresql import KEPT
+from gpool.integrations._postgresql import KEPT, RESETTABLE
 from gpool.integrations.django.pools import (
     Pools,
     borrow,
@@ -143,14 +143,28 @@ class Pooled(Wrapper):
         """Do as Django does, but borrow nothing for what a new connection has anyway.
 
         Django asks for it when a transaction has ended with its connection, as in a greenlet
-        that is killed: that would wait for another one, only to die.
+        that is killed: that would wait for another one, only to die.  What was struck in its
+        COMMIT is closed first: the error that it cannot change would take the place of the kill.
         """
+        self.validate_no_atomic_block()
+        is_over = autocommit and self.is_cut_short
+        if is_over:
+            self.close()
         as_always = autocommit == self.settings_dict["AUTOCOMMIT"]
-        if self.connection is None and as_always and self.pool is not None:
-            self.validate_no_atomic_block()
+        if self.connection is None and as_always and (is_over or self.pool is not None):
             self.autocommit = autocommit
         else:
             super().set_autocommit(autocommit, *args, **kwargs)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether something has struck in the middle of a statement, or ended it; no I/O."""
+        raw = self.connection
+        return (
+            raw is not None
+            and raw.pgconn.transaction_status not in RESETTABLE
+            and not raw.lock.locked()  # another greenlet, that shares it, waits for its answer
+        )
 
     def init_connection_state(self) -> None:
         """Leave the session as it was lent; one of its own is configured by Django."""
