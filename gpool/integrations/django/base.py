@@ -27,7 +27,7 @@ from gpool.integrations._postgresql import KEPT, RESETTABLE
 from gpool.integrations.django.pools import (
     Pools,
     borrow,
-    contradictions,
+    clashes,
     is_per_greenlet,
     set_role,
 )
@@ -70,6 +70,18 @@ class Pooled(Wrapper):
 
     # --- Borrowing ---
 
+    def connect(self) -> None:
+        """Do as Django does; why no query can ever go well is logged, too.
+
+        Raises:
+            ImproperlyConfigured: The settings are wrong, or greenlets would share connections.
+        """
+        try:
+            super().connect()
+        except ImproperlyConfigured as error:
+            self.pools.report(self, error)
+            raise
+
     def check_settings(self) -> None:
         """Refuse what contradicts a pool, as the system checks do.
 
@@ -77,8 +89,8 @@ class Pooled(Wrapper):
             ImproperlyConfigured: Something does.
         """
         super().check_settings()
-        for _, fault, remedy in contradictions(self.settings_dict):
-            raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]: {fault}. {remedy}")
+        for fault in clashes(self.alias, self.settings_dict):
+            raise ImproperlyConfigured(f"{fault.text} {fault.remedy}")
 
     def get_connection_params(self) -> dict[str, Any]:
         """Return Django's, without what is ours."""

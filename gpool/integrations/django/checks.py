@@ -30,11 +30,9 @@ from gevent import monkey
 
 from gpool.integrations.django.base import Pooled
 from gpool.integrations.django.pools import (
-    OPTION,
     assert_per_greenlet,
     cap,
     contradictions,
-    options_of,
 )
 from gpool.integrations.psycopg import cooperates
 
@@ -67,14 +65,8 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]
     """E001, E002, E003: what an alias would refuse to connect with."""
     found: list[checks.CheckMessage] = []
     for wrapper in pooled():
-        where = f"DATABASES[{wrapper.alias!r}]"
-        for number, fault, remedy in contradictions(wrapper.settings_dict):
-            found.append(checks.Error(f"{where}: {fault}.", hint=remedy, id=f"gpool.{number}"))
-        try:
-            options_of(wrapper.alias, wrapper.settings_dict)
-        except ImproperlyConfigured as error:
-            hint = f"OPTIONS[{OPTION!r}] takes the options of gpool.Pool, and session_reset."
-            found.append(checks.Error(str(error), hint=hint, id="gpool.E003"))
+        for number, text, remedy in contradictions(wrapper.alias, wrapper.settings_dict):
+            found.append(checks.Error(text, hint=remedy, id=f"gpool.{number}"))
     return found
 
 
