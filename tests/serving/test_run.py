@@ -576,6 +576,31 @@ class TestBadInput:
         with pytest.raises(ValueError, match="expected one that was not closed"):
             gpool.run(closed)
 
+    def test_a_server_given_twice(self, web: Web) -> None:
+        """It would be hooked twice: nothing was started."""
+        server = web.server()
+        with pytest.raises(ValueError, match=r"each server .* once, got <WSGIServer .*> twice"):
+            gpool.run(server, print, server, signals=())
+        assert not server.started
+        gpool.run(server, server.close, signals=())
+
+    def test_a_supervisor_given_twice(self) -> None:
+        """It would be stopped twice; it runs on."""
+        tree = a_tree([])
+        with pytest.raises(ValueError, match=r"supervisor once, got #PID<.*> twice"):
+            gpool.run(tree, tree, signals=())
+        assert gpool.is_alive(tree)
+
+    def test_a_callable_given_twice_is_none(self) -> None:
+        """Two processes run it."""
+        log: list[int] = []
+
+        def work() -> None:
+            log.append(1)
+
+        assert gpool.run(work, work, signals=()) is True
+        assert log == [1, 1]
+
     def test_signals_in_a_thread(self) -> None:
         """Only the main thread hears any."""
 
