@@ -7,7 +7,8 @@
 
 At SIGTERM or SIGINT, in this order:
 
-1. the servers stop accepting, and idle keep-alive connections are hung up on;
+1. the servers stop accepting, and idle keep-alive connections are hung up on; what the system
+   has accepted already waits for its turn if its server is full;
 2. the requests in flight are let finish, within `drain` seconds; what is left is cut;
 3. the trees are stopped, the one given last first;
 4. the pools are drained and stopped, the one started last first, and the Application with them;

@@ -184,6 +184,35 @@ class TestDraining:
         until(lambda: all(one.has_ended for one in waiting))
         assert all(one.is_well and b"Connection: close" in one.answer for one in waiting)
 
+    def test_serves_what_waits_for_a_place(self, web: Web, program: Any, client: Clients) -> None:
+        """A full server begins with its backlog as requests finish; who comes later is refused."""
+        server = web.server(spawn=2)
+        running = program(server, signals=(signal.SIGTERM,), drain=None)
+        many = [client(server.server_port, "/wait") for _ in range(6)]
+        until(lambda: web.begun == 2)
+        running.signal()
+        until(lambda: is_refused(server.server_port))
+        assert web.begun == 2
+        web.go.set()
+        assert running.result() is True
+        until(lambda: all(one.has_ended for one in many))
+        assert all(one.is_well for one in many)
+
+    def test_tells_that_some_never_got_a_place(
+        self, web: Web, program: Any, client: Clients, clock: gpool.testing.VirtualClock
+    ) -> None:
+        """When its time is over, they are cut, though no handler of theirs was killed."""
+        server = web.server(spawn=1)
+        running = program(server, signals=(signal.SIGTERM,), drain=8.0)
+        many = [client(server.server_port, "/wait") for _ in range(2)]
+        until(lambda: web.begun)
+        running.signal()
+        until(lambda: is_refused(server.server_port))
+        clock.advance(8.1)
+        assert running.result() is False
+        until(lambda: all(one.has_ended for one in many))
+        assert (web.begun, web.log) == (1, ["cut"])
+
     def test_hangs_up_on_idle_connections(self, web: Web, program: Any, client: Clients) -> None:
         """One that waits for its next request ends at once, beside one that is at a request."""
         server = web.server()

@@ -109,6 +109,19 @@ class TestStop:
         assert events == []
         web.go.set()
 
+    def test_serves_what_waits_for_a_place(self, web: Web, client: Clients) -> None:
+        """What has come to a full server is answered as its requests finish."""
+        port = free_port()
+        child = gpool.server_child(lambda: web.server(port, spawn=1), drain=None)
+        tree = gpool.Supervisor.start([child])
+        many = [client(port, "/wait") for _ in range(3)]
+        until(lambda: web.begun)
+        stop = gevent.spawn(gpool.stop, tree)
+        until(lambda: is_refused(port))
+        web.go.set()
+        stop.get(timeout=5)
+        until(lambda: all(one.is_well for one in many))
+
     def test_is_in_the_order_of_the_tree(self, web: Web, client: Clients) -> None:
         """What was started before the server still runs while its requests finish."""
         log = web.log
