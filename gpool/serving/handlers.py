@@ -21,6 +21,8 @@ Rules:
   connection end without an answer, and may ask again elsewhere.
 * The connections that the system has accepted already are taken before the listener closes;
   those for which a full server has no place wait for one (``backlog.py``).
+* Handlers keep what they need of their server, as the socket by which datagrams are answered,
+  until they have ended.
 * Who is cut gets a second to unwind.  One that swallows its kill runs on, and nobody waits for it.
 
 Source:
@@ -35,6 +37,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -189,7 +192,9 @@ class Handlers:
         """Free the port, but leave to handlers what they need of the server."""
         server = self.server
         server.stop_accepting()
-        if server.started and self._backlog.is_open:
+        if server.started and _answers_by_listener(server):
+            return
+        if server.started and (self._backlog.is_open or getattr(server, "ssl_enabled", False)):
             with contextlib.suppress(Exception):
                 server.socket.close()  # its own close() would forget its spawn and its handle
         else:
@@ -331,6 +336,11 @@ def _has_more(connection: Any) -> bool:
         return bool(poll.poll(0))
     except (OSError, ValueError):  # it is closed
         return False
+
+
+def _answers_by_listener(server: Any) -> bool:
+    listener = getattr(server, "socket", None)
+    return getattr(listener, "type", None) == SOCK_DGRAM
 
 
 def _address(server: Any) -> str:

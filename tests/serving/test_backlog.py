@@ -222,3 +222,22 @@ class TestPlaces:
         assert [one.answer for one in many] == [b"well", b"", b"well"]
         assert [type(error) for error in unnoticed_deaths] == [LookupError]
         unnoticed_deaths.clear()
+
+
+@pytest.mark.parametrize("spawn", ["default", 1])
+class TestTLS:
+    def test_handshake_keeps_its_handler(
+        self, started: Start, tls: tuple[SSLContext, SSLContext], spawn: Any
+    ) -> None:
+        """The server is asked for it when the handshake is over: its close would forget it."""
+        context, trusting = tls
+        serve: Any = lambda connection, _: connection.sendall(b"well")  # noqa: E731
+        handlers = started(StreamServer((HOST, 0), serve, spawn=spawn, ssl_context=context))
+        address = handlers.server.address
+        with socket.create_connection(address) as late:
+            until(lambda: handlers.running)
+            drain = gevent.spawn(handlers.drain, None)
+            until(lambda: is_refused(address[1]))
+            with trusting.wrap_socket(late) as secure:
+                assert secure.recv(100) == b"well"
+            assert drain.get() is True

@@ -160,24 +160,26 @@ class TestDrain:
             assert drain.get() is True
         idle.close()
 
-    def test_knows_datagrams(self, started: Start) -> None:
-        """A handler of a datagram is one like any other."""
-        go, got = Event(), []
+    def test_lets_datagrams_be_answered(self, started: Start) -> None:
+        """A handler of a datagram is one like any other, and answers by the server's socket."""
+        go = Event()
 
-        def take(data: bytes, address: Any) -> None:
-            go.wait()
-            got.append(data)
+        class Echo(DatagramServer):
+            def handle(self, data: bytes, address: Any) -> None:
+                go.wait()
+                self.sendto(data, address)
 
-        handlers = started(server := DatagramServer((HOST, 0), take))
+        handlers = started(server := Echo((HOST, 0)))
         with socket.socket(type=socket.SOCK_DGRAM) as one:
             one.sendto(b"hello", (HOST, server.server_port))
             until(lambda: handlers.running)
-        drain = gevent.spawn(handlers.drain, 5.0)
-        settle()
-        assert not drain.dead
-        go.set()
+            drain = gevent.spawn(handlers.drain, 5.0)
+            settle()
+            assert not drain.dead
+            go.set()
+            assert one.recv(100) == b"hello"
         assert drain.get() is True
-        assert got == [b"hello"]
+        assert server.closed
 
     def test_needs_no_greenlet_of_the_handler(self, started: Start, client: Clients) -> None:
         """With ``spawn=None`` it runs in the hub, and is never in flight."""
