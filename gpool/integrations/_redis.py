@@ -6,8 +6,9 @@ Not here: the pool (``redis.py``), where the errors are public.
 from __future__ import annotations
 
 import functools
+import select
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from gevent import monkey
 from redis import exceptions
@@ -83,6 +84,11 @@ _ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWA
 
 
 _Connection: Any = AbstractConnection  # few of its methods have annotations
+_poll: Callable[[], Any] = monkey.get_original("select", "poll")  # gevent's switches
+_SAID: Final = select.POLLIN
+_ENDED: Final = (  # the last one: it hung up, which not every system has
+    select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+)
 _get_ident: Callable[[], int] = monkey.get_original("threading", "get_ident")
 
 
@@ -290,6 +296,42 @@ def unwrapped(connection: Any) -> Any:
     return getattr(connection, "_conn", connection)
 
 
+def news(connection: Any) -> Literal["said", "ended"] | None:
+    """Return what the server has done to a connection that nobody has; never waits, nor switches.
+
+    Returns:
+        "ended": it has closed it, or that is closed here; "said": it has sent something.
+    """
+    sock = connection._sock
+    if sock is None:
+        return "ended"
+    poll = _poll()
+    poll.register(sock.fileno(), _SAID | _ENDED)
+    for _, events in poll.poll(0):
+        return "ended" if events & _ENDED else _what_came(connection)
+    return "said" if _has_buffered(sock, connection._parser) else None
+
+
+def _what_came(connection: Any) -> Literal["said", "ended"] | None:
+    """Have redis-py read what has come: TLS has words of its own, and one of them is goodbye."""
+    if getattr(connection._parser, "_reader", None) is not None:
+        return "said"  # hiredis's parser polls only, with gevent's
+    try:
+        return "said" if connection.can_read() else None
+    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
+        return "ended"
+
+
+def _has_buffered(sock: Any, parser: Any) -> bool:
+    """Tell whether something was read and is not yet parsed."""
+    reader = getattr(parser, "_reader", None)  # hiredis's
+    if reader is not None:
+        is_left = reader.has_data()
+    else:
+        is_left = getattr(getattr(parser, "_buffer", None), "unread_bytes", int)()
+    return bool(is_left or (hasattr(type(sock), "pending") and sock.pending()))  # a TLS record's
+
+
 def ask(connection: Any) -> None:
     """Have the server answer; raises if it does not, or lets nobody in."""
     connection.send_command("PING", check_health=False)
@@ -297,3 +339,28 @@ def ask(connection: Any) -> None:
         connection.read_response()
     except exceptions.ResponseError:
         return  # PING may be forbidden; it lives
+
+
+def is_dirty(connection: Any) -> bool:
+    """Tell whether it must not be lent again."""
+    dirty: bool = unwrapped(connection).gpool_dirty
+    return dirty
+
+
+def is_broken(error: BaseException, connection: Any) -> bool:
+    """Tell whether an exception has broken it: a kill may strike anywhere.
+
+    A GeneratorExit strikes at a ``yield``: what it has cut short there, the connection knows.
+    """
+    is_cut_short = not isinstance(error, Exception | GeneratorExit)
+    return is_cut_short or unwrapped(connection)._sock is None
+
+
+def no_reset(connection: Any) -> bool:
+    """Do nothing; but without a `reset` one that comes back by an exception would be closed."""
+    return False
+
+
+def re_auth(connection: Any) -> None:
+    """Log in with its new token, if it has one."""
+    connection.re_auth()

@@ -20,6 +20,7 @@ Rules:
   all that was asked on it was answered and read, whatever became of the exception that got
   in between, and if nothing was left open: MULTI, WATCH, a subscription, MONITOR, another
   database.  Else it is closed, and a worker makes another one.
+* One that the server has closed meanwhile is not lent: as in redis-py, its socket is looked at.
 * redis-py's `Retry` goes on: a command that is tried again connects anew in its client, in
   the same slot, so the cap holds.  Cut short there, the connection is closed.
 * A connection that listens belongs to the greenlet that reads from it.
@@ -44,6 +45,7 @@ Source:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import warnings
@@ -55,6 +57,7 @@ from gevent import monkey
 from redis.connection import CacheProxyConnection
 
 import gpool
+from gpool import clock
 from gpool.integrations._options import named
 from gpool.integrations._redis import (
     IN_REDIS,
@@ -68,6 +71,11 @@ from gpool.integrations._redis import (
     PoolNotReady,
     StartsFailing,
     ask,
+    is_broken,
+    is_dirty,
+    news,
+    no_reset,
+    re_auth,
     supervised,
     unwrapped,
 )
@@ -99,6 +107,7 @@ _BLOCKS: Final = (
     "redis-py does not cooperate with gevent here: each command blocks all greenlets, and no "
     "timeout can cut one short; call gevent.monkey.patch_all() before anything else"
 )
+_TRIES: Final = 3  # closed connections that are replaced before one is lent closed
 _Cached: Any = CacheProxyConnection
 
 
@@ -141,14 +150,15 @@ class SupervisedPool(redis.ConnectionPool):
             )
         limits = {key: options.pop(key) for key in _OPTIONS & options.keys()}
         limits |= {"timeout": timeout, "lazy": lazy, "size": _first(size, max_connections, 50)}
+        self._timeout = timeout
         self._is_closed = False
         self._made: set[Any] = set()  # every connection that is not closed
         with named(size="size" if max_connections is None else "max_connections"):
             self.supervised: gpool.Pool[Any] = gpool.Pool(
                 gpool.Resource(
                     create=self._create, close=self._close, check=ask,
-                    is_dirty=_is_dirty, is_broken=_is_broken,
-                    reset=_no_reset, needs_reset=_no_reset,
+                    is_dirty=is_dirty, is_broken=is_broken,
+                    reset=no_reset, needs_reset=no_reset,
                 ),
                 name=name, **limits,
             )  # fmt: skip
@@ -223,11 +233,37 @@ class SupervisedPool(redis.ConnectionPool):
         try:
             if self._is_closed:
                 self._open()
-            lease = self.supervised.checkout()
+            lease = self._borrow()
             return lease, lease.worker
         except tuple(IN_REDIS) as error:
             cause, in_redis = error.__cause__, IN_REDIS[type(error)](*error.args)
         raise in_redis from cause
+
+    def _borrow(self) -> gpool.Lease[Any]:
+        """Borrow a connection that the server has not closed, as far as is known without asking it.
+
+        redis-py's own pools look as well.  One that is found has all idle ones looked at.
+        """
+        until = None if self._timeout is None else clock.now() + self._timeout
+        lease = self.supervised.checkout()
+        for tries in itertools.count(1):
+            if self._may_be_lent(lease.worker):
+                break
+            lease.worker.disconnect()
+            left = None if until is None else until - clock.now()
+            if tries > _TRIES or (left is not None and left <= 0):
+                break  # as it is: redis-py connects it anew, at the first command
+            error = redis.ConnectionError("the server has closed the idle connection")
+            lease.__exit__(type(error), error, None)
+            lease = self.supervised.checkout(left)
+        return lease
+
+    def _may_be_lent(self, connection: Any) -> bool:
+        what = news(unwrapped(connection))
+        if what is None:
+            return True
+        is_told = self.cache is not None or getattr(self, "maint_notifications_enabled", bool)()
+        return bool(what == "said" and is_told)  # redis-py reads what is pushed
 
     def _open(self) -> None:
         self._is_closed = False  # or no connection could be made
@@ -316,7 +352,7 @@ class SupervisedPool(redis.ConnectionPool):
             connection.set_re_auth_token(token)
         if self.supervised.healthy():
             with contextlib.suppress(gpool.WrongHub):
-                self.supervised.broadcast(_re_auth_idle)
+                self.supervised.broadcast(re_auth)
 
     def disconnect_free_connections(self, moving_address_src: Any = None) -> None:
         """Have the connections to a server that moves replaced."""
@@ -372,26 +408,3 @@ class SharedPool(SupervisedPool):
 
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
-
-
-def _is_dirty(connection: Any) -> bool:
-    dirty: bool = unwrapped(connection).gpool_dirty
-    return dirty
-
-
-def _is_broken(error: BaseException, connection: Any) -> bool:
-    """Tell whether an exception has broken it: a kill may strike anywhere.
-
-    A GeneratorExit strikes at a ``yield``: what it has cut short there, the connection knows.
-    """
-    is_cut_short = not isinstance(error, Exception | GeneratorExit)
-    return is_cut_short or unwrapped(connection)._sock is None
-
-
-def _no_reset(connection: Any) -> bool:
-    """Do nothing; but without a `reset` one that comes back by an exception would be closed."""
-    return False
-
-
-def _re_auth_idle(connection: Any) -> None:
-    connection.re_auth()
