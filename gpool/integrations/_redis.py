@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import select
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
@@ -166,6 +167,13 @@ class Supervised(_Connection):  # type: ignore[misc]
 
     # --- What redis-py calls ---
 
+    def connect(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().connect(*args, **kwargs)
+        except BaseException as error:
+            self._gpool_part(error)
+            raise
+
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         """Connect it, if it is not; cut short, it is not connected."""
         self.gpool_refuse()
@@ -218,9 +226,13 @@ class Supervised(_Connection):  # type: ignore[misc]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         self.gpool_refuse()
-        if self._re_auth_token is not None and self._gpool_is_quiet:
-            self.re_auth()
-        super().send_packed_command(command, check_health)
+        try:
+            if self._re_auth_token is not None and self._gpool_is_quiet:
+                self.re_auth()
+            super().send_packed_command(command, check_health)
+        except BaseException as error:
+            self._gpool_part(error)
+            raise
         # What was cut short until here has been disconnected by redis-py.
         if not isinstance(command, _Packed):
             self.gpool_open.add("unknown")  # packed elsewhere: how many are they?
@@ -260,18 +272,52 @@ class Supervised(_Connection):  # type: ignore[misc]
             self._gpool_adopt()
         try:
             response = super().read_response(*args, **kwargs)
-        except exceptions.ResponseError:
-            self.gpool_pending -= 1
+        except BaseException as error:
+            if isinstance(error, exceptions.ResponseError):
+                self.gpool_pending -= 1
+            self._gpool_part(error)
             raise
         if not kwargs.get("push_request"):
             self.gpool_pending -= 1
         return response
+
+    def _gpool_part(self, error: BaseException) -> None:
+        """Give it back, to be closed, if the pipeline that has it is being dropped.
+
+        That sends UNWATCH, and waits.  What strikes there, as a ``gevent.Timeout``, Python or
+        redis-py swallows before `release` is called, and nobody is left who could call it.
+        Whoever has taken the connection out of the pipeline, and uses it, is refused.
+        """
+        lease = self.gpool_lease
+        if lease is None or self.gpool_is_over or self.gpool_is_anothers:
+            return
+        if _is_last(error, lease):
+            self.gpool_lease, self.gpool_ended = None, True
+            lease.discard("dropped")
 
     def _gpool_adopt(self) -> None:
         """Make the greenlet that listens the one whose death takes the connection back."""
         lease = self.gpool_lease
         if lease is not None and not lease.lost and not self._gpool_is_mine:
             lease.transfer(gpool.self())
+
+
+def _is_last(error: BaseException, lease: gpool.Lease[Any]) -> bool:
+    """Tell whether an exception ends the ``__del__`` of an object of redis-py that has a lease.
+
+    It does not if redis-py will try again what has raised it.
+    """
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        name, module = frame.f_code.co_name, f"{frame.f_globals.get('__name__')}."
+        if name == "__del__" and module.startswith("redis."):
+            mine = getattr(frame.f_locals.get("self"), "connection", None)
+            if getattr(unwrapped(mine), "gpool_lease", None) is lease:
+                return True
+        if module == "redis.retry." and isinstance(error, Exception):
+            return False
+        frame = frame.f_back
+    return False
 
 
 def _word(value: Any) -> str:
