@@ -41,6 +41,7 @@ moment (``pool/stats.py``).
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -223,12 +224,15 @@ class Metrics:
             bucket is above them.
 
     Raises:
-        ValueError: The bounds do not grow, or there are none.
+        TypeError, ValueError: The bounds are no numbers, do not grow, or there are none.
     """
 
     def __init__(self, bounds: tuple[float, ...] = BOUNDS) -> None:
-        pairs = zip((0.0, *bounds), bounds, strict=False)
-        if not bounds or not all(lower < upper for lower, upper in pairs):
+        for one in bounds:
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                raise TypeError(f"bounds: expected seconds > 0 that grow, got {one!r} among them")
+        steps = itertools.pairwise((0.0, *bounds, math.inf))
+        if not bounds or not all(lower < upper for lower, upper in steps):
             raise ValueError(f"bounds: expected seconds > 0 that grow, got {bounds!r}")
         self.bounds = tuple(bounds)
         self._pools: dict[str, _Series] = {}  # pool -> its own

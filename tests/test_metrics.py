@@ -206,11 +206,15 @@ class TestHistograms:
             buckets.add(seconds)
         assert buckets.counts == [2, 2, 1]
 
-    @pytest.mark.parametrize("bounds", [(), (0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (-1.0,)])
+    @pytest.mark.parametrize(
+        "bounds", [(), (0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (-1.0,), (1.0, math.inf), (math.nan,)]
+    )
     def test_bounds_have_to_grow(self, bounds: tuple[float, ...]) -> None:
         """Expected and got, at construction."""
         with pytest.raises(ValueError, match="bounds: expected seconds > 0 that grow, got"):
             Metrics(bounds)
+        with pytest.raises(TypeError, match="bounds: expected seconds > 0 that grow, got '1'"):
+            Metrics((0.5, "1"))  # type: ignore[arg-type]
 
     def test_bounds_can_be_chosen(self, stage: Stage) -> None:
         """For those whose work takes hours."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import sys
-import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from sqlalchemy import exc, util
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 import gpool
-from gpool.integrations._frames import drop_locals
+from gpool.integrations._frames import drop_locals, warn_user
 
 if TYPE_CHECKING:
     from gpool.integrations.sqlalchemy import SupervisedPool
@@ -75,6 +74,7 @@ class Record(_ConnectionRecord):
         self.asked: Reset | None = None  # by the client that has handed it over
         self.left_open: Any = None  # a connection that is not the record's any more
         self.forgotten = ""  # the line of the checkout that was never followed by a close
+        self.cancel_timeout = pool._cancel_timeout
         if pool._entries:
             self.__dict__["record_info"] = pool._entries.popleft()
         try:
@@ -211,11 +211,17 @@ class Record(_ConnectionRecord):
             self.checkin()
 
     def _end(self) -> None:
-        pool = self.owner()
         connection = self.dbapi_connection if self.left_open is None else self.left_open
         self.left_open = connection
-        if connection is None:
-            return
+        if connection is not None:
+            try:
+                cancel(self.dialect, connection, self.cancel_timeout)
+            finally:
+                self._close(connection)
+            self.left_open = None
+
+    def _close(self, connection: Any) -> None:
+        pool = self.owner()
         if pool is None:  # nobody has the engine any more
             self.dialect.do_close(connection)
         elif self.dbapi_connection is None:
@@ -226,7 +232,6 @@ class Record(_ConnectionRecord):
             except Exception:  # a listener's: it is still open
                 pool._close_connection(connection, terminate=True)
                 raise
-        self.left_open = None
 
     def _warn(self) -> None:
         message = (
@@ -357,6 +362,14 @@ def _is_dirty(connection: Any) -> bool:
 # --- Drivers ------------------------------------------------------------------------
 
 
+def cancel(dialect: Any, connection: Any, timeout: float) -> None:
+    """Have the server cancel a query that was cut short, if the driver can: psycopg."""
+    if getattr(dialect, "driver", None) == "psycopg":
+        from gpool.integrations import psycopg  # not everybody has it
+
+        psycopg.cancel(dialect.get_driver_connection(connection), timeout)
+
+
 def warn_if_it_blocks(dialect: Any) -> None:
     """Warn of a driver that is known to cooperate with gevent, and does not here."""
     driver = getattr(dialect, "driver", None)
@@ -369,7 +382,7 @@ def warn_if_it_blocks(dialect: Any) -> None:
     else:
         return
     message = f"{why}: each query blocks all greenlets, and no timeout can cut one short; {remedy}"
-    warnings.warn(message, RuntimeWarning, stacklevel=3)
+    warn_user(message, "sqlalchemy", "flask_sqlalchemy")
 
 
 def _has_no_callback() -> bool:

@@ -68,6 +68,7 @@ from flask import Flask, Response, current_app, g, has_request_context, request
 
 import gpool
 from gpool import cli
+from gpool.integrations._options import named
 from gpool.integrations.wsgi import SCOPE, RequestScope
 from gpool.observer import App, mount
 
@@ -166,25 +167,23 @@ class GPool:
         if "gpool" in app.extensions:
             raise RuntimeError(f"app: expected one that has no GPool yet, got {app!r}")
         config = _config(app)
-        page = self._page(app, config)
+        page = self._page(app, config)  # if it is mounted or not: what is wrong is found today
         pools = {name: _pool(name, entry) for name, entry in config["GPOOL_POOLS"].items()}
         whole: Any = RequestScope(app.wsgi_app)
-        if page is not None:
-            whole = mount(whole, config["GPOOL_OBSERVER_URL"], page)
+        if (url := config["GPOOL_OBSERVER_URL"]) is not None:
+            whole = mount(whole, url, page)
         app.extensions["gpool"] = State(self, MappingProxyType(pools))
         app.after_request(_note_whether_streamed)
         app.teardown_appcontext(_give_back)
         app.cli.add_command(_commands())
         app.wsgi_app = whole  # type: ignore[method-assign]
 
-    def _page(self, app: Flask, config: Mapping[str, Any]) -> App | None:
-        """Return the Observer's page, if there is to be one."""
-        url, authorize = config["GPOOL_OBSERVER_URL"], self._authorize
-        if url is None:
-            return None
-        if not isinstance(url, str):
+    def _page(self, app: Flask, config: Mapping[str, Any]) -> App:
+        """Return the Observer's page."""
+        url, authorize = config["GPOOL_OBSERVER_URL"], self._authorize or bool
+        if not (url is None or isinstance(url, str)):
             raise TypeError(f"GPOOL_OBSERVER_URL: expected a path such as '/observer', got {url!r}")
-        if authorize is None:
+        if url is not None and self._authorize is None:
             raise ValueError(
                 "authorize: expected a callable that says who may see the Observer at "
                 f"GPOOL_OBSERVER_URL={url!r}, as GPool(authorize=...), got None"
@@ -194,12 +193,10 @@ class GPool:
             with app.request_context(environ):
                 return authorize()
 
-        return App(
-            may_look,
-            allow_actions=config["GPOOL_OBSERVER_ACTIONS"],
-            hosts=config["GPOOL_OBSERVER_HOSTS"],
-            origins=config["GPOOL_OBSERVER_ORIGINS"],
-        )
+        names = {name: f"GPOOL_OBSERVER_{name.upper()}" for name in ("hosts", "origins")}
+        names["allow_actions"] = "GPOOL_OBSERVER_ACTIONS"
+        with named(**names):
+            return App(may_look, **{ours: config[theirs] for ours, theirs in names.items()})
 
     def pool(self, name: str) -> gpool.Pool[Any]:
         """Return a pool of the current app's ``GPOOL_POOLS``.
@@ -313,7 +310,10 @@ def _pool(name: str, entry: Any) -> gpool.Pool[Any]:
     if not isinstance(entry, Mapping):
         raise TypeError(f"{where}: expected a dict with 'worker' and options, got {entry!r}")
     if "worker" not in entry:
-        raise ValueError(f"{where}: expected 'worker' among its keys, got {sorted(entry)}")
+        raise ValueError(
+            f"{where}: expected 'worker' among its keys, got {sorted(entry)}; "
+            f"is {name!r} the name of a pool?"
+        )
     try:
         return gpool.Pool(**{"name": name} | dict(entry))
     except (TypeError, ValueError) as error:

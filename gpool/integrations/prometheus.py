@@ -49,6 +49,7 @@ from prometheus_client.utils import floatToGoString
 
 import gpool
 from gpool import METRICS, Measured, Metrics, Relay, Sample
+from gpool.integrations._options import check_seconds, named
 
 BUCKETS: Final = Metrics().bounds
 """Upper bounds of the histograms' buckets, in seconds, unless they are told."""
@@ -226,18 +227,29 @@ def register(
 
     Args:
         registry: Where; prometheus_client's own if left out.
-        buckets: Upper bounds of the histograms' buckets, in seconds, growing.
+        buckets: Upper bounds of the histograms' buckets, in seconds, growing; the last one
+            may be infinite, as it is without that.
         interval: Seconds from one update to the next, where PROMETHEUS_MULTIPROC_DIR is
             set; elsewhere nothing has to be updated.
 
     Raises:
-        ValueError: The bounds do not grow, or the registry has it already.
+        TypeError, ValueError: The bounds are no numbers that grow, or the registry has it already.
         TypeError, ValueError: `interval` is no number of seconds, or 0.
     """
-    checked = Metrics(tuple(buckets)).bounds
+    check_seconds("interval", interval, positive=True)
+    checked = _checked(buckets)
     if is_multiprocess():
         return GPoolInstruments(registry, checked, interval)
     return GPoolCollector(registry, checked)
+
+
+def _checked(buckets: Any) -> tuple[float, ...]:
+    """Return the bounds without an infinite one."""
+    if not isinstance(buckets, Iterable):
+        raise TypeError(f"buckets: expected bounds in seconds, got {buckets!r}")
+    bounds = tuple(buckets)
+    with named(bounds="buckets"):
+        return Metrics(bounds[:-1] if bounds[-1:] == (float("inf"),) else bounds).bounds
 
 
 def is_multiprocess() -> bool:

@@ -52,6 +52,7 @@ from psycopg.rows import TupleRow
 
 from gpool.integrations import _postgresql
 from gpool.integrations._frames import drop_locals
+from gpool.integrations._options import check_seconds
 from gpool.integrations._postgresql import (
     ACTIVE,
     KEPT,
@@ -167,7 +168,7 @@ class PsycopgResource(DriverResource[C]):
         if not (isinstance(connection_class, type) and issubclass(connection_class, _Sync)):
             expected = "a subclass of psycopg.Connection"
             raise TypeError(f"connection_class: expected {expected}, got {connection_class!r}")
-        _check_seconds(cancel_timeout)
+        check_seconds("cancel_timeout", cancel_timeout)
         connect: Any = connection_class.connect
         hooks = _Hooks(partial(connected, connect, conninfo, kwargs), configure, reset)
         hooks.cancel_timeout = cancel_timeout
@@ -201,21 +202,9 @@ class _Hooks(Hooks[Any]):
     def close(self, connection: psycopg.Connection[Any]) -> None:
         """Cancel what was cut short, then close."""
         try:
-            if connection.pgconn.transaction_status == ACTIVE:
-                self._cancel(connection)
+            cancel(connection, self.cancel_timeout)
         finally:
             connection.close()
-
-    def _cancel(self, connection: psycopg.Connection[Any]) -> None:
-        if self.cancel_timeout == 0 or not _can_cancel():
-            return
-        try:
-            connection.cancel_safe(timeout=self.cancel_timeout)
-        except psycopg.Error:
-            return  # the server has gone, or is silent: nothing can be told to it
-        except BaseException as error:
-            drop_locals(error)
-            raise
 
 
 # --- Decisions ----------------------------------------------------------------------
@@ -252,6 +241,28 @@ def is_broken(error: BaseException, connection: psycopg.Connection[Any]) -> bool
     return connection.broken
 
 
+def cancel(connection: psycopg.Connection[Any], timeout: float) -> None:
+    """Have the server cancel a query that was cut short, if there is one; never raises for that.
+
+    Else it would go on, with its locks and its place among the server's connections, until
+    it is done, however soon this end is closed.  It takes psycopg 3.2 and libpq 17: older ones
+    cannot ask without blocking, and do not.
+
+    Args:
+        connection: The connection, which is to be closed.
+        timeout: Seconds that it may take; 0: nothing is asked.
+    """
+    if not timeout or connection.pgconn.transaction_status != ACTIVE or not _can_cancel():
+        return
+    try:
+        connection.cancel_safe(timeout=timeout)
+    except psycopg.Error:
+        return  # the server has gone, or is silent: nothing can be told to it
+    except BaseException as error:
+        drop_locals(error)
+        raise
+
+
 def cooperates() -> bool:
     """Tell whether a query lets other greenlets run: gevent had patched when psycopg came."""
     return (
@@ -274,10 +285,3 @@ def _is_standby(connection: psycopg.Connection[Any]) -> bool:
 def _can_cancel() -> bool:
     capabilities = getattr(psycopg, "capabilities", None)  # from psycopg 3.2 on
     return capabilities is not None and capabilities.has_cancel_safe()
-
-
-def _check_seconds(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"cancel_timeout: expected seconds, got {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"cancel_timeout: expected seconds >= 0, got {value!r}")

@@ -54,6 +54,7 @@ from psycopg2.extensions import connection as Connection
 
 from gpool import clock
 from gpool.integrations import _postgresql
+from gpool.integrations._options import named
 from gpool.integrations._postgresql import (
     IDLE,
     KEPT,
@@ -182,7 +183,8 @@ class Psycopg2Resource(DriverResource[Connection]):
         reset: Callable[[Connection], object] | None = None,
         check: Callable[[Connection], object] | None = check,
     ) -> None:
-        check_arguments(dsn, kwargs, configure=configure, reset=reset, check=check)
+        with named(conninfo="dsn"):
+            check_arguments(dsn, kwargs, configure=configure, reset=reset, check=check)
         connect: Any = psycopg2.connect
         hooks = _Hooks(partial(connected, connect, dsn, kwargs), configure, reset)
         super().__init__(hooks, check, is_dirty, is_broken)

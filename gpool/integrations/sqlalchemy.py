@@ -68,7 +68,7 @@ from sqlalchemy.pool.base import (
 
 import gpool
 from gpool import clock
-from gpool.integrations._options import named
+from gpool.integrations._options import check_seconds, named
 from gpool.integrations._sqlalchemy import (
     Connections,
     Creator,
@@ -116,6 +116,8 @@ class SupervisedPool(Pool):
         check_timeout: Seconds for a ping.
         finish_timeout: Seconds for a reset by the worker.
         shutdown: Seconds for a close.
+        cancel_timeout: Seconds of a close that it may take to have the server cancel a query
+            that was cut short; 0: it is not cancelled.  psycopg 3.2 can, with libpq 17.
         kw: `recycle`, `pre_ping`, `reset_on_return`, `logging_name`, `echo`, `events` and
             `dialect`, as of any pool of SQLAlchemy.  `recycle` is the ``max_age`` of gpool:
             up to a tenth less, and with -1 none; with 0 each connection serves one checkout.
@@ -151,16 +153,18 @@ class SupervisedPool(Pool):
         check_timeout: float | None = 2.0,
         finish_timeout: float | None = 5.0,
         shutdown: float | None = 5.0,
+        cancel_timeout: float = 1.0,
         **kw: Any,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "creator", "kw")}
         Pool.__init__(self, creator, **kw)
         self._given = given
-        self._options = _options(given, self._recycle)
+        self._options = _options(given, self._recycle, self._pre_ping)
+        self._cancel_timeout = cancel_timeout
         self._patience = self._options["timeout"]
         self._entries: deque[Any] = deque()  # `record_info` of connections that were replaced
         self._left_open: set[int] = set()  # ids of connections that a worker is to close
-        self._is_new = True  # nobody has connected
+        self._was_warned = False  # of a driver that blocks the hub
         # The lock that SQLAlchemy has around the first connect blocks the thread if not patched.
         self._first = None if monkey.is_module_patched("threading") else Semaphore()
         kind = getattr(self._dialect, "name", "sqlalchemy")
@@ -178,7 +182,10 @@ class SupervisedPool(Pool):
             reset=Record.reset,
             close=Record.end,
         )
-        with named(size="pool_size"):
+        with named(
+            size="pool_size", timeout="pool_timeout", max_age="pool_recycle",
+            name="pool_logging_name",
+        ):  # fmt: skip
             self.supervised: gpool.Pool[Record] = gpool.Pool(
                 connections, name=name, **self._options
             )
@@ -199,10 +206,11 @@ class SupervisedPool(Pool):
 
         Warns:
             RuntimeWarning: The driver, psycopg or psycopg2, does not cooperate with gevent
-                here; at the pool's first connect.
+                here; at the first connect by a greenlet that is not the thread's main one.
         """
-        if self._is_new:
-            self._is_new = False
+        # Who is alone, as a command is, has no others to block.
+        if not self._was_warned and gevent.getcurrent().parent is not None:
+            self._was_warned = True
             warn_if_it_blocks(self._dialect)
         end = self._deadline()
         for _ in range(ATTEMPTS):
@@ -370,14 +378,18 @@ class SupervisedPool(Pool):
         return stats.idle + stats.busy + stats.lost - stats.size
 
 
-def _options(given: dict[str, Any], recycle: Any) -> dict[str, Any]:
+def _options(given: dict[str, Any], recycle: Any, pre_ping: bool) -> dict[str, Any]:
     """Return the options of gpool's pool."""
     if given["pool_size"] == 0:
         raise ValueError("pool_size: expected 1 or more, since a pool needs a limit, got 0")
     if given["max_overflow"] == -1:
         raise ValueError("max_overflow: expected 0 or more, since a pool needs a limit, got -1")
     if isinstance(recycle, bool) or not isinstance(recycle, int | float):
-        raise TypeError(f"recycle: expected seconds, or -1 for never, got {recycle!r}")
+        raise TypeError(f"pool_recycle: expected seconds, or -1 for never, got {recycle!r}")
+    for name, default in (("check_after", 0.0), ("keepalive", None)):
+        if not pre_ping and given[name] != default:
+            raise ValueError(f"{name}: expected pool_pre_ping=True beside it, got {given[name]!r}")
+    check_seconds("cancel_timeout", given["cancel_timeout"])
     options = dict(given, size=given["pool_size"], lazy=True)
     options["strategy"] = "lifo" if given["use_lifo"] else "fifo"
     if given["timeout"] == 0:
@@ -386,7 +398,7 @@ def _options(given: dict[str, Any], recycle: Any) -> dict[str, Any]:
         options["max_age"] = recycle
     elif recycle == 0:
         options["max_uses"] = 1
-    del options["pool_size"], options["use_lifo"]
+    del options["pool_size"], options["use_lifo"], options["cancel_timeout"]
     return options
 
 

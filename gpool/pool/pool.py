@@ -23,6 +23,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from sys import _getframe, getrefcount
 from types import TracebackType
 from typing import (
@@ -699,5 +700,6 @@ def _options(options: dict[str, Any]) -> Options:
     known = {field.name for field in fields(Options)}
     for name in options:
         if name not in known:
-            raise TypeError(f"options: expected some of {sorted(known)}, got {name!r}")
+            near = "".join(f"; is it {one!r}?" for one in get_close_matches(name, known, 1))
+            raise TypeError(f"options: expected some of {sorted(known)}, got {name!r}{near}")
     return Options(**options)

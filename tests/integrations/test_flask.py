@@ -515,7 +515,10 @@ class TestInit:
             ({"GPOOL_POOL": {}}, r"app.config: expected some of \['GPOOL_OBS.*, got 'GPOOL_POOL'"),
             ({"GPOOL_POOLS": [1]}, r"GPOOL_POOLS: expected a dict of name -> dict, got \[1\]"),
             ({"GPOOL_POOLS": {"db": THINGS}}, r"\['db'\]: expected a dict with 'worker' and"),
-            ({"GPOOL_POOLS": {"db": {"size": 3}}}, r"expected 'worker' among .*, got \['size'\]"),
+            (
+                {"GPOOL_POOLS": {"db": {"size": 3}}},
+                r"expected 'worker' among .*, got \['size'\]; is 'db' the name of a pool\?",
+            ),
             ({"GPOOL_POOLS": {"db": {"worker": 3}}}, r"GPOOL_POOLS\['db'\]: worker: expected a"),
             (
                 {"GPOOL_POOLS": {"db": {"worker": THINGS, "sise": 3}}},
@@ -527,6 +530,16 @@ class TestInit:
             ),
             ({"GPOOL_OBSERVER_URL": "/o"}, r"authorize: expected a callable .*'/o'.* got None"),
             ({"GPOOL_OBSERVER_URL": 3}, r"GPOOL_OBSERVER_URL: expected a path .*, got 3"),
+            (
+                {"GPOOL_OBSERVER_ACTIONS": "no"},
+                r"^GPOOL_OBSERVER_ACTIONS: expected True or F.*'no'",
+            ),
+            (
+                {"GPOOL_OBSERVER_ACTIONS": True},
+                r"^GPOOL_OBSERVER_HOSTS: expected those that .* None",
+            ),
+            ({"GPOOL_OBSERVER_HOSTS": "x"}, r"^GPOOL_OBSERVER_HOSTS: expected .*, got 'x'"),
+            ({"GPOOL_OBSERVER_ORIGINS": 3}, r"^GPOOL_OBSERVER_ORIGINS: expected .*, got 3"),
         ],
     )
     def test_refuses_a_wrong_configuration(self, config: dict[str, Any], error: str) -> None:
@@ -546,7 +559,7 @@ class TestInit:
         """Its own rules: a path, and hosts if it may act."""
         app = Flask("shop")
         app.config.update({"GPOOL_OBSERVER_URL": url} | more)
-        with pytest.raises(ValueError, match=r"path: expected|hosts: expected"):
+        with pytest.raises(ValueError, match=r"path: expected|HOSTS: expected"):
             GPool(app, authorize=lambda: True)
         assert "gpool" not in app.extensions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -175,15 +176,44 @@ class TestOneProcess:
         assert 'pool="' not in generate_latest(registry).decode()
         assert "gpool_processes_crashed_total 0.0" in generate_latest(registry).decode()
 
-    def test_buckets_can_be_chosen(self, stage: Stage, registry: CollectorRegistry) -> None:
-        """In seconds."""
-        exporter = register(registry, buckets=(0.1, 2))
+    @pytest.mark.parametrize("buckets", [(0.1, 2), [0.1, 2.0, math.inf]])
+    def test_buckets_can_be_chosen(
+        self, stage: Stage, registry: CollectorRegistry, buckets: Any
+    ) -> None:
+        """In seconds; an infinite one is there in any case, and once."""
+        exporter = register(registry, buckets=buckets)
         stage.pool(size=1, name="pool")
-        bounds = set(
-            re.findall(r'wait_seconds_bucket{le="(.*?)"', generate_latest(registry).decode())
-        )
-        assert bounds == {"0.1", "2.0", "+Inf"}
+        bounds = re.findall(r'wait_seconds_bucket{le="(.*?)"', generate_latest(registry).decode())
+        assert bounds == ["0.1", "2.0", "+Inf"]
         exporter.unregister()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"interval": 0}, "interval: expected seconds > 0, got 0"),
+            ({"interval": -1}, "interval: expected seconds > 0, got -1"),
+            ({"interval": "x"}, "interval: expected seconds, got 'x'"),
+            ({"buckets": 3}, "buckets: expected bounds in seconds, got 3"),
+            ({"buckets": ("a",)}, "buckets: expected seconds > 0 that grow, got 'a' among them"),
+            ({"buckets": (2, 1)}, r"buckets: expected seconds > 0 that grow, got \(2, 1\)"),
+            ({"buckets": (math.inf,)}, r"buckets: expected seconds > 0 that grow, got \(\)"),
+        ],
+    )
+    @pytest.mark.parametrize("multiprocess", [False, True])
+    def test_is_told_what_is_wrong(
+        self,
+        registry: CollectorRegistry,
+        monkeypatch: pytest.MonkeyPatch,
+        options: dict[str, Any],
+        message: str,
+        multiprocess: bool,
+    ) -> None:
+        """On a laptop as under gunicorn; nothing is registered."""
+        if multiprocess:
+            monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
+        with pytest.raises((TypeError, ValueError), match=message):
+            register(registry, **options)
+        assert not list(registry.collect())
 
     def test_twice_is_refused(self, registry: CollectorRegistry, collector: Any) -> None:
         """And leaves no listener behind."""

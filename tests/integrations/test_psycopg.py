@@ -42,7 +42,7 @@ class TestInit:
         with pytest.raises(TypeError, match=text):
             resource(**arguments)
         if "conninfo" in arguments:
-            arguments = {"dsn": 3}
+            arguments, text = {"dsn": 3}, "^dsn: expected a text or a callable, got int"
         with pytest.raises(TypeError, match=text):
             psycopg2.Psycopg2Resource(**arguments)
 

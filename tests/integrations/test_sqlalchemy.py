@@ -81,10 +81,18 @@ class TestCreateEngine:
             ({"pool_size": 0}, "pool_size: expected 1 or more, since a pool needs a limit, got 0"),
             ({"max_overflow": -1}, "max_overflow: expected 0 or more, .* limit, got -1"),
             ({"pool_size": -2}, "pool_size: expected 0 or more, got -2"),
-            ({"pool_timeout": "5"}, "timeout: expected seconds or None, got '5'"),
-            ({"pool_timeout": -1}, "timeout: expected seconds >= 0 or None, got -1"),
-            ({"pool_recycle": None}, "recycle: expected seconds, or -1 for never, got None"),
-            ({"keepalive": 5.0}, "keepalive: expected None, or a Resource with a check"),
+            ({"pool_timeout": "5"}, "^pool_timeout: expected seconds or None, got '5'"),
+            ({"pool_timeout": -1}, "^pool_timeout: expected seconds >= 0 or None, got -1"),
+            ({"pool_recycle": None}, "^pool_recycle: expected seconds, or -1 for never, got None"),
+            ({"pool_recycle": "5"}, "^pool_recycle: expected seconds, or -1 for never, got '5'"),
+            (
+                {"pool_logging_name": 5},
+                "^pool_logging_name: expected a text that is not empty, got 5",
+            ),
+            ({"keepalive": 5.0}, "keepalive: expected pool_pre_ping=True beside it, got 5.0"),
+            ({"check_after": 5.0}, "check_after: expected pool_pre_ping=True beside it, got 5.0"),
+            ({"cancel_timeout": -1}, "cancel_timeout: expected seconds >= 0, got -1"),
+            ({"cancel_timeout": None}, "cancel_timeout: expected seconds, got None"),
             ({"max_hold": 0}, "max_hold: expected seconds > 0 or None, got 0"),
         ],
     )
@@ -369,6 +377,11 @@ class TestAnotherThread:
         assert driver.open == 0
 
 
+def beside_others(do: Callable[[], object]) -> None:
+    """Do something in a greenlet that is not the main one."""
+    gevent.spawn(do).get()
+
+
 class TestDriverThatBlocks:
     """One that waits for its server without gevent knowing."""
 
@@ -388,12 +401,22 @@ class TestDriverThatBlocks:
     def test_is_warned_of_once(
         self, make: Callable[..., SupervisedPool], dialect: Any, callback: Any
     ) -> None:
-        """At the first connect, since the callback may come after the engine."""
+        """At the first connect of a greenlet, whose line it shows: the callback may come late."""
         dialect.driver = "psycopg2"
         pool = make(dialect=dialect)
-        with pytest.warns(RuntimeWarning, match="psycopg2 has no wait callback: each query blocks"):
-            pool.connect().close()
-        pool.connect().close()
+        with pytest.warns(
+            RuntimeWarning, match="psycopg2 has no wait callback: each query"
+        ) as seen:
+            beside_others(lambda: pool.connect().close())
+        assert [one.filename for one in seen] == [__file__]
+        beside_others(lambda: pool.connect().close())
+
+    def test_is_none_to_a_command(
+        self, make: Callable[..., SupervisedPool], dialect: Any, callback: Any
+    ) -> None:
+        """Which has one greenlet, the main one: there is nobody to be blocked."""
+        dialect.driver = "psycopg2"
+        make(dialect=dialect).connect().close()
 
     def test_with_a_wait_callback_does_not(
         self, make: Callable[..., SupervisedPool], dialect: Any, callback: Any
@@ -402,7 +425,7 @@ class TestDriverThatBlocks:
         dialect.driver = "psycopg2"
         pool = make(dialect=dialect)
         callback(print)
-        pool.connect().close()
+        beside_others(lambda: pool.connect().close())
 
     @pytest.mark.parametrize("cooperates", [False, True])
     def test_may_be_psycopg(
@@ -416,7 +439,7 @@ class TestDriverThatBlocks:
         monkeypatch.setattr(psycopg, "cooperates", lambda: cooperates)
         dialect.driver = "psycopg"
         with warnings.catch_warnings(record=True, action="always") as seen:
-            make(dialect=dialect).connect().close()
+            beside_others(lambda: make(dialect=dialect).connect().close())
         assert ["each query blocks" in str(one.message) for one in seen] == [True] * (
             not cooperates
         )

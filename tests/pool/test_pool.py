@@ -52,7 +52,11 @@ class TestInit:
     @pytest.mark.parametrize(
         ("arguments", "error", "words"),
         [
-            ({"sise": 3}, TypeError, r"options: expected some of \[.*'size'.*\], got 'sise'"),
+            (
+                {"sise": 3},
+                TypeError,
+                r"options: expected some of \[.*'size'.*\], got 'sise'; is it 'size'\?",
+            ),
             ({"size": -1}, ValueError, r"size: expected 0 or more, got -1"),
             ({"size": None}, TypeError, r"size: expected a whole number, got None"),
             ({"size": 0}, ValueError, r"size: expected at least 1, or max_overflow > 0, got 0"),

@@ -350,8 +350,8 @@ def pool_facts(found: Answer, columns: int) -> list[tuple[str, str]]:
         ("hold", percentiles(found, "hold")),
         ("checkouts", rate(found)),
         ("breaker", f"{found['breaker']}, epoch {found['epoch']}"),
-        ("refused", _counted(found, ("timed_out", "refused", "failed_fast", "deadlocks"))),
-        ("lost", _counted(found, _LOST)),
+        ("got none", _counted(found, _GOT_NONE)),
+        ("mishaps", _counted(found, _MISHAPS)),
         ("last failure", clean(found["last_start_failure"] or "")),
     ]
     said += charts(found, columns)
@@ -359,8 +359,9 @@ def pool_facts(found: Answer, columns: int) -> list[tuple[str, str]]:
 
 
 _UNDER_WAY: Final = ("starting", "finishing", "resetting", "closing")
-_LOST: Final = (
-    "cancelled", "stale", "reclaimed", "overheld", "revoked", "start_failures", "unclosed", "lost",
+_GOT_NONE: Final = ("timed_out", "refused", "failed_fast", "deadlocks", "cancelled")
+_MISHAPS: Final = (
+    "stale", "reclaimed", "overheld", "revoked", "start_failures", "unclosed", "lost",
 )  # fmt: skip
 
 

@@ -284,8 +284,9 @@ def texts(name: str, values: Iterable[str]) -> frozenset[str]:
     Raises:
         TypeError: They are no texts, or one text, whose letters would be taken for them.
     """
-    found = values if isinstance(values, str) else list(values)
-    if isinstance(found, str) or not all(isinstance(value, str) for value in found):
+    is_many = isinstance(values, Iterable) and not isinstance(values, str)
+    found = list(values) if is_many else ()
+    if not is_many or not all(isinstance(value, str) for value in found):
         raise TypeError(f"{name}: expected an iterable of texts, got {values!r}")
     return frozenset(value.lower() for value in found)
 

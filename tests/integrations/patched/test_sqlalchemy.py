@@ -72,6 +72,7 @@ class Psycopg:
     """By psycopg 3."""
 
     driver = "psycopg"
+    asks = 1  # connections by which the server is asked to cancel what was cut short
 
     def make(self, gate: Gate, *, password: str = "", **options: Any) -> Borrower:
         """Return a borrower."""
@@ -84,6 +85,7 @@ class Psycopg2(Psycopg):
     """By psycopg2."""
 
     driver = "psycopg2"
+    asks = 0
 
     @pytest.fixture(autouse=True)
     def green(self) -> Iterator[None]:
@@ -162,7 +164,7 @@ class CutShort(OnASharedServer):
         with one.checkout() as other:
             assert pid_of(other) != pids[0]
         assert_whole(one, gate)
-        assert gate.opened == 2
+        assert gate.opened == 2 + self.asks
 
     def quietly(self, fn: Callable[[], None]) -> None:
         """Run it until it is cut short."""
@@ -183,7 +185,7 @@ class CutShort(OnASharedServer):
         with one.checkout() as connection:
             assert one.echo(connection, "mine") == "mine"
         assert_whole(one, gate)
-        assert gate.opened == 2
+        assert gate.opened == 2 + self.asks
         one.stop()
 
     def test_and_the_timeout_swallowed_with_a_connection(self, one: Borrower, gate: Gate) -> None:
@@ -194,7 +196,7 @@ class CutShort(OnASharedServer):
             assert connection.invalidated
         with one.checkout() as connection:
             assert one.echo(connection, "mine") == "mine"
-        assert gate.opened == 2
+        assert gate.opened == 2 + self.asks
 
     def test_in_its_own_rollback(self, one: Borrower, gate: Gate) -> None:
         """The rollback of a Connection is the client's: cut short, the connection is closed."""
@@ -214,7 +216,7 @@ class CutShort(OnASharedServer):
         client.kill()
         gate.unblock()
         assert_whole(one, gate)
-        assert gate.opened == 2
+        assert gate.opened == 2 + self.asks
 
     def test_while_a_worker_resets(self, one: Borrower, gate: Gate) -> None:
         """Nothing happens: the rollback goes on, and the connection is lent again."""
@@ -246,7 +248,48 @@ class CutShort(OnASharedServer):
 
 
 class TestCutShort(Psycopg, CutShort):
-    pass
+    @pytest.mark.parametrize("swallowed", [False, True])
+    def test_is_cancelled_on_the_server(
+        self, one: Borrower, server: PostgreSQL, swallowed: bool
+    ) -> None:
+        """Else it went on there, and the server had more connections than the pool may have."""
+
+        def use() -> None:
+            with one.checkout() as connection:
+                pids.append(pid_of(connection))
+                with gevent.Timeout(0.05, False if swallowed else None):
+                    connection.execute(text(NAP))
+
+        for _ in range(3):
+            pids: list[int] = []
+            self.quietly(use)
+            until(lambda: not is_napping(server, pids[0]), "the server to be told")  # noqa: B023
+
+    def test_is_not_cancelled_if_that_is_declined(self, gate: Gate, server: PostgreSQL) -> None:
+        """The server gets no other connection than those that are lent."""
+        one = self.make(gate, size=1, pool_pre_ping=False, cancel_timeout=0)
+        with contextlib.suppress(gevent.Timeout), one.checkout() as connection:
+            pid = pid_of(connection)
+            with gevent.Timeout(0.05):
+                connection.execute(text(NAP))
+        assert_whole(one, gate)
+        assert gate.opened == 2
+        one.stop()
+        with psycopg.connect(server.dsn()) as other:
+            other.execute("select pg_terminate_backend(%s)", [pid])
+
+    def test_is_closed_though_the_server_is_silent(self, gate: Gate) -> None:
+        """It is asked in vain, for as long as a close may take; then no socket is left."""
+        one = self.make(gate, size=1, pool_pre_ping=False, shutdown=0.05)
+        with contextlib.suppress(gevent.Timeout), one.checkout() as connection:
+            connection.execute(text("select 1"))
+            gate.block()
+            with gevent.Timeout(0.05):
+                connection.execute(text(NAP))
+        one.stop()
+        gate.unblock()
+        until(lambda: gate.open == 0, "both sockets to be closed")
+        assert gate.opened == 2
 
 
 class TestCutShortByPsycopg2(Psycopg2, CutShort):

@@ -112,6 +112,7 @@ class FakeNode:
         self.path = f"/nowhere/{node}.sock"
         self.actions = actions
         self.gone = False
+        self.has_socket = True  # of one that has crashed, too, until it is asked
         self.refuses: GPoolError | None = None  # what it answers to everything
         self.hub: dict[str, Any] = {"blocked": False}
         self.title = "gunicorn app:app"
@@ -139,6 +140,7 @@ class FakeNode:
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Answer, as a client does."""
         if self.gone:
+            self.has_socket = False
             raise NodeGone(self.path)
         if self.refuses is not None:
             raise self.refuses
@@ -230,8 +232,8 @@ class FakeNodes:
         self.nodes = {node.node: node for node in nodes}
 
     def names(self) -> list[str]:
-        """Return what those are called that are not gone."""
-        return [name for name, node in self.nodes.items() if not node.gone]
+        """Return what those are called that have a socket, live or not."""
+        return [name for name, node in self.nodes.items() if node.has_socket]
 
     def client(self, node: str) -> FakeNode:
         """Return a node, which answers by itself."""

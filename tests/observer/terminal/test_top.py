@@ -562,6 +562,17 @@ class TestNodes:
 
         drive(scenario, node, other)
 
+    def test_that_are_dead_are_passed_over(self, node):
+        """One that crashed has left its socket, and is the first of the list."""
+        crashed = FakeNode("4710")
+        crashed.gone = True
+
+        async def scenario(top):
+            await top.sees("4711", "PoolMan")
+            assert "GONE" not in top.screen()
+
+        drive(scenario, crashed, node)
+
     def test_that_go_are_missed(self, node):
         """The last picture stays, and the others are offered."""
         other = FakeNode("4712")

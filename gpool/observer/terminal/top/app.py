@@ -116,6 +116,7 @@ class Top(App[None]):
         self._observed = nodes
         self._names: list[str] = nodes.names()
         self.node = node if node is not None else next(iter(self._names), "")
+        self._is_chosen = node is not None  # by the command line
         self._about: Answer | None = None  # what the node says of itself
         self._hub: Answer | None = None  # the latest answer
         self._gone = False
@@ -227,6 +228,10 @@ class Top(App[None]):
         # One whose socket is still there hangs as a whole, or is stopped: it may come back.
         self._gone = isinstance(error, NodeGone) and self.node not in self._names
         self._refused = "" if self._gone else str(error)
+        if self._gone and self._about is None and not self._is_chosen:
+            self._gone, self.node = False, ""  # a crash has left its socket, and nothing to see
+            self._find_first()
+            self.look()
         self._say()
 
     def _say(self) -> None:
