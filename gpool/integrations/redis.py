@@ -48,7 +48,6 @@ import contextlib
 import itertools
 import os
 import sys
-import warnings
 from typing import Any, ClassVar, Final
 
 import gevent
@@ -58,6 +57,7 @@ from redis.connection import CacheProxyConnection
 
 import gpool
 from gpool import clock
+from gpool.integrations._frames import warn_user
 from gpool.integrations._options import named
 from gpool.integrations._redis import (
     IN_REDIS,
@@ -94,7 +94,8 @@ __all__ = [
     "SupervisedPool",
 ]
 
-gpool.pass_over("redis", "django.core.cache", "flask_caching", "cachelib")
+_ON_BEHALF: Final = ("redis", "django.core.cache", "flask_caching", "cachelib")
+gpool.pass_over(*_ON_BEHALF)
 
 _OPTIONS: Final = frozenset({
     "check_after", "check_timeout", "debug", "fail_fast", "finish_timeout", "idle_timeout",
@@ -130,7 +131,8 @@ class SupervisedPool(redis.ConnectionPool):
 
     Warns:
         RuntimeWarning: gevent has not patched: each command blocks all greenlets, and no time
-            limit can cut one short.
+            limit can cut one short; at the first checkout by a greenlet that is not the
+            thread's main one.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class SupervisedPool(redis.ConnectionPool):
         limits = {key: options.pop(key) for key in _OPTIONS & options.keys()}
         limits |= {"timeout": timeout, "lazy": lazy, "size": _first(size, max_connections, 50)}
         self._timeout = timeout
+        self._may_block = True  # as far as anybody knows
         self._is_closed = False
         self._made: set[Any] = set()  # every connection that is not closed
         with named(size="size" if max_connections is None else "max_connections"):
@@ -165,8 +168,6 @@ class SupervisedPool(redis.ConnectionPool):
         cap = limits["size"] + limits.get("max_overflow", 0)
         super().__init__(supervised(connection_class), cap, **options)
         self._try_options(connection_class)
-        if not monkey.is_module_patched("socket"):
-            warnings.warn(_BLOCKS, RuntimeWarning, stacklevel=2)
 
     def _try_options(self, connection_class: Any) -> None:
         try:
@@ -224,10 +225,19 @@ class SupervisedPool(redis.ConnectionPool):
             PoolNotReady: It was closed, and has not opened again in five seconds.
             gpool.WrongHub: The pool runs in another thread.
         """
+        if self._may_block:
+            self._warn_if_it_blocks()
         lease, connection = self._checkout()
         lease.locate()
         unwrapped(connection).gpool_lease = lease
         return connection
+
+    def _warn_if_it_blocks(self) -> None:
+        if gevent.getcurrent().parent is None:
+            return  # the main greenlet: a command has no others to block
+        self._may_block = False  # or it has been said
+        if not monkey.is_module_patched("socket"):
+            warn_user(f"pool {self.supervised.name!r}: {_BLOCKS}", *_ON_BEHALF)
 
     def _checkout(self) -> tuple[gpool.Lease[Any], Any]:
         try:
