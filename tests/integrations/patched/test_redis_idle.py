@@ -181,6 +181,7 @@ class TestSaid:
         assert client.echo("mine") == b"mine"
         assert gate.opened == 2
 
+    @pytest.mark.skipif(redis.utils.HIREDIS_AVAILABLE, reason="hiredis's parser looks no further")
     @pytest.mark.parametrize("what", [None, "ended"])
     def test_by_tls_alone_it_is_nothing_or_goodbye(
         self, make_client, monkeypatch: pytest.MonkeyPatch, what: str | None
