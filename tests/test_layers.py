@@ -49,6 +49,7 @@ LAYERS = (
     ("pool.application",),
     ("pool.pool",),
     ("pool.pools",),
+    ("serving.backlog",),
     ("serving.handlers",),
     ("serving.server_child",),
     ("serving.run",),

@@ -6,8 +6,10 @@ Not here: the pool (``redis.py``), where the errors are public.
 from __future__ import annotations
 
 import functools
+import select
+import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from gevent import monkey
 from redis import exceptions
@@ -83,6 +85,11 @@ _ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWA
 
 
 _Connection: Any = AbstractConnection  # few of its methods have annotations
+_poll: Callable[[], Any] = monkey.get_original("select", "poll")  # gevent's switches
+_SAID: Final = select.POLLIN
+_ENDED: Final = (  # the last one: it hung up, which not every system has
+    select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+)
 _get_ident: Callable[[], int] = monkey.get_original("threading", "get_ident")
 
 
@@ -160,6 +167,13 @@ class Supervised(_Connection):  # type: ignore[misc]
 
     # --- What redis-py calls ---
 
+    def connect(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().connect(*args, **kwargs)
+        except BaseException as error:
+            self._gpool_part(error)
+            raise
+
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         """Connect it, if it is not; cut short, it is not connected."""
         self.gpool_refuse()
@@ -212,9 +226,13 @@ class Supervised(_Connection):  # type: ignore[misc]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         self.gpool_refuse()
-        if self._re_auth_token is not None and self._gpool_is_quiet:
-            self.re_auth()
-        super().send_packed_command(command, check_health)
+        try:
+            if self._re_auth_token is not None and self._gpool_is_quiet:
+                self.re_auth()
+            super().send_packed_command(command, check_health)
+        except BaseException as error:
+            self._gpool_part(error)
+            raise
         # What was cut short until here has been disconnected by redis-py.
         if not isinstance(command, _Packed):
             self.gpool_open.add("unknown")  # packed elsewhere: how many are they?
@@ -254,18 +272,52 @@ class Supervised(_Connection):  # type: ignore[misc]
             self._gpool_adopt()
         try:
             response = super().read_response(*args, **kwargs)
-        except exceptions.ResponseError:
-            self.gpool_pending -= 1
+        except BaseException as error:
+            if isinstance(error, exceptions.ResponseError):
+                self.gpool_pending -= 1
+            self._gpool_part(error)
             raise
         if not kwargs.get("push_request"):
             self.gpool_pending -= 1
         return response
+
+    def _gpool_part(self, error: BaseException) -> None:
+        """Give it back, to be closed, if the pipeline that has it is being dropped.
+
+        That sends UNWATCH, and waits.  What strikes there, as a ``gevent.Timeout``, Python or
+        redis-py swallows before `release` is called, and nobody is left who could call it.
+        Whoever has taken the connection out of the pipeline, and uses it, is refused.
+        """
+        lease = self.gpool_lease
+        if lease is None or self.gpool_is_over or self.gpool_is_anothers:
+            return
+        if _is_last(error, lease):
+            self.gpool_lease, self.gpool_ended = None, True
+            lease.discard("dropped")
 
     def _gpool_adopt(self) -> None:
         """Make the greenlet that listens the one whose death takes the connection back."""
         lease = self.gpool_lease
         if lease is not None and not lease.lost and not self._gpool_is_mine:
             lease.transfer(gpool.self())
+
+
+def _is_last(error: BaseException, lease: gpool.Lease[Any]) -> bool:
+    """Tell whether an exception ends the ``__del__`` of an object of redis-py that has a lease.
+
+    It does not if redis-py will try again what has raised it.
+    """
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        name, module = frame.f_code.co_name, f"{frame.f_globals.get('__name__')}."
+        if name == "__del__" and module.startswith("redis."):
+            mine = getattr(frame.f_locals.get("self"), "connection", None)
+            if getattr(unwrapped(mine), "gpool_lease", None) is lease:
+                return True
+        if module == "redis.retry." and isinstance(error, Exception):
+            return False
+        frame = frame.f_back
+    return False
 
 
 def _word(value: Any) -> str:
@@ -290,6 +342,42 @@ def unwrapped(connection: Any) -> Any:
     return getattr(connection, "_conn", connection)
 
 
+def news(connection: Any) -> Literal["said", "ended"] | None:
+    """Return what the server has done to a connection that nobody has; never waits, nor switches.
+
+    Returns:
+        "ended": it has closed it, or that is closed here; "said": it has sent something.
+    """
+    sock = connection._sock
+    if sock is None:
+        return "ended"
+    poll = _poll()
+    poll.register(sock.fileno(), _SAID | _ENDED)
+    for _, events in poll.poll(0):
+        return "ended" if events & _ENDED else _what_came(connection)
+    return "said" if _has_buffered(sock, connection._parser) else None
+
+
+def _what_came(connection: Any) -> Literal["said", "ended"] | None:
+    """Have redis-py read what has come: TLS has words of its own, and one of them is goodbye."""
+    if getattr(connection._parser, "_reader", None) is not None:
+        return "said"  # hiredis's parser polls only, with gevent's
+    try:
+        return "said" if connection.can_read() else None
+    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError):
+        return "ended"
+
+
+def _has_buffered(sock: Any, parser: Any) -> bool:
+    """Tell whether something was read and is not yet parsed."""
+    reader = getattr(parser, "_reader", None)  # hiredis's
+    if reader is not None:
+        is_left = reader.has_data()
+    else:
+        is_left = getattr(getattr(parser, "_buffer", None), "unread_bytes", int)()
+    return bool(is_left or (hasattr(type(sock), "pending") and sock.pending()))  # a TLS record's
+
+
 def ask(connection: Any) -> None:
     """Have the server answer; raises if it does not, or lets nobody in."""
     connection.send_command("PING", check_health=False)
@@ -297,3 +385,28 @@ def ask(connection: Any) -> None:
         connection.read_response()
     except exceptions.ResponseError:
         return  # PING may be forbidden; it lives
+
+
+def is_dirty(connection: Any) -> bool:
+    """Tell whether it must not be lent again."""
+    dirty: bool = unwrapped(connection).gpool_dirty
+    return dirty
+
+
+def is_broken(error: BaseException, connection: Any) -> bool:
+    """Tell whether an exception has broken it: a kill may strike anywhere.
+
+    A GeneratorExit strikes at a ``yield``: what it has cut short there, the connection knows.
+    """
+    is_cut_short = not isinstance(error, Exception | GeneratorExit)
+    return is_cut_short or unwrapped(connection)._sock is None
+
+
+def no_reset(connection: Any) -> bool:
+    """Do nothing; but without a `reset` one that comes back by an exception would be closed."""
+    return False
+
+
+def re_auth(connection: Any) -> None:
+    """Log in with its new token, if it has one."""
+    connection.re_auth()

@@ -20,6 +20,7 @@ Rules:
   all that was asked on it was answered and read, whatever became of the exception that got
   in between, and if nothing was left open: MULTI, WATCH, a subscription, MONITOR, another
   database.  Else it is closed, and a worker makes another one.
+* One that the server has closed meanwhile is not lent: as in redis-py, its socket is looked at.
 * redis-py's `Retry` goes on: a command that is tried again connects anew in its client, in
   the same slot, so the cap holds.  Cut short there, the connection is closed.
 * A connection that listens belongs to the greenlet that reads from it.
@@ -44,9 +45,9 @@ Source:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
-import warnings
 from typing import Any, ClassVar, Final
 
 import gevent
@@ -55,6 +56,8 @@ from gevent import monkey
 from redis.connection import CacheProxyConnection
 
 import gpool
+from gpool import clock
+from gpool.integrations._frames import warn_user
 from gpool.integrations._options import named
 from gpool.integrations._redis import (
     IN_REDIS,
@@ -68,6 +71,11 @@ from gpool.integrations._redis import (
     PoolNotReady,
     StartsFailing,
     ask,
+    is_broken,
+    is_dirty,
+    news,
+    no_reset,
+    re_auth,
     supervised,
     unwrapped,
 )
@@ -86,7 +94,8 @@ __all__ = [
     "SupervisedPool",
 ]
 
-gpool.pass_over("redis", "django.core.cache", "flask_caching", "cachelib")
+_ON_BEHALF: Final = ("redis", "django.core.cache", "flask_caching", "cachelib")
+gpool.pass_over(*_ON_BEHALF)
 
 _OPTIONS: Final = frozenset({
     "check_after", "check_timeout", "debug", "fail_fast", "finish_timeout", "idle_timeout",
@@ -99,6 +108,7 @@ _BLOCKS: Final = (
     "redis-py does not cooperate with gevent here: each command blocks all greenlets, and no "
     "timeout can cut one short; call gevent.monkey.patch_all() before anything else"
 )
+_TRIES: Final = 3  # closed connections that are replaced before one is lent closed
 _Cached: Any = CacheProxyConnection
 
 
@@ -121,7 +131,8 @@ class SupervisedPool(redis.ConnectionPool):
 
     Warns:
         RuntimeWarning: gevent has not patched: each command blocks all greenlets, and no time
-            limit can cut one short.
+            limit can cut one short; at the first checkout by a greenlet that is not the
+            thread's main one.
     """
 
     def __init__(
@@ -141,22 +152,22 @@ class SupervisedPool(redis.ConnectionPool):
             )
         limits = {key: options.pop(key) for key in _OPTIONS & options.keys()}
         limits |= {"timeout": timeout, "lazy": lazy, "size": _first(size, max_connections, 50)}
+        self._timeout = timeout
+        self._may_block = True  # as far as anybody knows
         self._is_closed = False
         self._made: set[Any] = set()  # every connection that is not closed
         with named(size="size" if max_connections is None else "max_connections"):
             self.supervised: gpool.Pool[Any] = gpool.Pool(
                 gpool.Resource(
                     create=self._create, close=self._close, check=ask,
-                    is_dirty=_is_dirty, is_broken=_is_broken,
-                    reset=_no_reset, needs_reset=_no_reset,
+                    is_dirty=is_dirty, is_broken=is_broken,
+                    reset=no_reset, needs_reset=no_reset,
                 ),
                 name=name, **limits,
             )  # fmt: skip
         cap = limits["size"] + limits.get("max_overflow", 0)
         super().__init__(supervised(connection_class), cap, **options)
         self._try_options(connection_class)
-        if not monkey.is_module_patched("socket"):
-            warnings.warn(_BLOCKS, RuntimeWarning, stacklevel=2)
 
     def _try_options(self, connection_class: Any) -> None:
         try:
@@ -214,20 +225,55 @@ class SupervisedPool(redis.ConnectionPool):
             PoolNotReady: It was closed, and has not opened again in five seconds.
             gpool.WrongHub: The pool runs in another thread.
         """
+        if self._may_block:
+            self._warn_if_it_blocks()
         lease, connection = self._checkout()
         lease.locate()
         unwrapped(connection).gpool_lease = lease
         return connection
 
+    def _warn_if_it_blocks(self) -> None:
+        if gevent.getcurrent().parent is None:
+            return  # the main greenlet: a command has no others to block
+        self._may_block = False  # or it has been said
+        if not monkey.is_module_patched("socket"):
+            warn_user(f"pool {self.supervised.name!r}: {_BLOCKS}", *_ON_BEHALF)
+
     def _checkout(self) -> tuple[gpool.Lease[Any], Any]:
         try:
             if self._is_closed:
                 self._open()
-            lease = self.supervised.checkout()
+            lease = self._borrow()
             return lease, lease.worker
         except tuple(IN_REDIS) as error:
             cause, in_redis = error.__cause__, IN_REDIS[type(error)](*error.args)
         raise in_redis from cause
+
+    def _borrow(self) -> gpool.Lease[Any]:
+        """Borrow a connection that the server has not closed, as far as is known without asking it.
+
+        redis-py's own pools look as well.  One that is found has all idle ones looked at.
+        """
+        until = None if self._timeout is None else clock.now() + self._timeout
+        lease = self.supervised.checkout()
+        for tries in itertools.count(1):
+            if self._may_be_lent(lease.worker):
+                break
+            lease.worker.disconnect()
+            left = None if until is None else until - clock.now()
+            if tries > _TRIES or (left is not None and left <= 0):
+                break  # as it is: redis-py connects it anew, at the first command
+            error = redis.ConnectionError("the server has closed the idle connection")
+            lease.__exit__(type(error), error, None)
+            lease = self.supervised.checkout(left)
+        return lease
+
+    def _may_be_lent(self, connection: Any) -> bool:
+        what = news(unwrapped(connection))
+        if what is None:
+            return True
+        is_told = self.cache is not None or getattr(self, "maint_notifications_enabled", bool)()
+        return bool(what == "said" and is_told)  # redis-py reads what is pushed
 
     def _open(self) -> None:
         self._is_closed = False  # or no connection could be made
@@ -316,7 +362,7 @@ class SupervisedPool(redis.ConnectionPool):
             connection.set_re_auth_token(token)
         if self.supervised.healthy():
             with contextlib.suppress(gpool.WrongHub):
-                self.supervised.broadcast(_re_auth_idle)
+                self.supervised.broadcast(re_auth)
 
     def disconnect_free_connections(self, moving_address_src: Any = None) -> None:
         """Have the connections to a server that moves replaced."""
@@ -372,26 +418,3 @@ class SharedPool(SupervisedPool):
 
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
-
-
-def _is_dirty(connection: Any) -> bool:
-    dirty: bool = unwrapped(connection).gpool_dirty
-    return dirty
-
-
-def _is_broken(error: BaseException, connection: Any) -> bool:
-    """Tell whether an exception has broken it: a kill may strike anywhere.
-
-    A GeneratorExit strikes at a ``yield``: what it has cut short there, the connection knows.
-    """
-    is_cut_short = not isinstance(error, Exception | GeneratorExit)
-    return is_cut_short or unwrapped(connection)._sock is None
-
-
-def _no_reset(connection: Any) -> bool:
-    """Do nothing; but without a `reset` one that comes back by an exception would be closed."""
-    return False
-
-
-def _re_auth_idle(connection: Any) -> None:
-    connection.re_auth()

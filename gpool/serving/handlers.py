@@ -15,10 +15,14 @@ Rules:
 
 * A request that has begun to arrive is answered, unless it is cut; answers say
   ``Connection: close`` from the moment that the server drains.
-* Who is connected and has never asked yet gets a second to do so.
+* Who is connected and has never asked yet gets a second to do so, from the moment that the
+  server drains, or that it is begun with if that is later.
 * A request that comes after its connection was hung up is not begun with: its client sees the
   connection end without an answer, and may ask again elsewhere.
-* The connections that the system has accepted already are taken before the listener closes.
+* The connections that the system has accepted already are taken before the listener closes;
+  those for which a full server has no place wait for one (``backlog.py``).
+* Handlers keep what they need of their server, as the socket by which datagrams are answered,
+  until they have ended.
 * Who is cut gets a second to unwind.  One that swallows its kill runs on, and nobody waits for it.
 
 Source:
@@ -30,8 +34,10 @@ Not here: when a server is drained (``run.py``).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
+from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -43,7 +49,8 @@ from greenlet import getcurrent
 from gpool import clock
 from gpool.errors import StartError
 from gpool.otp.pid import Pid
-from gpool.waiter import Expired, Gate, Waiter
+from gpool.serving.backlog import Backlog, give_way
+from gpool.waiter import Expired, Gate
 
 if TYPE_CHECKING:
     Server = BaseServer[*tuple[Any, ...]]  # generic in its type stubs only
@@ -53,6 +60,7 @@ else:
 FIRST_REQUEST: Final = 1.0  # s that a new connection has to begin with its first request
 UNWIND: Final = 1.0  # s that handlers which are cut get for their cleanup
 HOOKED: Final = (
+    "start_accepting",
     "stop_accepting",
     "is_fatal_error",
     "wrap_socket_and_handle",
@@ -84,12 +92,14 @@ class Handlers:
         self.server: Any = server
         self.name = f"{type(server).__name__} at {_address(server)}"
         self.running: dict[Any, None] = {}  # greenlets that handle a connection, oldest first
-        self.idle: dict[Any, None] = {}  # pywsgi handlers that wait for a request
+        self.idle: dict[Any, float] = {}  # pywsgi handler that waits for a request -> since when
         self.draining = False
+        self.drained_at = math.inf  # s of gpool's clock
         self.is_cut = False  # nobody who comes is handled
         self._lost = lost
         self._failure: BaseException | None = None  # of accept, for good
-        self._quiet = Gate()  # open while it drains and none runs
+        self._quiet = Gate()  # open while it drains and none runs or is to run
+        self._backlog = Backlog(server, lambda: not self.running, self._note_quiet)
 
     def start(self) -> None:
         """Listen, and accept.
@@ -111,8 +121,9 @@ class Handlers:
 
     def _hook(self) -> None:
         server = self.server
-        self._stop_accepting, self._is_fatal = server.stop_accepting, server.is_fatal_error
-        server.stop_accepting, server.is_fatal_error = self._stopped, self._note_failure
+        self._start_accepting, self._stop_accepting = server.start_accepting, server.stop_accepting
+        server.start_accepting, server.stop_accepting = self._resume, self._stopped
+        self._is_fatal, server.is_fatal_error = server.is_fatal_error, self._note_failure
         if getattr(server, "ssl_enabled", False):  # a handshake is part of a request
             handle = server.wrap_socket_and_handle
             server.wrap_socket_and_handle = partial(self._handle, handle)
@@ -141,14 +152,26 @@ class Handlers:
             return handle(*connection)
         finally:
             del self.running[greenlet]
-            if self.draining and not self.running:
-                self._quiet.open()
+            self._backlog.note_end()
+            self._note_quiet()
+
+    def _note_quiet(self) -> None:
+        if self.draining and self._is_quiet:
+            self._quiet.open()
+
+    @property
+    def _is_quiet(self) -> bool:
+        return not self.running and not self._backlog.is_open
 
     def _note_failure(self, error: Any) -> bool:
         fatal: bool = self._is_fatal(error)
         if fatal:
             self._failure = error
         return fatal
+
+    def _resume(self) -> None:
+        if not self.draining:  # else it was its pool, which has a place again
+            self._start_accepting()
 
     def _stopped(self) -> None:
         self._stop_accepting()
@@ -160,22 +183,27 @@ class Handlers:
     def close(self) -> None:
         """Stop accepting, and hang up on those who ask nothing; never blocks."""
         if not self.draining:
-            self.draining = True
-            with contextlib.suppress(Exception):  # what accept or spawn raise: it closes anyway
-                self._accept_rest()
-            self.server.close()
-            self._hang_up(newcomers=False)
+            self.draining, self.drained_at = True, clock.now()
+            self._backlog.take()
+            self._stop_listening()
+            self._hang_up(-math.inf)
 
-    def _accept_rest(self) -> None:
+    def _stop_listening(self) -> None:
+        """Free the port, but leave to handlers what they need of the server."""
         server = self.server
-        for _ in range(server.max_accept):
-            if not server.started or server.full() or not (connection := server.do_read()):
-                return
-            server.do_handle(*connection)
+        server.stop_accepting()
+        if server.started and _answers_by_listener(server):
+            return
+        if server.started and (self._backlog.is_open or getattr(server, "ssl_enabled", False)):
+            with contextlib.suppress(Exception):
+                server.socket.close()  # its own close() would forget its spawn and its handle
+        else:
+            server.close()
 
-    def _hang_up(self, *, newcomers: bool) -> None:
-        for handler in list(self.idle):
-            if newcomers or handler.gpool_requests:
+    def _hang_up(self, moment: float) -> None:
+        """Hang up on idle connections; if they never asked, on those that came until a moment."""
+        for handler, since in list(self.idle.items()):
+            if handler.gpool_requests or since <= moment:
                 handler.gpool_hang_up()
 
     def drain(self, timeout: float | None) -> bool:
@@ -202,19 +230,20 @@ class Handlers:
         """
         end = None if timeout is None else clock.now() + timeout
         self.close()
-        _give_way()  # to those that were accepted just now
-        if not self._await_quiet(FIRST_REQUEST if timeout is None else min(FIRST_REQUEST, timeout)):
-            self._hang_up(newcomers=True)
-            _give_way()
+        give_way()  # to those that were accepted just now
+        hurry = timeout is not None and timeout < FIRST_REQUEST
+        if not self._await_quiet(timeout if hurry else FIRST_REQUEST):
+            self._hang_up(math.inf if hurry else self.drained_at)
+            give_way()
             self._await_quiet(None if end is None else max(end - clock.now(), 0.0))
-        return not self.running
+        return self._is_quiet
 
     def _await_quiet(self, seconds: float | None) -> bool:
-        if self.running:
+        if not self._is_quiet:
             self._quiet.shut()
             with contextlib.suppress(Expired):
                 self._quiet.wait(seconds)
-        return not self.running
+        return self._is_quiet
 
     def cut(self) -> None:
         """Kill the handlers that are left; blocks until they are dead, for a second at most."""
@@ -234,11 +263,12 @@ class Handlers:
     def down(self, pid: Pid, reason: Any) -> None:
         """Its process is dead, however it died: free the port, cut the rest; never switches."""
         self.draining = True
-        self.server.close()
         self._kill()
 
     def _kill(self) -> None:
         self.is_cut = True
+        self.server.close()
+        self._backlog.cut()
         me = getcurrent()
         gevent.killall([one for one in self.running if one is not me], block=False)
         self._unhook()
@@ -259,13 +289,26 @@ class _PoliteHandler:
         handlers = self.gpool_handlers
         if handlers.draining and self.gpool_requests and not _has_more(self.socket):
             return ""
-        handlers.idle[self] = None
+        handlers.idle[self] = clock.now()
         try:
-            line: str = super().read_requestline()  # type: ignore[misc]
+            with self._gpool_patience():
+                line: str = super().read_requestline()  # type: ignore[misc]
         finally:
             del handlers.idle[self]
         self.gpool_requests += 1
         return line
+
+    @contextlib.contextmanager
+    def _gpool_patience(self) -> Iterator[None]:
+        """Have who comes while the server drains hung up on after a while, unless it asks."""
+        if self.gpool_requests or not self.gpool_handlers.draining:
+            yield
+            return
+        timer = clock.call_later(FIRST_REQUEST, self.gpool_hang_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def finalize_headers(self) -> None:
         """Tell the client not to ask here again."""
@@ -295,11 +338,9 @@ def _has_more(connection: Any) -> bool:
         return False
 
 
-def _give_way() -> None:
-    """Block until all who could run have run."""
-    turn = Waiter()
-    gevent.get_hub().loop.run_callback(turn.wake)
-    turn.wait()
+def _answers_by_listener(server: Any) -> bool:
+    listener = getattr(server, "socket", None)
+    return getattr(listener, "type", None) == SOCK_DGRAM
 
 
 def _address(server: Any) -> str:

@@ -7,7 +7,8 @@
 
 At SIGTERM or SIGINT, in this order:
 
-1. the servers stop accepting, and idle keep-alive connections are hung up on;
+1. the servers stop accepting, and idle keep-alive connections are hung up on; what the system
+   has accepted already waits for its turn if its server is full;
 2. the requests in flight are let finish, within `drain` seconds; what is left is cut;
 3. the trees are stopped, the one given last first;
 4. the pools are drained and stopped, the one started last first, and the Application with them;
@@ -76,7 +77,8 @@ def run(
         Whether all of it ended by itself: nothing was cut.
 
     Raises:
-        TypeError, ValueError: An argument is wrong; nothing was started.
+        TypeError, ValueError: An argument is wrong, or a server or a supervisor is given twice;
+            nothing was started.
         StartError: A server cannot listen; its text has the address.
         RunError: A server's ``accept`` failed for good, a tree died, or a callable did.
         SystemExit: As a callable raised it.
@@ -159,9 +161,11 @@ class _Program:
     def _sort(self, one: Any) -> None:
         match one:
             case BaseServer():
+                _check_new(one, [handlers.server for handlers in self.servers])
                 self.servers.append(Handlers(one, partial(self._was_closed, one)))
             case GenServer():
-                self.trees.append(process.resolve(one))
+                _check_new(pid := process.resolve(one), self.trees)
+                self.trees.append(pid)
             case _ if callable(one):
                 self.callables.append(one)
             case _:
@@ -300,6 +304,11 @@ def _kept_alive() -> Iterator[None]:
     finally:
         keeper.stop()
         keeper.close()
+
+
+def _check_new(one: Any, others: list[Any]) -> None:
+    if any(one is other for other in others):
+        raise ValueError(f"run: expected each server and supervisor once, got {one!r} twice")
 
 
 def _failure(what: str, reason: Any) -> BaseException:

@@ -98,7 +98,10 @@ class TestManage:
         assert "gpool.W001" in manage("check", "--deploy")
         assert "gpool" not in manage("check", "--deploy", patched=True)
         monkeypatch.setitem(manage.environment, "SITE", '{"CONN_MAX_AGE": 60}')
-        assert "gpool.E001" in manage("check", fails=True)
+        monkeypatch.setitem(manage.environment, "SITE_PROCESSES", '"four"')
+        found = manage("check", fails=True)
+        assert "gpool.E001" in found
+        assert "gpool.E004" in found
 
 
 @pytest.fixture
@@ -154,6 +157,24 @@ class TestSettings:
         """Nothing is said of them."""
         for check in (checks.check_settings, checks.check_patched, checks.check_patched_at_all):
             assert check(None) == []
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("number", ["four", "4", -4, 0, True, 2.0, [2]])
+    def test_are_a_whole_number(self, number: Any) -> None:
+        """Anything else is an error, and not ignored as if nothing had been said."""
+        with override_settings(GPOOL_PROCESSES=number):
+            ((found, text),) = said(checks.check_processes(None))
+            assert checks.processes() is None
+        assert found == "gpool.E004"
+        assert text == f"GPOOL_PROCESSES: expected a whole number of at least 1, got {number!r}."
+
+    @pytest.mark.parametrize("number", [1, 8, None])
+    def test_that_are_one_or_not_said_are_right(self, number: int | None) -> None:
+        """None is as if the setting was not there."""
+        with override_settings(GPOOL_PROCESSES=number):
+            assert checks.check_processes(None) == []
+        assert checks.check_processes(None) == []
 
 
 class TestPatched:
@@ -257,7 +278,10 @@ class TestRegister:
         monkeypatch.setattr(checks.checks, "register", registry.register)
         AppConfig.create("gpool.integrations.django").ready()
         names = {check.__name__ for check in registry.get_checks(include_deployment_checks=True)}
-        assert names == {"check_settings", "check_patched", "check_patched_at_all", "check_room"}
+        assert names == {
+            "check_settings", "check_processes", "check_patched", "check_patched_at_all",
+            "check_room",
+        }  # fmt: skip
         assert {check.__name__ for check in registry.get_checks()} == names - {
             "check_patched_at_all"
         }

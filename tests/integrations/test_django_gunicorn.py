@@ -154,6 +154,31 @@ class TestOutage:
         assert opened(server) <= WORKERS * CAP
 
 
+class TestRefused:
+    """What makes every query fail is in the log, though Django's own settings hide the reason."""
+
+    @pytest.mark.parametrize(
+        ("options", "environment", "reason"),
+        [
+            ([], {"SITE": '{"CONN_MAX_AGE": 60}'}, "CONN_MAX_AGE: expected 0, got 60"),
+            ([], {"SITE": '{"OPTIONS": {"gpool": {"sise": 4}}}'}, "got 'sise'. OPTIONS"),
+            (["--preload"], {}, "patch first (with gunicorn --preload: at the top of gunicorn."),
+        ],
+        ids=["contradiction", "options", "not patched"],
+    )
+    def test_is_said_once(
+        self, server: PostgreSQL, options: list[str], environment: dict[str, str], reason: str
+    ) -> None:
+        """For many requests, by each worker."""
+        words = ("-w", "1", "--chdir", str(SITE), *options)
+        environment |= {"PGHOST": server.address[0], "PGPORT": str(server.port)}
+        with Gunicorn("wsgi:application", *words, cwd=SITE, **environment) as site:
+            for _ in range(2):
+                assert site.get("/count").status == 500
+            said = [line for line in site.log.splitlines() if "refuses every query" in line]
+            assert [reason in line for line in said] == [True], site.log
+
+
 class Told:
     """What the clients of a test tell, and are told."""
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 import pickle
+import subprocess
+import sys
 
+import gevent
 import pytest
+from gevent import monkey
 
 import gpool
 from gpool.pool.options import Options
@@ -15,8 +21,6 @@ from gpool.integrations import redis as integration  # noqa: E402
 from gpool.integrations.redis import SharedPool, SupervisedPool  # noqa: E402
 
 URL = "redis://localhost:1/0"
-
-pytestmark = pytest.mark.filterwarnings("ignore:redis-py does not cooperate")
 
 
 class TestOptions:
@@ -94,11 +98,38 @@ class TestOptions:
         assert pool.supervised.tree() == gpool.PoolTree(None, None, None)
 
 
+@pytest.mark.skipif(monkey.is_module_patched("socket"), reason="it cooperates")
 class TestUnpatched:
-    def test_warns_that_each_command_blocks(self) -> None:
-        """Where gevent has not patched, nothing else would tell."""
-        with pytest.warns(RuntimeWarning, match="redis-py does not cooperate with gevent here"):
-            SupervisedPool()
+    """Whoever is made to wait by whom: warnings are errors in all tests."""
+
+    def test_warns_the_first_greenlet_that_borrows(self) -> None:
+        """Once for each pool, at the line of the user's code."""
+
+        def use() -> None:
+            with contextlib.suppress(redis.ConnectionError):
+                client.get("a")
+
+        pool = SupervisedPool.from_url(URL, timeout=0, name="cache")
+        client = redis.Redis(connection_pool=pool)
+        with pytest.warns(RuntimeWarning) as caught:
+            gevent.joinall([gevent.spawn(use) for _ in range(3)])
+        pool.supervised.stop()
+        [warning] = caught
+        assert "pool 'cache': redis-py does not cooperate with gevent" in str(warning.message)
+        lines, first = inspect.getsourcelines(use)
+        assert (warning.filename, warning.lineno) == (__file__, first + len(lines) - 1)
+
+    def test_leaves_the_main_greenlet_alone(self) -> None:
+        """A command, a shell, a program that only imports the pool: there is nobody to hold up."""
+        code = f"""
+import contextlib, redis
+from gpool.integrations.redis import SupervisedPool
+client = redis.Redis(connection_pool=SupervisedPool.from_url({URL!r}, timeout=0))
+with contextlib.suppress(redis.ConnectionError):
+    client.get("a")
+"""
+        command = [sys.executable, "-W", "error", "-c", code]
+        assert subprocess.run(command, capture_output=True, timeout=60, check=True).stderr == b""
 
 
 class TestShared:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket as sockets
-import ssl
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -25,22 +21,6 @@ from tests.serving.web import Clients, Web
 from tests.waiting import until
 
 Start = Callable[[Any], Handlers]
-
-
-@pytest.fixture
-def started() -> Iterator[Start]:
-    """Give a way to start servers."""
-    all_of_them: list[Handlers] = []
-
-    def start(server: Any) -> Handlers:
-        handlers = Handlers(server, lambda error: None)
-        handlers.start()
-        all_of_them.append(handlers)
-        return handlers
-
-    yield start
-    for handlers in all_of_them:
-        handlers.cut()
 
 
 class TestClose:
@@ -68,18 +48,6 @@ class TestClose:
         handlers.close()
         assert handlers.drain(None)
         until(lambda: kept.is_well)
-
-    def test_takes_no_more_than_a_full_server_may(self, started: Start, client: Clients) -> None:
-        """What is beyond the size of its pool is left to the system."""
-        go = Event()
-        handlers = started(server := StreamServer((HOST, 0), lambda *_: go.wait(), spawn=2))
-        many = [client(server.server_port) for _ in range(5)]
-        handlers.close()
-        settle()
-        assert len(handlers.running) == 2
-        go.set()
-        assert handlers.drain(None)
-        until(lambda: all(one.has_ended for one in many))
 
     def test_twice_is_fine(self, started: Start, web: Web) -> None:
         """And so is a drain, or a cut, of what was drained."""
@@ -175,21 +143,10 @@ class TestDrain:
         assert slow.is_well
 
     def test_counts_a_handshake(
-        self, started: Start, web: Web, tmp_path: Path, client: Clients
+        self, started: Start, web: Web, tls: tuple[SSLContext, SSLContext]
     ) -> None:
         """Who is still busy with TLS when the server closes is answered; idle ones end."""
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed: it makes the certificate")
-        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x",
-             "-keyout", key, "-out", certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        trusting = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        context, trusting = tls
         handlers = started(server := web.server(ssl_context=context))
         address = (HOST, server.server_port)
         idle = trusting.wrap_socket(socket.create_connection(address))
@@ -203,24 +160,26 @@ class TestDrain:
             assert drain.get() is True
         idle.close()
 
-    def test_knows_datagrams(self, started: Start) -> None:
-        """A handler of a datagram is one like any other."""
-        go, got = Event(), []
+    def test_lets_datagrams_be_answered(self, started: Start) -> None:
+        """A handler of a datagram is one like any other, and answers by the server's socket."""
+        go = Event()
 
-        def take(data: bytes, address: Any) -> None:
-            go.wait()
-            got.append(data)
+        class Echo(DatagramServer):
+            def handle(self, data: bytes, address: Any) -> None:
+                go.wait()
+                self.sendto(data, address)
 
-        handlers = started(server := DatagramServer((HOST, 0), take))
+        handlers = started(server := Echo((HOST, 0)))
         with socket.socket(type=socket.SOCK_DGRAM) as one:
             one.sendto(b"hello", (HOST, server.server_port))
             until(lambda: handlers.running)
-        drain = gevent.spawn(handlers.drain, 5.0)
-        settle()
-        assert not drain.dead
-        go.set()
+            drain = gevent.spawn(handlers.drain, 5.0)
+            settle()
+            assert not drain.dead
+            go.set()
+            assert one.recv(100) == b"hello"
         assert drain.get() is True
-        assert got == [b"hello"]
+        assert server.closed
 
     def test_needs_no_greenlet_of_the_handler(self, started: Start, client: Clients) -> None:
         """With ``spawn=None`` it runs in the hub, and is never in flight."""

@@ -184,6 +184,35 @@ class TestDraining:
         until(lambda: all(one.has_ended for one in waiting))
         assert all(one.is_well and b"Connection: close" in one.answer for one in waiting)
 
+    def test_serves_what_waits_for_a_place(self, web: Web, program: Any, client: Clients) -> None:
+        """A full server begins with its backlog as requests finish; who comes later is refused."""
+        server = web.server(spawn=2)
+        running = program(server, signals=(signal.SIGTERM,), drain=None)
+        many = [client(server.server_port, "/wait") for _ in range(6)]
+        until(lambda: web.begun == 2)
+        running.signal()
+        until(lambda: is_refused(server.server_port))
+        assert web.begun == 2
+        web.go.set()
+        assert running.result() is True
+        until(lambda: all(one.has_ended for one in many))
+        assert all(one.is_well for one in many)
+
+    def test_tells_that_some_never_got_a_place(
+        self, web: Web, program: Any, client: Clients, clock: gpool.testing.VirtualClock
+    ) -> None:
+        """When its time is over, they are cut, though no handler of theirs was killed."""
+        server = web.server(spawn=1)
+        running = program(server, signals=(signal.SIGTERM,), drain=8.0)
+        many = [client(server.server_port, "/wait") for _ in range(2)]
+        until(lambda: web.begun)
+        running.signal()
+        until(lambda: is_refused(server.server_port))
+        clock.advance(8.1)
+        assert running.result() is False
+        until(lambda: all(one.has_ended for one in many))
+        assert (web.begun, web.log) == (1, ["cut"])
+
     def test_hangs_up_on_idle_connections(self, web: Web, program: Any, client: Clients) -> None:
         """One that waits for its next request ends at once, beside one that is at a request."""
         server = web.server()
@@ -575,6 +604,31 @@ class TestBadInput:
         closed.close()
         with pytest.raises(ValueError, match="expected one that was not closed"):
             gpool.run(closed)
+
+    def test_a_server_given_twice(self, web: Web) -> None:
+        """It would be hooked twice: nothing was started."""
+        server = web.server()
+        with pytest.raises(ValueError, match=r"each server .* once, got <WSGIServer .*> twice"):
+            gpool.run(server, print, server, signals=())
+        assert not server.started
+        gpool.run(server, server.close, signals=())
+
+    def test_a_supervisor_given_twice(self) -> None:
+        """It would be stopped twice; it runs on."""
+        tree = a_tree([])
+        with pytest.raises(ValueError, match=r"supervisor once, got #PID<.*> twice"):
+            gpool.run(tree, tree, signals=())
+        assert gpool.is_alive(tree)
+
+    def test_a_callable_given_twice_is_none(self) -> None:
+        """Two processes run it."""
+        log: list[int] = []
+
+        def work() -> None:
+            log.append(1)
+
+        assert gpool.run(work, work, signals=()) is True
+        assert log == [1, 1]
 
     def test_signals_in_a_thread(self) -> None:
         """Only the main thread hears any."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.server import StreamServer
+from gevent import socket
+from gevent.event import Event
+from gevent.server import DatagramServer, StreamServer
 
 import gpool
 from gpool.telemetry import CleanupFailed, ProcessCrashed, SupervisorReport
@@ -108,6 +110,42 @@ class TestStop:
         assert child.reason == "shutdown"
         assert events == []
         web.go.set()
+
+    def test_serves_what_waits_for_a_place(self, web: Web, client: Clients) -> None:
+        """What has come to a full server is answered as its requests finish."""
+        port = free_port()
+        child = gpool.server_child(lambda: web.server(port, spawn=1), drain=None)
+        tree = gpool.Supervisor.start([child])
+        many = [client(port, "/wait") for _ in range(3)]
+        until(lambda: web.begun)
+        stop = gevent.spawn(gpool.stop, tree)
+        until(lambda: is_refused(port))
+        web.go.set()
+        stop.get(timeout=5)
+        until(lambda: all(one.is_well for one in many))
+
+    def test_of_datagrams_frees_the_port_for_the_next(self) -> None:
+        """Its handlers answer by its socket, so it is closed after them; then another one binds."""
+        port, go = free_port(), Event()
+
+        class Echo(DatagramServer):
+            def handle(self, data: bytes, address: Any) -> None:
+                go.wait()
+                self.sendto(data, address)
+
+        tree = gpool.Supervisor.start([gpool.server_child(lambda: Echo((HOST, port)), id="udp")])
+        with socket.socket(type=socket.SOCK_DGRAM) as one:
+            one.connect((HOST, port))
+            one.send(b"hello")
+            settle()
+            stop = gevent.spawn(tree.terminate_child, "udp")
+            settle()
+            go.set()
+            assert one.recv(100) == b"hello"
+            stop.get(timeout=5)
+            tree.restart_child("udp")
+            one.send(b"again")
+            assert one.recv(100) == b"again"
 
     def test_is_in_the_order_of_the_tree(self, web: Web, client: Clients) -> None:
         """What was started before the server still runs while its requests finish."""

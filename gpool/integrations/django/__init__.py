@@ -30,6 +30,8 @@ Rules:
 * A connection that others give back, as the end of a :class:`gpool.Scope` does, is closed, not
   lent again; the wrapper that had it borrows another one, and its ``atomic`` block has ended.
 * ``CONN_MAX_AGE`` is 0, and Django's own ``pool`` is off.
+* Settings with which no query can go well raise ``ImproperlyConfigured`` at each, and are an
+  ERROR of the logger ``gpool.integrations.django``, once in a process: servers run no checks.
 * It is psycopg 3: psycopg2 needs hands of its own to cooperate with gevent.
 
 Not here: the engine (``base.py``), its pools (``pools.py``), the checks (``checks.py``).

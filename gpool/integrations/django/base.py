@@ -23,11 +23,11 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 
 import gpool
-from gpool.integrations._postgresql import KEPT
+from gpool.integrations._postgresql import KEPT, RESETTABLE
 from gpool.integrations.django.pools import (
     Pools,
     borrow,
-    contradictions,
+    clashes,
     is_per_greenlet,
     set_role,
 )
@@ -70,6 +70,18 @@ class Pooled(Wrapper):
 
     # --- Borrowing ---
 
+    def connect(self) -> None:
+        """Do as Django does; why no query can ever go well is logged, too.
+
+        Raises:
+            ImproperlyConfigured: The settings are wrong, or greenlets would share connections.
+        """
+        try:
+            super().connect()
+        except ImproperlyConfigured as error:
+            self.pools.report(self, error)
+            raise
+
     def check_settings(self) -> None:
         """Refuse what contradicts a pool, as the system checks do.
 
@@ -77,8 +89,8 @@ class Pooled(Wrapper):
             ImproperlyConfigured: Something does.
         """
         super().check_settings()
-        for _, fault, remedy in contradictions(self.settings_dict):
-            raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]: {fault}. {remedy}")
+        for fault in clashes(self.alias, self.settings_dict):
+            raise ImproperlyConfigured(f"{fault.text} {fault.remedy}")
 
     def get_connection_params(self) -> dict[str, Any]:
         """Return Django's, without what is ours."""
@@ -143,14 +155,28 @@ class Pooled(Wrapper):
         """Do as Django does, but borrow nothing for what a new connection has anyway.
 
         Django asks for it when a transaction has ended with its connection, as in a greenlet
-        that is killed: that would wait for another one, only to die.
+        that is killed: that would wait for another one, only to die.  What was struck in its
+        COMMIT is closed first: the error that it cannot change would take the place of the kill.
         """
+        self.validate_no_atomic_block()
+        is_over = autocommit and self.is_cut_short
+        if is_over:
+            self.close()
         as_always = autocommit == self.settings_dict["AUTOCOMMIT"]
-        if self.connection is None and as_always and self.pool is not None:
-            self.validate_no_atomic_block()
+        if self.connection is None and as_always and (is_over or self.pool is not None):
             self.autocommit = autocommit
         else:
             super().set_autocommit(autocommit, *args, **kwargs)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether something has struck in the middle of a statement, or ended it; no I/O."""
+        raw = self.connection
+        return (
+            raw is not None
+            and raw.pgconn.transaction_status not in RESETTABLE
+            and not raw.lock.locked()  # another greenlet, that shares it, waits for its answer
+        )
 
     def init_connection_state(self) -> None:
         """Leave the session as it was lent; one of its own is configured by Django."""

@@ -4,6 +4,7 @@
 gpool.E001    ``CONN_MAX_AGE`` is not 0
 gpool.E002    Django's own ``pool`` is on, too
 gpool.E003    the options of a pool are wrong
+gpool.E004    the setting ``GPOOL_PROCESSES`` is no number of processes
 gpool.W001    gevent has not patched what has to be patched, or too late.  Where it has patched
               nothing at all, as under ``manage.py``, only ``check --deploy`` says so
 gpool.W002    the pools of all processes may open more connections than the server takes:
@@ -29,11 +30,9 @@ from gevent import monkey
 
 from gpool.integrations.django.base import Pooled
 from gpool.integrations.django.pools import (
-    OPTION,
     assert_per_greenlet,
     cap,
     contradictions,
-    options_of,
 )
 from gpool.integrations.psycopg import cooperates
 
@@ -48,6 +47,7 @@ ROOM: Final = (
 def register() -> None:
     """Register the checks; once."""
     checks.register(check_settings)
+    checks.register(check_processes)
     checks.register(check_patched)
     checks.register(check_patched_at_all, deploy=True)
     checks.register(check_room, checks.Tags.database)
@@ -65,15 +65,24 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]
     """E001, E002, E003: what an alias would refuse to connect with."""
     found: list[checks.CheckMessage] = []
     for wrapper in pooled():
-        where = f"DATABASES[{wrapper.alias!r}]"
-        for number, fault, remedy in contradictions(wrapper.settings_dict):
-            found.append(checks.Error(f"{where}: {fault}.", hint=remedy, id=f"gpool.{number}"))
-        try:
-            options_of(wrapper.alias, wrapper.settings_dict)
-        except ImproperlyConfigured as error:
-            hint = f"OPTIONS[{OPTION!r}] takes the options of gpool.Pool, and session_reset."
-            found.append(checks.Error(str(error), hint=hint, id="gpool.E003"))
+        for number, text, remedy in contradictions(wrapper.alias, wrapper.settings_dict):
+            found.append(checks.Error(text, hint=remedy, id=f"gpool.{number}"))
     return found
+
+
+def check_processes(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """E004: without a number of processes, the check for room would count one."""
+    said = getattr(conf.settings, "GPOOL_PROCESSES", None)
+    if said is None or is_count(said):
+        return []
+    fault = f"GPOOL_PROCESSES: expected a whole number of at least 1, got {said!r}."
+    hint = "It says how many processes serve the application; without it, WEB_CONCURRENCY does."
+    return [checks.Error(fault, hint=hint, id="gpool.E004")]
+
+
+def is_count(said: object) -> bool:
+    """Tell whether something is a number of processes."""
+    return isinstance(said, int) and not isinstance(said, bool) and said >= 1
 
 
 def check_patched(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -155,5 +164,8 @@ def address(wrapper: Any) -> tuple[Any, Any]:
 
 def processes() -> int | None:
     """Return how many processes serve the application; None: nobody has said it."""
-    said = getattr(conf.settings, "GPOOL_PROCESSES", None) or os.environ.get("WEB_CONCURRENCY", "")
-    return int(said) if str(said).isdecimal() and int(said) else None
+    said = getattr(conf.settings, "GPOOL_PROCESSES", None)
+    if said is not None:
+        return int(said) if is_count(said) else None
+    word = os.environ.get("WEB_CONCURRENCY", "")
+    return int(word) if word.isdecimal() and int(word) else None

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
+import os
 import select
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +35,8 @@ from gpool.integrations._postgresql import GONE
 from gpool.integrations.psycopg import PsycopgResource
 
 gpool.pass_over("django", "asgiref", "contextlib")
+
+logger = logging.getLogger("gpool.integrations.django")  # not `__name__`: users name it
 
 Connection = psycopg.Connection[Any]
 Pool = gpool.Pool[Connection]
@@ -56,11 +60,20 @@ class Made(NamedTuple):
     pool: Pool
 
 
+class Fault(NamedTuple):
+    """What is wrong with settings."""
+
+    number: str  # of the system check
+    text: str
+    remedy: str
+
+
 class Pools:
     """The pools of all aliases."""
 
     def __init__(self) -> None:
         self._made: dict[str, list[Made]] = {}  # by alias; the newest last
+        self._reported: set[tuple[int, str]] = set()  # processes and aliases
 
     def of(self, wrapper: Any) -> Pool:
         """Return the pool that a wrapper borrows from; blocks only to stop an old one.
@@ -79,6 +92,21 @@ class Pools:
         made.append(Made(copy.deepcopy(wanted), pool))
         self._stop_unused(made)
         return pool
+
+    def report(self, wrapper: Any, error: ImproperlyConfigured) -> None:
+        """Log, once in a process and for an alias, why no query of it will ever be answered.
+
+        Servers run no system checks, and what they would find is said here.  What Django itself
+        logs of the request goes nowhere, by its own settings for production.
+        """
+        one = (os.getpid(), wrapper.alias)
+        if one in self._reported:
+            return
+        self._reported.add(one)
+        found = contradictions(wrapper.alias, wrapper.settings_dict)
+        reasons = [f"{fault} {hint} (gpool.{number})" for number, fault, hint in found]
+        why = " ".join(reasons or [str(error)])
+        logger.error("gpool refuses every query of %r: %s", wrapper.alias, why)
 
     def close(self, alias: str) -> None:
         """Stop the pools of an alias; blocks until they have no connection, or 5 s."""
@@ -170,18 +198,29 @@ def cap(wrapper: Any) -> int:
     return numbers.size + numbers.max_overflow
 
 
-def contradictions(settings: Settings) -> list[tuple[str, str, str]]:
-    """Return what in an alias's settings contradicts a pool: its number, the fault, what to do."""
-    found = []
+def contradictions(alias: str, settings: Settings) -> list[Fault]:
+    """Return all that is wrong with an alias's settings: what its queries are refused for."""
+    found = clashes(alias, settings)
+    try:
+        options_of(alias, settings)
+    except ImproperlyConfigured as error:
+        hint = f"OPTIONS[{OPTION!r}] takes the options of gpool.Pool, and session_reset."
+        found.append(Fault("E003", f"{error}.", hint))
+    return found
+
+
+def clashes(alias: str, settings: Settings) -> list[Fault]:
+    """Return what in an alias's settings contradicts a pool, whatever its options are."""
+    found, where = [], f"DATABASES[{alias!r}]"
     if settings.get("CONN_MAX_AGE", 0) != 0:
-        fault = "a connection would not go back at the end of its request"
-        found.append((
-            "E001", f"CONN_MAX_AGE: expected 0, got {settings['CONN_MAX_AGE']!r}: {fault}",
+        why = "a connection would not go back at the end of its request"
+        found.append(Fault(
+            "E001", f"{where}: CONN_MAX_AGE: expected 0, got {settings['CONN_MAX_AGE']!r}: {why}.",
             f"Leave it out; OPTIONS[{OPTION!r}]['max_age'] says how old a connection may grow.",
         ))  # fmt: skip
     if settings.get("OPTIONS", {}).get("pool"):
-        found.append((
-            "E002", "OPTIONS['pool'] asks for Django's pool within gpool's",
+        found.append(Fault(
+            "E002", f"{where}: OPTIONS['pool'] asks for Django's pool within gpool's.",
             f"Leave it out; what it says has its place in OPTIONS[{OPTION!r}].",
         ))  # fmt: skip
     return found

@@ -1,4 +1,7 @@
-"""Settings of a site on the server at PGPORT; what SITE has, as JSON, goes into its alias."""
+"""Settings of a site on the server at PGPORT; what SITE has, as JSON, goes into its alias.
+
+SITE_PROCESSES, as JSON, is its GPOOL_PROCESSES.
+"""
 
 import json
 import os
@@ -51,3 +54,4 @@ DATABASES = {
     }
     | json.loads(os.environ.get("SITE", "{}"))
 }
+GPOOL_PROCESSES = json.loads(os.environ.get("SITE_PROCESSES", "null"))

@@ -234,6 +234,34 @@ def server_dsn(alias: str) -> str:
     return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
 
 
+class TestRefused:
+    """Settings with which no query will ever be answered, where nobody runs the checks."""
+
+    @pytest.mark.parametrize(
+        ("settings", "faults"),
+        [
+            ({"CONN_MAX_AGE": 60, "OPTIONS": {"pool": True}, "gpool": {"sise": 5}},
+             ["got 60", "(gpool.E001)", "(gpool.E002)", "got 'sise'", "(gpool.E003)"]),
+            ({"gpool": {"size": -1}}, ["size: expected 0 or more", "(gpool.E003)"]),
+            ({"OPTIONS": {"isolation_level": 9}}, ["isolation level 9 specified"]),
+        ],
+    )  # fmt: skip
+    def test_are_logged_once(
+        self, add: Add, caplog: pytest.LogCaptureFixture, settings: Any, faults: list[str]
+    ) -> None:
+        """All that is wrong with an alias, when it is asked first; each query raises."""
+        alias, other = add(**settings), add(**settings)
+        for one in (alias, alias, other):
+            with pytest.raises(ImproperlyConfigured):
+                elsewhere(backend, one)
+        logged = [(record.levelname, record.getMessage()) for record in caplog.records
+                  if record.name == "gpool.integrations.django"]  # fmt: skip
+        for one, (level, text) in zip((alias, other), logged, strict=True):
+            assert level == "ERROR"
+            assert text.startswith(f"gpool refuses every query of '{one}': ")
+            assert all(fault in text for fault in faults)
+
+
 class TestReturn:
     @pytest.mark.parametrize("session", [True, False], ids=["reset", "kept"])
     @pytest.mark.parametrize(

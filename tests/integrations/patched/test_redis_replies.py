@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -324,7 +325,7 @@ class TestListening:
             listener.subscribe("more")
         listener.close()
         assert gate.peak <= 2
-        assert client.publish("news", "b") == 0
+        until(lambda: client.publish("news", "b") == 0, "the server to notice")
 
     def test_in_a_thread_of_redis_py(self, make_client) -> None:
         """``run_in_thread`` listens in a greenlet, in a patched program."""
@@ -413,6 +414,105 @@ class TestTakenBack:
             one.close()
             assert second.echo("other") == b"other"
             assert len(client.connection_pool.supervised.holders()) == 1
+
+
+class TestDropped:
+    """A pipeline that watches, and is dropped: its ``__del__`` waits for the reply to UNWATCH."""
+
+    @pytest.fixture
+    def swallowed(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """Give the types of exceptions that Python has swallowed."""
+        found: list[Any] = []
+        monkeypatch.setattr(sys, "unraisablehook", lambda report: found.append(report.exc_type))
+        return found
+
+    @pytest.mark.parametrize(
+        ("how", "error"), [("kill", gevent.GreenletExit), ("timeout", gevent.Timeout)]
+    )
+    @pytest.mark.parametrize("is_open", [True, False])
+    def test_and_cut_short_there_gives_its_connection_back(
+        self, client: redis.Redis, gate: Gate, swallowed: list[Any], how: str, error: Any,
+        is_open: bool,
+    ) -> None:  # fmt: skip
+        """Nobody else could: Python swallows what has struck, and the greenlet goes on."""
+
+        def run() -> None:
+            pipe = client.pipeline()
+            pipe.watch("a")
+            if not is_open:
+                pipe.connection.disconnect()  # so it connects, to say UNWATCH
+            gate.block()
+            dropping.append(True)
+            del pipe
+            gate.unblock()
+            replies.append(client.echo("mine"))
+            assert not client.connection_pool.supervised.holders()
+
+        replies: list[bytes] = []
+        dropping: list[bool] = []
+        greenlet = gevent.spawn(run)
+        until(lambda: dropping and in_flight(client), "UNWATCH to be sent, or HELLO")
+        strike(greenlet, how)
+        greenlet.get()
+        assert swallowed == [error]
+        assert replies == [b"mine"]
+
+    def test_and_not_answered_gives_its_connection_back(self, make_client, gate: Gate) -> None:
+        """redis-py itself swallows the error, a `socket_timeout`, before it would give it back."""
+        client = make_client(socket_timeout=0.1)
+        pipe = client.pipeline()
+        pipe.watch("a")
+        gate.block()
+        del pipe
+        gate.unblock()
+        assert client.echo("mine") == b"mine"
+
+    def test_and_cut_short_leaves_nobody_a_way_to_its_connection(
+        self, client: redis.Redis, gate: Gate, swallowed: list[Any]
+    ) -> None:
+        """Who has taken it out of the pipeline is refused; nobody else is lent it."""
+
+        def run() -> None:
+            pipe = client.pipeline()
+            pipe.watch("a")
+            gate.block()
+            kept.append(pipe.connection)
+            del pipe
+            gate.unblock()
+
+        kept: list[Any] = []
+        greenlet = gevent.spawn(run)
+        until(lambda: kept and in_flight(client), "UNWATCH to be sent")
+        strike(greenlet, "timeout")
+        greenlet.get()
+        with client.client() as one:
+            assert one.connection is not kept[0]
+            with pytest.raises(LeaseLost):
+                kept[0].send_command("INCR", "n")
+            with pytest.raises(LeaseLost):
+                kept[0].connect()
+            client.connection_pool.release(kept[0])
+            assert one.echo("mine") == b"mine"
+        assert client.get("n") is None
+
+    def test_takes_no_connection_that_is_not_its_own(
+        self, make_client, gate: Gate, swallowed: list[Any]
+    ) -> None:
+        """What runs meanwhile, as another object's finaliser, and is cut short, may go on."""
+        client = make_client(size=2)
+
+        class Pipeline(redis.client.Pipeline):
+            def reset(self) -> None:
+                with gevent.Timeout(0.01, False):
+                    other.blpop("nothing", 0)
+                super().reset()
+
+        with client.client() as other:
+            pipe = Pipeline(client.connection_pool, client.response_callbacks, True, None)
+            pipe.watch("a")
+            del pipe
+            assert other.echo("mine") == b"mine"
+        assert not swallowed
 
 
 class TestPushed:
