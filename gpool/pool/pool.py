@@ -700,6 +700,6 @@ def _options(options: dict[str, Any]) -> Options:
     known = {field.name for field in fields(Options)}
     for name in options:
         if name not in known:
-            near = "".join(f"; is it {one!r}?" for one in get_close_matches(name, known, 1))
+            near = "".join(f" (did you mean {one!r}?)" for one in get_close_matches(name, known, 1))
             raise TypeError(f"options: expected some of {sorted(known)}, got {name!r}{near}")
     return Options(**options)

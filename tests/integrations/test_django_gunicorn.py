@@ -161,7 +161,11 @@ class TestRefused:
         ("options", "environment", "reason"),
         [
             ([], {"SITE": '{"CONN_MAX_AGE": 60}'}, "CONN_MAX_AGE: expected 0, got 60"),
-            ([], {"SITE": '{"OPTIONS": {"gpool": {"sise": 4}}}'}, "got 'sise'. OPTIONS"),
+            (
+                [],
+                {"SITE": '{"OPTIONS": {"gpool": {"sise": 4}}}'},
+                "got 'sise' (did you mean 'size'?). OPTIONS",
+            ),
             (["--preload"], {}, "patch first (with gunicorn --preload: at the top of gunicorn."),
         ],
         ids=["contradiction", "options", "not patched"],

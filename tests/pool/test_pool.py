@@ -55,7 +55,7 @@ class TestInit:
             (
                 {"sise": 3},
                 TypeError,
-                r"options: expected some of \[.*'size'.*\], got 'sise'; is it 'size'\?",
+                r"options: expected some of \[.*'size'.*\], got 'sise' \(did you mean 'size'\?\)",
             ),
             ({"size": -1}, ValueError, r"size: expected 0 or more, got -1"),
             ({"size": None}, TypeError, r"size: expected a whole number, got None"),
