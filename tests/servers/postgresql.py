@@ -67,11 +67,19 @@ class PostgreSQL(Server):
 
     @cached_property
     def programs(self) -> Path:
-        """Its programs; copied, where those who may run it may not look into our folders."""
+        """Its programs; copied, where those who may run it may not look into our folders.
+
+        The package's libraries are beside it, and its programs look for them there.
+        """
         if self.user is None or self._is_open():
             return self.found
-        shutil.copytree(self.found.parent, self.folder / "programs", symlinks=True)
-        return self.folder / "programs" / self.found.name
+        home, package = self.folder / "programs", self.found.parents[1]
+        copy = home / self.found.relative_to(package.parent)
+        shutil.copytree(self.found.parent, copy.parent, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, home / libraries.name)
+        return copy
 
     def _is_open(self) -> bool:
         look = ["test", "-x", str(self.found / "postgres")]
