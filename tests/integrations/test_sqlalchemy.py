@@ -717,10 +717,11 @@ class TestScript:
     def test_goes_on_in_another_thread(self) -> None:
         """Where nobody looks for what was forgotten in the first one, whose pool is stopped."""
         assert self.run(
-            "import gc, gevent, threading",
+            "import gc, gevent, threading, warnings",
             "from gpool.testing import settle",
             "from sqlalchemy import create_engine",
             "from gpool.integrations.sqlalchemy import SupervisedPool",
+            "warnings.simplefilter('ignore', ResourceWarning)",  # nobody can close what is its
             "pool = create_engine('sqlite://', poolclass=SupervisedPool).pool",
             "kept = []",
             "def begin():",

