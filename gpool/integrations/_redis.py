@@ -16,6 +16,7 @@ from redis import exceptions
 from redis.connection import AbstractConnection
 
 import gpool
+from gpool.integrations._sockets import poll_now
 
 # --- Errors -------------------------------------------------------------------------
 
@@ -85,7 +86,6 @@ _ENDS: Final = {"EXEC": {"MULTI", "WATCH"}, "DISCARD": {"MULTI", "WATCH"}, "UNWA
 
 
 _Connection: Any = AbstractConnection  # few of its methods have annotations
-_poll: Callable[[], Any] = monkey.get_original("select", "poll")  # gevent's switches
 _SAID: Final = select.POLLIN
 _ENDED: Final = (  # the last one: it hung up, which not every system has
     select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
@@ -351,9 +351,8 @@ def news(connection: Any) -> Literal["said", "ended"] | None:
     sock = connection._sock
     if sock is None:
         return "ended"
-    poll = _poll()
-    poll.register(sock.fileno(), _SAID | _ENDED)
-    for _, events in poll.poll(0):
+    events = poll_now(sock.fileno(), _SAID | _ENDED)
+    if events:
         return "ended" if events & _ENDED else _what_came(connection)
     return "said" if _has_buffered(sock, connection._parser) else None
 

@@ -74,7 +74,7 @@ class Record(_ConnectionRecord):
         self.asked: Reset | None = None  # by the client that has handed it over
         self.left_open: Any = None  # a connection that is not the record's any more
         self.forgotten = ""  # the line of the checkout that was never followed by a close
-        self.cancel_timeout = pool._cancel_timeout
+        self.cancel_timeout = pool._given["cancel_timeout"]
         if pool._entries:
             self.__dict__["record_info"] = pool._entries.popleft()
         try:

@@ -86,6 +86,12 @@ DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType({
 })  # fmt: skip
 """Everything in ``app.config`` that is ours, and what it is if it is not there."""
 
+_PAGE: Final = {
+    "hosts": "GPOOL_OBSERVER_HOSTS",
+    "origins": "GPOOL_OBSERVER_ORIGINS",
+    "allow_actions": "GPOOL_OBSERVER_ACTIONS",
+}  # an argument of the Observer's page -> what it is here
+
 SHORT: Final = 65536  # bytes of the body of an error that is not worth to be streamed
 _DEFAULT: Final[Any] = object()
 _BORROWED: Final = "_gpool_borrowed"  # where in `g`
@@ -179,7 +185,7 @@ class GPool:
         app.wsgi_app = whole  # type: ignore[method-assign]
 
     def _page(self, app: Flask, config: Mapping[str, Any]) -> App:
-        """Return the Observer's page."""
+        """Return the Observer's page; without `authorize` it is not mounted, and for nobody."""
         url, authorize = config["GPOOL_OBSERVER_URL"], self._authorize or bool
         if not (url is None or isinstance(url, str)):
             raise TypeError(f"GPOOL_OBSERVER_URL: expected a path such as '/observer', got {url!r}")
@@ -193,10 +199,8 @@ class GPool:
             with app.request_context(environ):
                 return authorize()
 
-        names = {name: f"GPOOL_OBSERVER_{name.upper()}" for name in ("hosts", "origins")}
-        names["allow_actions"] = "GPOOL_OBSERVER_ACTIONS"
-        with named(**names):
-            return App(may_look, **{ours: config[theirs] for ours, theirs in names.items()})
+        with named(**_PAGE):
+            return App(may_look, **{ours: config[theirs] for ours, theirs in _PAGE.items()})
 
     def pool(self, name: str) -> gpool.Pool[Any]:
         """Return a pool of the current app's ``GPOOL_POOLS``.

@@ -207,6 +207,28 @@ class _Hooks(Hooks[Any]):
             connection.close()
 
 
+def cancel(connection: psycopg.Connection[Any], timeout: float) -> None:
+    """Have the server cancel a query that was cut short, if there is one; never raises for that.
+
+    Else it would go on, with its locks and its place among the server's connections, until
+    it is done, however soon this end is closed.  It takes psycopg 3.2 and libpq 17: older ones
+    cannot ask without blocking, and do not.
+
+    Args:
+        connection: The connection, which is to be closed.
+        timeout: Seconds that it may take; 0: nothing is asked.
+    """
+    if not timeout or connection.pgconn.transaction_status != ACTIVE or not _can_cancel():
+        return
+    try:
+        connection.cancel_safe(timeout=timeout)
+    except psycopg.Error:
+        return  # the server has gone, or is silent: nothing can be told to it
+    except BaseException as error:
+        drop_locals(error)
+        raise
+
+
 # --- Decisions ----------------------------------------------------------------------
 
 
@@ -239,28 +261,6 @@ def is_broken(error: BaseException, connection: psycopg.Connection[Any]) -> bool
         if gone is not None:
             return gone
     return connection.broken
-
-
-def cancel(connection: psycopg.Connection[Any], timeout: float) -> None:
-    """Have the server cancel a query that was cut short, if there is one; never raises for that.
-
-    Else it would go on, with its locks and its place among the server's connections, until
-    it is done, however soon this end is closed.  It takes psycopg 3.2 and libpq 17: older ones
-    cannot ask without blocking, and do not.
-
-    Args:
-        connection: The connection, which is to be closed.
-        timeout: Seconds that it may take; 0: nothing is asked.
-    """
-    if not timeout or connection.pgconn.transaction_status != ACTIVE or not _can_cancel():
-        return
-    try:
-        connection.cancel_safe(timeout=timeout)
-    except psycopg.Error:
-        return  # the server has gone, or is silent: nothing can be told to it
-    except BaseException as error:
-        drop_locals(error)
-        raise
 
 
 def cooperates() -> bool:

@@ -160,7 +160,6 @@ class SupervisedPool(Pool):
         Pool.__init__(self, creator, **kw)
         self._given = given
         self._options = _options(given, self._recycle, self._pre_ping)
-        self._cancel_timeout = cancel_timeout
         self._patience = self._options["timeout"]
         self._entries: deque[Any] = deque()  # `record_info` of connections that were replaced
         self._left_open: set[int] = set()  # ids of connections that a worker is to close

@@ -69,6 +69,7 @@ LIMIT: Final = 5  # records of one child and one kind of error in a window
 WINDOW: Final = 60.0  # s
 OPEN: Final = 1024  # windows at a time; what begins none any more is counted in one of its own
 OTHERS: Final = ("others",)  # the likeness of all that
+_NOTHING: Final = object()  # no reason at all: None may be one
 
 
 # Reasons of gpool's own that are texts; every other text is a program's, of which there is no end.
@@ -208,7 +209,7 @@ class Log:
                 for linked in event.links:
                     if _takes_along(pid, linked, reason):
                         self._doomed[linked] = reason
-                return self._doomed.pop(pid, _doomed_by_nobody) is reason
+                return self._doomed.pop(pid, _NOTHING) is reason
             case telemetry.SupervisorReport(
                 context="child_terminated" | "shutdown_error", child_pid=Pid() as pid
             ):
@@ -330,9 +331,6 @@ class Log:
         self._windows.clear()
         self._outages.clear()
         self._writer = None
-
-
-_doomed_by_nobody: Final = object()
 
 
 def _takes_along(dead: Pid, linked: Pid, reason: Any) -> bool:

@@ -32,6 +32,7 @@ from psycopg import sql
 
 import gpool
 from gpool.integrations._postgresql import GONE
+from gpool.integrations._sockets import poll_now
 from gpool.integrations.psycopg import PsycopgResource
 
 gpool.pass_over("django", "asgiref", "contextlib")
@@ -334,6 +335,4 @@ def is_ended(connection: Connection) -> bool:
 
 def has_news(connection: Connection) -> bool:
     """Tell whether the server has said something, or hung up, since nobody asked; no I/O."""
-    poll = monkey.get_original("select", "poll")()  # gevent's might switch
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return poll_now(connection.fileno(), select.POLLIN) != 0
